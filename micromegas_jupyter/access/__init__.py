@@ -1,4 +1,4 @@
-"""The server half of authentication: who bears this token. Events go to the logger `micromegas_jupyter.access`."""
+"""The server half of authentication: identifies the bearer of a token. Logs events to `micromegas_jupyter.access`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
     from micromegas_jupyter.errors import Rejected, Unavailable
 
-# Executors import a module of this package, and none that validates tokens.
+# Executors import one module of this package, but not those that validate tokens.
 _HOME = {
     "ApiKeyValidator": "access.api_keys",
     "AuthContext": "core.protocols",

@@ -1,4 +1,4 @@
-"""API keys: the validator of configured keys, and the file that `micromegas keys` keeps them in."""
+"""API keys: the validator of configured keys, and the file in which `micromegas keys` stores keys."""
 
 import hashlib
 import logging
@@ -47,12 +47,12 @@ LEGACY_NOTICE = (
     "Ask the server's administrator for a new key."
 )
 NOTICE_PERIOD = timedelta(days=14)
-"""How long before its end a key's bearer is told of it."""
+"""How long before a key expires its bearer is warned."""
 
 _SETTING = "MICROMEGAS_API_KEYS"
 _KEY_BYTES = 32
 _DIGEST_BYTES = 32
-# 128 bits are 22 characters of base64 or 32 of hexadecimal; anything below 16 characters cannot hold them.
+# A 128-bit key has 22 base64 or 32 hexadecimal characters; fewer than 16 characters cannot be a key.
 _MIN_KEY_CHARACTERS = 16
 _MAX_ROLE_WARNINGS = 100
 _ONE_DAY_SECONDS = 24 * 3600.0
@@ -64,7 +64,7 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 def key_id(key: ApiKeySetting) -> str:
-    """Return the key's short id, under which the server's log names it too."""
+    """Return the key's short ID, which the server's log also uses."""
     return digest_name(key_digest(key))
 
 
@@ -76,12 +76,12 @@ def key_state(key: ApiKeySetting, *, now: datetime) -> str:
 
 
 def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]:
-    """Return all keys with that name; if there are none, the key with that ID."""
+    """Return all keys with that name; if no key has it, return the key with that ID."""
     named = [key for key in keys if key.name == wanted]
     digits = wanted.lower()
     numbered = [key for key in keys if key_digest(key).hex().startswith(digits)] if _ID.fullmatch(digits) else []
     if not named and not numbered:
-        # Somebody may have given the key itself, so it is not repeated.
+        # The user may have passed the key itself, so don't repeat it.
         raise UsageError("No key in the file has this name or ID.", remedy="`micromegas keys list` shows them.")
     others = [key for key in numbered if key not in named]
     if (named and others) or len(others) > 1:
@@ -94,28 +94,28 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
 
 
 def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
-    """Return what lets each warning through once a day; kept over reloads, so that none of them repeats a warning."""
+    """Return limits that allow each warning once a day; kept across reloads so that no warning repeats."""
     return TokenBuckets(per_second=1 / _ONE_DAY_SECONDS, burst=1, max_tracked=_MAX_WARNED_KEYS, clock=clock)
 
 
 class ApiKeyValidator(BaseValidator):
-    """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
+    """Validates API keys by their SHA-256 digest; lookup time does not depend on the number of keys.
 
-    The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
-    counts for nothing; where there are no roles at all, a key that names one is refused, because it would read
-    everything. Safe to share between threads.
+    The bearer of a key is never an administrator, and may act on behalf of another user. Roles that are not configured
+    grant nothing. If no roles are configured, keys that list roles are rejected, because they could read everything.
+    Thread-safe.
 
     Args:
-        keys: The keys; several may have one name.
-        legacy: What becomes of keys that are configured as plain text.
-        roles: What the configured roles allow; None for everything.
-        denied: Names whose keys are refused.
-        clock: Tells the time.
-        warnings: Remembers which keys were warned of; None for a memory of its own.
-        may_have_keys: Whether the owner of a key that users made may still make such keys.
+        keys: The keys; several may share a name.
+        legacy: How to handle keys that are configured in plain text.
+        roles: What the configured roles allow; None allows everything.
+        denied: Names whose keys are rejected.
+        clock: The current time.
+        warnings: Remembers which keys were warned about; None creates a separate memory.
+        may_have_keys: Whether the owner of a user-created key may still create such keys.
 
     Raises:
-        ConfigurationError: A key is listed twice, be it as itself or as its digest, or a key is empty.
+        ConfigurationError: A key is listed twice (as plain text or digest), or a key is empty.
     """
 
     def __init__(  # noqa: PLR0913 - what a key may depend on
@@ -141,12 +141,12 @@ class ApiKeyValidator(BaseValidator):
             self._add(setting)
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the context of the key with this digest; a look-up needs no I/O, so this knows every key."""
+        """Return the context of the key with this digest, or None. Needs no I/O, so every key is found."""
         decision = self._find(digest)
         return decision.context if isinstance(decision, Accepted) else None
 
     def decide(self, token: str) -> Decision:
-        """Look the key up."""
+        """Look up the key."""
         digest = token_digest(token)
         return (None if digest is None else self._find(digest)) or Refused(reason="unknown_api_key")
 
@@ -203,7 +203,7 @@ class ApiKeyValidator(BaseValidator):
         self._keys[digest] = digest, refused or Accepted(context=context)
 
     def _write_access(self, setting: ApiKeySetting, roles: tuple[str, ...]) -> WriteAccess:
-        """Return what the key may write to: what its scopes name, and with the scope `write` what its roles allow."""
+        """Return the key's write access from its scopes and, with the scope `write`, from its roles."""
         by_scope = ingest_patterns(setting.scopes)
         by_role = self._roles.write_access(roles if WRITE_SCOPE in setting.scopes else ())
         return WriteAccess(ingest=by_role.ingest | by_scope, creates=by_scope, owns=by_role.owns)
@@ -250,7 +250,7 @@ Keys: TypeAlias = tuple[ApiKeySetting, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key that was just made: what its bearer gets, and what is stored of it."""
+    """A newly created key: the secret for its bearer, and the setting to store."""
 
     secret: Secret
     setting: ApiKeySetting
@@ -265,7 +265,7 @@ def make_api_key(  # noqa: PLR0913 - what a key may be limited to
     roles: Sequence[str] = (),
     expires_at: datetime | None = None,
 ) -> NewApiKey:
-    """Draw a key of 256 bits; only its digest is in the setting."""
+    """Create a random 256-bit key; the setting contains only its digest."""
     text = API_KEY_PREFIX + randomness.token_urlsafe(_KEY_BYTES)
     setting = ApiKeySetting(
         name=name,
@@ -279,10 +279,11 @@ def make_api_key(  # noqa: PLR0913 - what a key may be limited to
 
 
 class KeyFile:
-    """Keys in a file. Holds nothing open between calls; safe to use from several threads and processes.
+    """Keys in a file. Opens the file only during calls; safe to use from several threads and processes.
 
-    A file that cannot be read in full is never written to. One that is there keeps its owner, group and mode, so
-    that the server's account can read it as before; a new one is open to its owner only. Beside it lies `<name>.lock`.
+    A file that cannot be read completely is never overwritten. An existing file keeps its owner, group, and mode, so
+    that the server's account can still read it. A new file is accessible to its owner only. The lock file is
+    `<name>.lock` in the same directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -298,7 +299,7 @@ class KeyFile:
         return _parse(content, self._path.name)
 
     def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
-        """Replace the keys by what `changed` makes of them, with no other writer in between."""
+        """Replace the keys with the result of `changed`, while no other writer interferes."""
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"The folder of the key file {self._path.name} does not exist.",
@@ -311,7 +312,7 @@ class KeyFile:
                 private_files.remove_temporaries(self._path)
                 is_new = creates and private_files.mark_of(self._path) is None
                 text = render_api_keys(changed(() if is_new else self.load()))
-                _parse(text.encode(), self._path.name)  # what the server could not read is not written
+                _parse(text.encode(), self._path.name)  # never write what the server could not read
                 private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
         except private_files.FileProblem as problem:
             raise self._unusable(problem) from problem.__cause__

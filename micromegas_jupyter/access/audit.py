@@ -1,9 +1,9 @@
-"""What access leaves behind: audit lines, events, numbers for Prometheus, and the token buckets that limit them.
+"""Output of access checks: audit lines, events, Prometheus metrics, and the token buckets that limit them.
 
-Each decision about a credential is one JSON line on the logger `micromegas_jupyter.audit.access`, next to the audit of
-queries, and never holds a credential; its facts are also fields of the log record. Other events (keys that arrive, a
-configuration that changes) are logged by `micromegas_jupyter.access`, in fixed sentences with facts as fields. A
-credential that a validator knows already leaves no line: the audit of queries names the caller.
+Each decision about a credential is one JSON line on the logger `micromegas_jupyter.audit.access`, next to the query
+audit, and never contains the credential. The log record has the same facts as fields. Other events (fetched keys, a
+changed configuration) are logged to `micromegas_jupyter.access`, as constant sentences with facts as fields. A cached
+credential produces no line, because the query audit already identifies the caller.
 """
 
 import collections
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger("micromegas_jupyter.access")
 AUDIT_LOGGER: Final = logging.getLogger("micromegas_jupyter.audit.access")
-# The root logger's default would hide the lines from handlers that are there.
+# Otherwise the root logger's default level would hide the lines from existing handlers.
 AUDIT_LOGGER.setLevel(logging.INFO)
 
 MAX_FIELD_CHARACTERS = 256
@@ -48,7 +48,7 @@ _MAX_SUMMARY_DELAY_SECONDS = 10.0
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CLOSE_SECONDS: Final = 5.0
 
-# Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
+# Alerts use the increase of these series. A series must exist before its first event, or the event is missed.
 _ALERTED_DECISIONS = (
     ("refused", "internal_error"),
     ("refused", "signature_wrong"),
@@ -71,15 +71,15 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class AccessMetrics:
-    """The numbers of one server's validators; labels are reason codes and configured issuers, so there are few.
+    """Metrics of one server's validators; labels are reason codes and configured issuers, so their number is small.
 
-    It counts without Prometheus's library, which comes with a server and which no other user of validators needs.
+    Counts without the Prometheus library, which only the server installs.
     """
 
     def __init__(self) -> None:
         self.key_ages: Mapping[str, Callable[[], float | None]] = {}
         self.in_force_since = 0.0
-        # Plain numbers, since they are counted for every call; of two counts at the same moment one may be lost.
+        # Plain numbers, because every call counts them; if two threads count simultaneously, one count may be lost.
         self.cache_hits = 0
         self.cache_misses = 0
         self._lock = threading.Lock()
@@ -97,14 +97,14 @@ class AccessMetrics:
             self._counts[name][labels] += times
 
     def count_decision(self, outcome: str, reason: str, seconds: float) -> None:
-        """Count one finding: `accepted`, `refused` or `undecided`, with its reason code (empty when accepted)."""
+        """Count one decision: `accepted`, `refused`, or `undecided`, with its reason code (empty when accepted)."""
         self._count("decisions", outcome, reason)
         with self._lock:
             self._latencies[bisect_left(_LATENCY_BUCKETS_SECONDS, seconds)] += 1
             self._latency_seconds += seconds
 
     def count_key_fetch(self, issuer: str, *, succeeded: bool | None) -> None:
-        """Count one fetch of an issuer's keys; None reports them from now on, also while there were none."""
+        """Count one fetch of an issuer's keys; None only creates the counters, so that they report zero."""
         for outcome, is_it in (("succeeded", succeeded), ("failed", succeeded is False)):
             self._count("key_fetches", issuer, outcome, times=1 if is_it else 0)
 
@@ -118,7 +118,7 @@ class AccessMetrics:
 
     @cached_property
     def registry(self) -> "CollectorRegistry":
-        """The numbers as Prometheus's library reports them."""
+        """A registry with these metrics, for the Prometheus library."""
         from prometheus_client import CollectorRegistry
 
         registry = CollectorRegistry(auto_describe=False)
@@ -126,7 +126,7 @@ class AccessMetrics:
         return registry
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the numbers as metrics."""
+        """Yield the metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         with self._lock:
@@ -163,10 +163,10 @@ class AccessMetrics:
 
 
 class TokenBuckets(Generic[Key]):
-    """One token bucket for each key; safe to share between threads.
+    """One token bucket per key; thread-safe.
 
-    A bucket is stored as the time at which it will be full again, so a full one needs no memory. When there are too
-    many, the least recently used one is forgotten, which can only be in its user's favor.
+    A bucket is stored as the time at which it will be full, so full buckets use no memory. If there are too many
+    buckets, the least recently used one is dropped, which can only benefit its user.
     """
 
     def __init__(self, *, per_second: float, burst: int, max_tracked: int, clock: Clock) -> None:
@@ -177,7 +177,7 @@ class TokenBuckets(Generic[Key]):
         self._full_at: LRUCache[Key, float] = LRUCache(max_tracked)
 
     def take(self, key: Key) -> float:
-        """Take a token and return 0, or return how many seconds it is until there is one."""
+        """Take a token and return 0, or return the seconds until one is available."""
         now = self._monotonic()
         with self._lock:
             full_at = max(now, self._full_at.get(key, now))
@@ -188,7 +188,7 @@ class TokenBuckets(Generic[Key]):
             return 0.0
 
     def release(self, key: Key, *, share: float = 1.0) -> None:
-        """Put back a token that was taken, or a share of it."""
+        """Return a token to the bucket, or a share of it."""
         now = self._monotonic()
         with self._lock:
             full_at = self._full_at.get(key, now) - self._seconds_per_token * share
@@ -198,12 +198,12 @@ class TokenBuckets(Generic[Key]):
                 self._full_at.pop(key, None)
 
 
-# Made once: an encoder costs about as much to make as a line costs to write.
+# Created once, because creating an encoder costs about as much as encoding a line.
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def encode_line(record: Mapping[str, object]) -> str:
-    """Return the record as one line of JSON: bounded texts (`sql` is bounded by its writer), only printable ASCII."""
+    """Return the record as one line of JSON: bounded strings (the writer bounds `sql`), printable ASCII only."""
     bounded = {
         key: value[:MAX_FIELD_CHARACTERS] if isinstance(value, str) and key != "sql" else value
         for key, value in record.items()
@@ -217,7 +217,7 @@ def utc_text(time: datetime) -> str:
 
 
 def presentable(fact: str) -> str:
-    """Return a text as bounded, printable characters; others stay recognizable as escapes."""
+    """Return a string as bounded, printable characters; other characters become escapes."""
     text = fact[:MAX_FIELD_CHARACTERS]
     if text.isprintable():
         return text
@@ -226,13 +226,13 @@ def presentable(fact: str) -> str:
 
 
 def record_event(level: int, sentence: str, **facts: str | float | None) -> None:
-    """Log `sentence` with `facts` as fields of the record, each bounded and in one line. Never raises."""
+    """Log `sentence` with `facts` as fields of the record, each bounded and on one line. Never raises."""
     with suppress(Exception):
         fields = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
         LOGGER.log(level, sentence, extra=fields)
 
 
-# The owner of one IPv6 address has at least the 2**64 of its network (RFC 6177).
+# The owner of an IPv6 address owns at least its network of 2**64 addresses (RFC 6177).
 _IPV6_NETWORK_BYTES = 8
 # RFC 4291 section 2.5.5.2.
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
@@ -240,7 +240,7 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What is known of the call that carries a credential: its method, address, and id in other logs."""
+    """What is known about the call with the credential: its method, address, and ID in other logs."""
 
     method: str | None = None
     client_address: str | None = None
@@ -248,7 +248,7 @@ class CallFacts:
 
 
 def network_of(client_address: str) -> str | bytes:
-    """Return what shares a limit: an IPv4 address, an IPv6 network, or all addresses that are not known."""
+    """Return what shares a limit: an IPv4 address, an IPv6 network, or all unknown addresses together."""
     if ":" not in client_address:
         return client_address
     try:
@@ -265,7 +265,7 @@ _current_call: ContextVar[CallFacts] = ContextVar("micromegas_call_facts", defau
 
 @contextmanager
 def checking_for(facts: CallFacts) -> Iterator[None]:
-    """Let audit events that are recorded inside carry these facts."""
+    """Add these facts to audit events that are recorded in this context."""
     token = _current_call.set(facts)
     try:
         yield
@@ -292,7 +292,7 @@ NOTHING_CLAIMED = Claimed()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessEvent:
-    """What became of a credential or of a call, and why."""
+    """The outcome of checking a credential or call, and its reason."""
 
     outcome: str
     reason: str | None = None
@@ -304,8 +304,8 @@ class AccessEvent:
 class AccessAudit:
     """Writes access events; never blocks on I/O and never raises.
 
-    Events that are not acceptances are limited, so that a flood neither fills a disk nor keeps the server busy; what
-    was left out is counted by reason and reported in a line of its own.
+    Events other than acceptances are rate-limited, so that a flood neither fills the disk nor overloads the server.
+    Dropped events are counted by reason and reported on a separate line.
     """
 
     def __init__(
@@ -320,11 +320,11 @@ class AccessAudit:
         self._left_out_since = 0.0
 
     def has_listener(self, outcome: str) -> bool:
-        """Return whether events with that outcome are logged; others need not be built."""
+        """Return whether events with that outcome are logged; skip building the others."""
         return outcome != "accepted" or _has_listener(logging.INFO)
 
     def record(self, event: AccessEvent) -> None:
-        """Write one event, with what is known of the call. A failing log sink neither opens the door nor closes it."""
+        """Write one event with the facts of the call. A failing log sink does not change the decision."""
         with suppress(Exception):
             is_written, left_out = self._admit(event)
             if left_out:
@@ -334,7 +334,7 @@ class AccessAudit:
                 self._write(level, {"event": "access", **_facts_of(event, _current_call.get())})
 
     def _admit(self, event: AccessEvent) -> tuple[bool, dict[str, int]]:
-        """Return whether the event is written, and the counts of events left out that are due."""
+        """Return whether to write the event, and the counts of dropped events that are due."""
         with self._lock:
             now = self._clock.monotonic()
             is_written = event.outcome == "accepted" or not self._bucket.take(None)
@@ -342,7 +342,7 @@ class AccessAudit:
                 if not self._left_out:
                     self._left_out_since = now
                 self._left_out[event.reason or event.outcome] += 1
-            # In a lasting flood a few events get through again and again; one summary a second is enough.
+            # During a long flood, a few events pass the limit repeatedly; one summary per second is enough.
             delay_seconds = _SUMMARY_SECONDS if is_written else _MAX_SUMMARY_DELAY_SECONDS
             if not self._left_out or now - self._left_out_since < delay_seconds:
                 return is_written, {}
@@ -354,13 +354,13 @@ class AccessAudit:
             return
         record["time"] = utc_text(self._clock.now())
         fields = {key: presentable(value) if isinstance(value, str) else value for key, value in record.items()}
-        # Where in the code it happened says nothing here, and finding out would cost more than the rest.
+        # The code location is useless here, and finding it would cost more than everything else.
         line = AUDIT_LOGGER.makeRecord(AUDIT_LOGGER.name, level, "", 0, encode_line(record), (), None, extra=fields)
         AUDIT_LOGGER.handle(line)
 
 
 def _has_listener(level: int) -> bool:
-    # Without any handler `logging` itself shows warnings, and nothing below.
+    # Without handlers, `logging` prints only warnings and above.
     return AUDIT_LOGGER.isEnabledFor(level) and (level >= logging.WARNING or AUDIT_LOGGER.hasHandlers())
 
 
@@ -381,10 +381,10 @@ def _facts_of(event: AccessEvent, call: CallFacts) -> dict[str, object]:
 
 
 class AuditFile:
-    """A file that lines are appended to, also by several processes: each batch is appended in one step.
+    """A file that several processes append lines to; each batch is appended in one step.
 
-    Opening it for each batch follows a rotation. What was written is the operating system's: it survives the end of
-    this process, however that comes, but not necessarily a power cut.
+    The file is opened for each batch, so it follows a rotation. Written lines are in the operating system's cache: they
+    survive a crash of this process, but not necessarily a power failure.
     """
 
     name = "audit file"
@@ -405,13 +405,13 @@ class AuditFile:
         LOGGER.error("The audit file cannot be written; new calls are rejected until it can.", extra={"why": why})
 
     def write(self, lines: list[bytes]) -> int:
-        """Append lines and return how many were written whole; OSError if none could be written."""
+        """Append lines and return how many were written completely; raise OSError if none could be written."""
         try:
             descriptor = _open_file(self._path)
         except ConfigurationError as error:
             raise OSError(errno.EPERM, error.what) from None
         try:
-            # The next line begins on its own line, after what a full disk left of an earlier one.
+            # Begin on a new line after a partial line that a full disk left.
             prefix = b"\n" if self._has_partial_line else b""
             left = os.write(descriptor, prefix + b"".join(lines)) - len(prefix)
         finally:
@@ -427,7 +427,7 @@ class AuditFile:
 
 
 class AuditFileHandler(LogWriterHandler):
-    """Appends each record's message to a file as one line, on its own thread. Calls end after their line is written.
+    """Appends each record's message to a file as one line, on its own thread. Calls return after their line is written.
 
     Raises:
         ConfigurationError: The path is a link or not a regular file, has another owner, or cannot be opened.
@@ -437,7 +437,7 @@ class AuditFileHandler(LogWriterHandler):
         super().__init__(LogWriter(AuditFile(path)))
 
     def close(self) -> None:
-        """Write what is queued, within five seconds. May be called twice."""
+        """Write queued lines within five seconds. May be called twice."""
         self.writer.close(_CLOSE_SECONDS)
         super().close()
 

@@ -1,6 +1,6 @@
-"""The access configuration: read from the environment and two files, checked, and read again when a file changes.
+"""The access configuration: reads the environment and two files, checks them, and reloads when a file changes.
 
-The configuration file and the key file each keep their last good version.
+The configuration file and the key file each keep their last valid version.
 """
 
 import logging
@@ -42,7 +42,7 @@ from micromegas_jupyter.errors import ConfigurationError, MicromegasError, Provi
 from micromegas_jupyter.oidc.jwt import parse_key_set
 
 MAX_CONFIG_FILE_BYTES = 4 * 1024 * 1024
-# Less than the second in which `FileWatch` does not rely on a mark.
+# Less than the second within which `FileWatch` does not rely on a mark.
 WATCH_INTERVAL_SECONDS = 0.5
 RELOAD_TIMEOUT_SECONDS = 20.0
 
@@ -55,7 +55,7 @@ _PERMISSION_REMEDY = (
     "chmod o-w."
 )
 _RETRY_REMEDY = "The server reloads the file when it changes, without a restart."
-# How often a version that cannot be used is tried again although its files have not changed.
+# How often an invalid version is retried although its files have not changed.
 _RETRY_SECONDS = 5.0
 _STOP_SECONDS = 10.0
 _MAX_LOOKS = 3
@@ -67,7 +67,7 @@ _FETCH_DEADLINE_SECONDS = 2 * _PROVIDER_TIMEOUT_SECONDS  # an issuer has two doc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ConfigFile:
-    """One file as one look finds it: its text, or what is wrong with it."""
+    """One file as read once: its text, or the problem with it."""
 
     path: Path
     setting: str
@@ -81,7 +81,7 @@ class _ConfigFile:
         return self.text or ""
 
     def warn(self) -> None:
-        """Log when others may change the file, or read keys in plain text in it."""
+        """Warn if others may change the file, or read plain-text keys in it."""
         if self.status is None:
             return
         _warn_of_group(self.status, self.setting)
@@ -93,7 +93,7 @@ class _ConfigFile:
             )
 
     def read_keys(self) -> tuple[ApiKeySetting, ...]:
-        """Return the keys in it, whether or not the rest can be used; none when they cannot be read."""
+        """Return its keys, even if the rest is invalid; empty if they cannot be read."""
         try:
             is_config = self.setting == _CONFIG_FILE
             text = self.require()
@@ -105,7 +105,7 @@ class _ConfigFile:
 def _read_file(
     path: Path, setting: str, max_bytes: int, *, encoding: str = "utf-8", is_token: bool = False
 ) -> _ConfigFile:
-    """Read a file; one with a token may come later and belong to anybody, as mounted secrets do."""
+    """Read a file. A token file may appear later and may have any owner, like mounted secrets."""
     remedy = _REMEDY
     try:
         content, status = read_shared_file(path, max_bytes=max_bytes)
@@ -132,7 +132,7 @@ def _warn_of_group(status: os.stat_result, setting: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """What the two files say: the configuration file's text, the key file that it names, and that file's text."""
+    """The contents of both files: the configuration's text, the path of its key file, and that file's text."""
 
     config: str | None = field(repr=False)
     key_path: Path | None
@@ -140,10 +140,10 @@ class _Texts:
 
 
 class _Reading:
-    """The files as one look finds them, each read once, so that all that is made of them agrees.
+    """A snapshot of the files, each read once, so that all results are consistent.
 
-    Links are followed, because mounted configuration is often linked. The key file that the version in force (`last`)
-    names is read too.
+    Follows links, because mounted configuration is often linked. Also reads the key file of the version in force
+    (`last`).
     """
 
     def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
@@ -156,18 +156,18 @@ class _Reading:
                 self._key_file(config_text)
 
     def newest(self) -> _Texts:
-        """Return what the files say now, when all of them can be used."""
+        """Return the current contents if all files are usable."""
         return self._with_config(None if self.config is None else self.config.require())
 
     def candidates(self, last: _Texts) -> Iterator[Callable[[], _Texts]]:
-        """Yield ways to texts that may be usable: the newest, then with one file as in `last`, then `last`."""
+        """Yield readers of possibly usable contents: the newest, one with a file from `last`, then `last`."""
         yield self.newest
         yield lambda: self._with_config(last.config)
         yield lambda: self._with_keys(last)
         yield lambda: last
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return what was found; the same contents and the same problems are equal."""
+        """Return a value that is equal for the same contents and the same problems."""
         return tuple((file.path, HiddenText(file.text or ""), str(file.problem)) for file in self.files.values())
 
     def _with_config(self, config_text: str | None) -> _Texts:
@@ -176,7 +176,7 @@ class _Reading:
 
     def _with_keys(self, last: _Texts) -> _Texts:
         config_text = None if self.config is None else self.config.require()
-        # Keys of one file are never taken for those of another.
+        # Never use the keys of one file for another.
         return replace(last, config=config_text) if self._key_path(config_text) == last.key_path else last
 
     def _key_file(self, config_text: str | None) -> _ConfigFile | None:
@@ -199,17 +199,17 @@ def _path(written: str) -> Path:
 
 
 def read_access_settings(environ: Mapping[str, str]) -> AccessSettings:
-    """Read the settings that the environment and the files that it names hold now."""
+    """Read the current settings from the environment and the files that it references."""
     texts = _Reading(environ).newest()
     return parse_access_settings(environ, config_text=texts.config, key_file_text=texts.keys)
 
 
 def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
-    """Check that key files and certificates are there and can be trusted, and that key files hold keys."""
+    """Check that key files and certificates exist and can be trusted, and that key files contain keys."""
     for issuer, member, path in _issuer_files(issuers):
         setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
         has_keys = member == "jwks_file"
-        encoding = "utf-8" if has_keys else "latin-1"  # certificates may stand between comments in any
+        encoding = "utf-8" if has_keys else "latin-1"  # certificate files may have comments in any encoding
         text = _read_file(path, setting, MAX_KEY_SET_BYTES, encoding=encoding, is_token=is_token).require()
         if not has_keys:
             continue
@@ -231,8 +231,8 @@ def _issuer_files(issuers: Iterable[IssuerSetting]) -> Iterator[tuple[IssuerSett
 def split_denied(entries: Iterable[str], *, issuers: Iterable[IssuerSetting]) -> frozenset[tuple[str, str]]:
     """Return each entry `issuer|subject` as a pair; API keys have the issuer `api_key`.
 
-    An issuer's own name may hold a bar and a subject often does, so that the one that fits in full decides. An entry
-    that fits no issuer, which the settings refuse, denies nobody.
+    An issuer's name may contain a bar, and subjects often do, so the issuer that matches completely decides. An entry
+    without a matching issuer, which the settings reject, denies nothing.
     """
     names = sorted({API_KEY_ISSUER, *(setting.issuer for setting in issuers)}, key=len, reverse=True)
     pairs = set()
@@ -244,14 +244,13 @@ def split_denied(entries: Iterable[str], *, issuers: Iterable[IssuerSetting]) ->
 
 
 class ReloadingValidator(BaseValidator):
-    """Validates as its settings say, and reads them again when a file that they come from changes.
+    """Validates according to its settings, and reloads them when one of their files changes.
 
-    Calls take no lock: a reload builds a new validator beside the one in use and then swaps it in, so remembered
-    decisions are gone at once and calls that are being checked end on the old one. One lock keeps reloads apart;
-    nobody waits for it without a limit.
+    Calls don't lock. A reload builds a new validator and swaps it in, which discards cached decisions immediately;
+    calls in progress finish on the old one. One lock serializes reloads, and waits for it are bounded.
 
-    The configuration file and the key file each keep their last good version. A file that cannot be used counts in no
-    part; it is tried again when a file changes, and every few seconds.
+    The configuration file and the key file each keep their last valid version. An invalid file is ignored completely.
+    It is retried when a file changes, and every few seconds.
     """
 
     metrics: AccessMetrics
@@ -276,7 +275,7 @@ class ReloadingValidator(BaseValidator):
         self._texts, self._fingerprint = reading.newest(), reading.fingerprint()
         self.metrics = AccessMetrics()
         max_days = parse_count(environ.get(_MAX_DAYS) or str(MAX_KEY_DAYS), _MAX_DAYS, minimum=1, maximum=36_500)
-        #: The API keys that users make for themselves.
+        #: The API keys that users create.
         self.user_keys = UserKeys(
             settings=lambda: self.settings,
             find_file=lambda: self._texts.key_path,
@@ -305,19 +304,19 @@ class ReloadingValidator(BaseValidator):
             self._thread = start_thread(lambda: self._run_watch(watch_interval_seconds), name="micromegas-access")
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Ask the validator that is in force now."""
+        """Look up the digest in the current validator."""
         return self._current.cached_by_digest(digest)
 
     def decide(self, token: str) -> Decision:
-        """Ask the validator that is in force now."""
+        """Decide with the current validator."""
         return self._current.decide(token)
 
     def reload(self) -> None:
-        """Read everything again, changed or not, and forget all decisions.
+        """Reload everything, changed or not, and discard all cached decisions.
 
         Raises:
-            ConfigurationError: The new version cannot be used as a whole; the log says what is in force.
-            Unavailable: It could not be looked at now, or another reload does not finish.
+            ConfigurationError: The new version cannot be used completely; the log reports what is in force.
+            Unavailable: The files could not be read now, or another reload does not finish.
         """
         if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
             raise Unavailable("Another reload of the access configuration is stuck.")
@@ -331,7 +330,7 @@ class ReloadingValidator(BaseValidator):
             raise Unavailable("The access configuration could not be reloaded.") from error
 
     def accept_resource(self, resource: str) -> None:
-        """Also accept tokens for the server's URL for agents (RFC 8707), of issuers whose tokens have an audience."""
+        """Also accept tokens for the server's URL for agents (RFC 8707) from issuers whose tokens have an audience."""
         if not self._lock.acquire(timeout=RELOAD_TIMEOUT_SECONDS):
             raise Unavailable("A reload of the access configuration is stuck.")
         try:
@@ -342,9 +341,9 @@ class ReloadingValidator(BaseValidator):
             self._lock.release()
 
     def look_for_changes(self) -> None:
-        """Reload when a file has changed since it was read, or when it is time to try a bad version again."""
+        """Reload if a file has changed since it was read, or if it is time to retry an invalid version."""
         if not self._lock.acquire(blocking=False):
-            return  # a reload is under way, and the next look comes soon
+            return  # a reload is running, and the next check comes soon
         try:
             if self._watch.has_changed() or (not self._is_whole and self._clock.monotonic() >= self._retry_at):
                 self._read_again(is_requested=False)
@@ -352,7 +351,7 @@ class ReloadingValidator(BaseValidator):
             self._lock.release()
 
     def issuer_problems(self) -> list[str]:
-        """Ask each issuer for its keys, as nothing else does before a token comes; return what went wrong."""
+        """Fetch each issuer's keys, which otherwise happens at the first token; return the problems."""
         issuers = () if self.settings.oidc is None else self.settings.oidc.issuers
 
         def problem(setting: IssuerSetting) -> str | None:
@@ -395,7 +394,7 @@ class ReloadingValidator(BaseValidator):
                 logged = kind
 
     def _look(self, last: _Texts | None) -> _Reading:
-        """Read the files, and watch them from before that on; what one of them says decides which they are."""
+        """Read the files, and watch them from before the read; repeat if their contents refer to other files."""
         for _ in range(_MAX_LOOKS):
             reading = _Reading(self._environ, last=last)
             if tuple(reading.files) == self._watched:
@@ -405,7 +404,7 @@ class ReloadingValidator(BaseValidator):
         return reading
 
     def _read_again(self, *, is_requested: bool) -> Exception | None:
-        """Use what the files say now, and return what keeps it from being used as a whole; with the lock held."""
+        """Apply the current contents, and return the problem if they cannot be used completely; the lock is held."""
         reading = self._look(self._texts)
         found = reading.fingerprint()
         if self._is_whole and found == self._fingerprint and not is_requested:
@@ -442,7 +441,7 @@ class ReloadingValidator(BaseValidator):
         return problem
 
     def _settings_of(self, texts: _Texts) -> AccessSettings:
-        """Return the settings that the texts mean."""
+        """Return the settings for these contents."""
         settings = parse_access_settings(self._environ, config_text=texts.config, key_file_text=texts.keys)
         if self._legacy_api_keys is not None:
             settings = replace(settings, legacy_api_keys=self._legacy_api_keys)
@@ -458,13 +457,13 @@ class ReloadingValidator(BaseValidator):
         return settings
 
     def _check_settings(self, settings: AccessSettings) -> None:
-        """Check what else a new configuration file depends on; one in force is not checked again for new keys."""
+        """Check what else a new configuration file depends on; skipped if only keys changed."""
         if self._check is not None:
             self._check(settings)
         check_issuer_files(() if settings.oidc is None else settings.oidc.issuers)
 
     def _build(self, settings: AccessSettings) -> MultiValidator:
-        """Return a validator of the keys and tokens that `settings` accepts; asks API keys first, calls nobody yet."""
+        """Return a validator of API keys, which are checked first, and of tokens; does not contact providers yet."""
         issuers = () if settings.oidc is None else settings.oidc.issuers
         roles = Roles(settings.roles, settings.default_roles)
         denied = split_denied(settings.denied, issuers=issuers)
@@ -505,7 +504,7 @@ class ReloadingValidator(BaseValidator):
         self.metrics.in_force_since = self._clock.now().timestamp()
 
     def _warn(self, reading: _Reading) -> None:
-        """Log what is allowed but rarely intended: files that others may change, names that match nobody."""
+        """Log risky but permitted settings: files that others may change, names that match no user."""
         for file in reading.files.values():
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
@@ -524,7 +523,7 @@ class ReloadingValidator(BaseValidator):
             record_event(logging.WARNING, "An entry of denied doesn't match any API key.", subject=name)
 
     def _log_in_force(self, before: AccessSettings) -> None:
-        """Log the settings in force; a warning when nobody can sign in or all roles were removed."""
+        """Log the settings in force; warn if no user can sign in or all roles were removed."""
         counts = self._counts()
         has_lost_roles = before.roles is not None and self.settings.roles is None
         is_odd = has_lost_roles or not (counts["issuers"] or counts["api_keys"])
@@ -536,7 +535,7 @@ class ReloadingValidator(BaseValidator):
         )
 
     def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
-        """Log why a version is not in force as a whole; once for the same texts and problem, however often tried."""
+        """Log why a version is not completely in force, once per contents and problem."""
         own = error if isinstance(error, MicromegasError) else None
         state = (self._fingerprint, type(error), str(own))
         if state == self._logged_problem and not is_requested:
@@ -551,7 +550,7 @@ class ReloadingValidator(BaseValidator):
             sentence = "A part of a new version of the access configuration cannot be used; the rest is in force."
         remedy = None if own is None else own.remedy
         if refused is not None:
-            # The usual remedy, at the start, is a restart.
+            # The default remedy, a restart, fits only at startup.
             is_usual = remedy == ConfigurationError.default_remedy
             remedy = f"{'Correct what it says.' if is_usual else remedy} {_RETRY_REMEDY}"
         texts = self._texts
@@ -561,7 +560,7 @@ class ReloadingValidator(BaseValidator):
             sentence,
             kind=type(error).__name__,
             setting=None if refused is None else refused.key,
-            # Texts of other libraries may hold anything.
+            # Other libraries' messages may contain anything.
             problem=None if own is None else own.what,
             remedy=remedy,
             configuration_file=_version_name(texts.config, reading.config),
@@ -570,7 +569,7 @@ class ReloadingValidator(BaseValidator):
         )
 
     def _counts(self) -> dict[str, float]:
-        """Return how many of each are in force; of keys, those that still let somebody in."""
+        """Return how many of each are in force; keys count only if they still grant access."""
         settings, now = self.settings, self._clock.now()
         return {
             "issuers": len(self._issuers),
@@ -594,16 +593,16 @@ def validator_from_environment(
     legacy_api_keys: LegacyApiKeys | None = None,
     check: Callable[[AccessSettings], None] | None = None,
 ) -> ReloadingValidator:
-    """Build a validator of the API keys and OpenID tokens that `environ` accepts; asks API keys first.
+    """Build a validator of the API keys and OpenID tokens that `environ` accepts; API keys are checked first.
 
     Reads the variables `MICROMEGAS_OIDC_CONFIG`, `MICROMEGAS_API_KEYS`, `MICROMEGAS_ADMINS` and
-    `MICROMEGAS_LEGACY_API_KEYS`, and the files that `MICROMEGAS_ACCESS_CONFIG` and `MICROMEGAS_API_KEY_FILE` name;
-    a change of these files takes effect by itself. No provider is called yet, so this works while one is down.
+    `MICROMEGAS_LEGACY_API_KEYS`, and the files in `MICROMEGAS_ACCESS_CONFIG` and `MICROMEGAS_API_KEY_FILE`. Changes to
+    these files take effect automatically. Does not contact providers yet, so it works during an outage.
 
     Args:
         environ: The variables; a copy is kept.
-        legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
-        check: Looks at settings before they come into force, now and after each change; may refuse them with a
+        legacy_api_keys: How to handle plain-text API keys, regardless of the configuration.
+        check: Checks settings before they take effect, now and after each change; may reject them with a
             `ConfigurationError`.
 
     Raises:
@@ -613,7 +612,7 @@ def validator_from_environment(
 
 
 def _accepting(settings: OidcServerSettings, audience: str) -> OidcServerSettings:
-    """Return settings that also accept tokens for `audience`; issuers whose tokens have no audience stay unchanged."""
+    """Return settings that also accept tokens for `audience`; issuers without an audience stay unchanged."""
     issuers = tuple(
         replace(one, audiences=(*one.audiences, audience)) if one.audiences else one for one in settings.issuers
     )

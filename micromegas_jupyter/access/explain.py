@@ -1,7 +1,7 @@
 """Explains to an administrator, step by step, why a credential is accepted or rejected.
 
-The validators decide; this presents their decision: all steps before the one that a reason code belongs to were passed,
-because the validators go through them in this order. No rule is repeated here, and the credential is never shown.
+The validators decide; this module presents their decision. Validators follow the order of the steps, so all steps
+before the one of the reason code were passed. No rule is repeated here, and the credential is never shown.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,7 @@ MAX_SHOWN_CHARACTERS = 200
 
 _YEAR_10000_SECONDS = 253_402_300_800
 _MAX_SHOWN_ENTRIES = 20
-# What to do about the common reason codes; the whole table is in the administrator's guide.
+# Remedies for common reason codes; the administrator's guide has the complete table.
 _REMEDIES: Final[Mapping[str, str]] = {
     "unknown_api_key": "Compare with `micromegas keys list`; a token has three parts with two dots between them.",
     "api_key_revoked": "Make a new key (`micromegas keys create`) if its bearer should have access.",
@@ -52,7 +52,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedStep:
-    """One step: whether it was passed (None: not decided), what was looked at, and what was found."""
+    """One step: whether it was passed (None if undecided), what was checked, and what was found."""
 
     is_passed: bool | None
     title: str
@@ -73,7 +73,7 @@ class _Case:
         return {} if self.token is None else self.token.claims
 
     def claim(self, *names: str) -> str:
-        """Return claims as `name value`, those that are there."""
+        """Return the claims that the token has, as `name value`."""
         stated = [f"{name} {_shown(self.claims[name])}" for name in names if name in self.claims]
         return ", ".join(stated) or f"no {' and no '.join(names)}"
 
@@ -81,7 +81,7 @@ class _Case:
 def explain_decision(
     token: str, decision: Decision, *, settings: AccessSettings, now: datetime
 ) -> tuple[ExplainedStep, ...]:
-    """Return the steps of `decision` about `token`; the last one has the reason."""
+    """Return the steps that led to `decision` about `token`; the last one has the reason."""
     if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
         return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
     reason = None if isinstance(decision, Accepted) else decision.reason
@@ -99,12 +99,12 @@ def explain_decision(
         steps.append(ExplainedStep(is_passed=is_passed, title=title, found=find(case)))
         if is_end:
             return (*steps, _ending(str(reason)))
-    # A reason that belongs to no step says nothing about how far the token came.
+    # The step of an unknown reason is unknown, so only the first step is certain.
     return tuple(steps) if reason is None else (steps[0], _ending(reason))
 
 
 def describe_outcome(decision: Decision) -> str:
-    """Return one line: who the caller is, or the reason code."""
+    """Return one line with the caller or the reason code."""
     if isinstance(decision, Accepted):
         return f"accepted: {_described(decision.context)}"
     if isinstance(decision, Refused):
@@ -185,7 +185,7 @@ def _times(case: _Case) -> str:
 def _kind(case: _Case) -> str:
     wanted = case.issuer.token_kind.value if case.issuer else "either"
     marks = ("token_use", "typ", "at_hash", "scope", "scp", "nonce", "cnf", "events")
-    # The values of some of these are secrets of a sign-in, so only their names are shown.
+    # Show only names, because some values are secrets of a sign-in.
     found = ", ".join(name for name in marks if name in case.claims) or "none"
     return f"accepted: {wanted}; marks in the token: {found}"
 
@@ -212,7 +212,7 @@ def _admission(case: _Case) -> str:
     return f"{listed}, {case.denied_count} denied"
 
 
-# Each step's title, the reason codes that belong to it, and what was found.
+# Each step's title, its reason codes, and a function that describes the finding.
 _STEPS: Final[tuple[tuple[str, Collection[str], Callable[[_Case], str]], ...]] = (
     ("size", {"token_implausible", "token_too_large", "token_empty", "token_not_ascii"},
      lambda case: f"{case.length} characters, at most {MAX_TOKEN_BYTES} are read"),

@@ -1,7 +1,7 @@
-"""An issuer's public keys: fetched once for all who wait, and kept for a bounded time while its provider is down.
+"""An issuer's public keys: fetched once for all waiting threads, and kept for a limited time during an outage.
 
-A fetch runs on a thread of its own. `KeyCache` never waits for it: whoever needs the keys gets `KeysPending` with a
-future, waits in the way that suits, and asks again.
+A fetch runs on its own thread. `KeyCache` never waits for it: callers get `KeysPending` with a future, wait for it in
+their own way, and retry.
 """
 
 import enum
@@ -34,22 +34,22 @@ MAX_TOKEN_FILE_BYTES = 16 * 1024
 
 _VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# From this part of the refresh interval on, keys are fetched while the ones at hand are still good.
+# From this fraction of the refresh interval on, new keys are fetched while the current ones are still valid.
 _REFRESH_AHEAD_FRACTION = 0.8
-# By the number of failures in a row: how long to leave a provider alone that never gave keys; then the cool-down.
+# Pauses after consecutive failures of a provider that never returned keys; later failures use the cool-down.
 _FIRST_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0)
 _FILE_CHECK_SECONDS = 1.0
 _SLOW_FETCH_SECONDS = 1.0
 _LONG_AGO = float("-inf")
-# A network whose tokens name unknown keys causes a few fetches, and then only some of those that cool-downs allow, so
-# that the others are left for valid tokens after a rotation.
+# A network that sends tokens with unknown keys causes a few fetches, and then only a share of those that the cool-down
+# allows. The rest remain available for valid tokens after a rotation.
 _MAX_FETCHES_OF_NETWORK = 3
 _COOL_DOWNS_PER_FETCH = 4
 _MAX_NETWORKS = 10_000
 
 
 def find_permission_problem(status: os.stat_result, *, any_owner: bool) -> str | None:
-    """Return why a file of the configuration cannot be trusted, as it follows the file's name; None when it can."""
+    """Return why a configuration file cannot be trusted, as a phrase that follows its name, or None."""
     if status.st_mode & stat.S_IWOTH:
         return "can be changed by every user of this machine"
     if not any_owner and status.st_uid not in {0, os.geteuid()}:
@@ -58,12 +58,12 @@ def find_permission_problem(status: os.stat_result, *, any_owner: bool) -> str |
 
 
 class KeyFetcher:
-    """Fetches one issuer's keys: from a file, an address, or where the discovery document says. For one thread."""
+    """Fetches one issuer's keys: from a file, a URL, or the discovery document's URL. For one thread."""
 
     def __init__(self, setting: IssuerSetting, *, http: ProviderHttp) -> None:
         self._setting = setting
         self._http = http
-        # The address, and whether it may not be a private one: a provider named it that is not at one itself.
+        # The URL, and whether it must not be private: a provider with a public address returned it.
         self._known_location: tuple[str, bool] | None = None
 
     def fetch(self, *, rediscover: bool) -> KeySet:
@@ -100,8 +100,8 @@ class KeyFetcher:
     def _headers_for(self, url: str) -> FormFields | None:
         setting = self._setting
         configured = setting.jwks_url or setting.discovery_url or setting.issuer
-        # With certificates of its own, every host of this issuer is one that the administrator vouches for. Without,
-        # a document could send the token anywhere.
+        # With its own CA file, the administrator trusts every host of this issuer. Without one, a discovery document
+        # could send the token anywhere.
         is_trusted = setting.ca_file is not None or _origin(url) == _origin(configured)
         if setting.bearer_token_file is None or not is_trusted:
             return None
@@ -130,11 +130,11 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPolicy:
-    """How long an issuer's keys are believed, and how often its provider is asked.
+    """How long an issuer's keys are valid, and how often its provider is contacted.
 
-    A set younger than the refresh interval is used without waiting for a newer one, an older one up to the stale limit
-    only while the provider does not answer. An unknown key id causes one fetch in a cool-down, and those of one network
-    cause even fewer; after a failed fetch the provider is left alone for as long.
+    Keys younger than the refresh interval are used without waiting for newer ones. Older keys are used up to the stale
+    limit while the provider is down. An unknown key ID causes one fetch per cool-down, and unknown keys from one
+    network cause even fewer. After a failed fetch, the provider is not contacted for the same time.
     """
 
     refresh_interval_seconds: float = 3600.0
@@ -142,7 +142,7 @@ class KeyPolicy:
     cool_down_seconds: float = 30.0
 
     def pause_seconds(self, *, failures: int, has_keys: bool) -> float:
-        """Return how long to leave a provider alone after so many failures in a row."""
+        """Return how long to pause after this many consecutive failures."""
         if has_keys or failures > len(_FIRST_PAUSES_SECONDS):
             return self.cool_down_seconds
         return _FIRST_PAUSES_SECONDS[failures - 1]
@@ -160,7 +160,7 @@ class KeysPending(Exception):
 
 
 class RefetchDue(Exception):
-    """The key is unknown, and keys may have changed since the last fetch, which is too recent for another one."""
+    """Yield readers of possibly usable contents: the newest, one with a file from `last`, then `last`."""
 
 
 class _Freshness(enum.IntEnum):
@@ -174,9 +174,9 @@ def _start(work: Callable[[], None]) -> None:
 
 
 class KeyCache:
-    """One issuer's keys for any number of threads: one fetch at a time, shared by all who wait for it.
+    """One issuer's keys for any number of threads: one fetch at a time, shared by all that wait for it.
 
-    One lock guards the state and is free during I/O. Nothing is fetched before the first call.
+    One lock guards the state and is released during I/O. The first call causes the first fetch.
     """
 
     def __init__(  # noqa: PLR0913 - the outside world of one cache
@@ -205,9 +205,9 @@ class KeyCache:
         self._fetched_at = 0.0
         self._discovered_at = _LONG_AGO
         self._failures = 0
-        # Until then no unknown key id causes a fetch; after a failure, nothing does.
+        # Before this time, unknown key IDs cause no fetch; after a failure, nothing does.
         self._retry_at = _LONG_AGO
-        # The signature of the token that caused the last fetch: that fetch decides about it.
+        # The signature of the token that caused the last fetch, which decides about that token.
         self._sought: bytes | None = None
         self._fetches_of_networks: TokenBuckets[str | bytes] = TokenBuckets(
             per_second=1 / (_COOL_DOWNS_PER_FETCH * policy.cool_down_seconds),
@@ -223,7 +223,7 @@ class KeyCache:
             return None if self._keys is None else self._clock.monotonic() - self._fetched_at
 
     def get(self) -> KeySet:
-        """Return fresh keys, or the last good ones during a provider outage."""
+        """Return fresh keys, or the last valid ones during a provider outage."""
         is_outdated = self._has_file_changed()
         with self._lock:
             now = self._clock.monotonic()
@@ -233,7 +233,7 @@ class KeyCache:
             if usable is not None and not is_old and not is_outdated:
                 return usable
             is_late = self._keys is not None and age >= self._policy.refresh_interval_seconds
-            # What was learned two cool-downs ago says little about now; then somebody waits to see.
+            # A failure older than two cool-downs is outdated, so one caller waits to find out.
             is_known_down = self._failures > 0 and now < self._retry_at + self._policy.cool_down_seconds
             is_slow = self._fetch is not None and now >= self._fetch_began_at + _SLOW_FETCH_SECONDS
             may_wait = usable is None or is_outdated or (is_late and not is_known_down and not is_slow)
@@ -254,7 +254,7 @@ class KeyCache:
         """Return a set fetched after `seen`, or `seen` itself if it was fetched for the token with this signature.
 
         Raises:
-            RefetchDue: `seen` is from before the token, and it is too early to fetch keys again.
+            RefetchDue: `seen` is older than the token, and it is too early to fetch keys again.
         """
         network = current_network()
         with self._lock:
@@ -263,7 +263,7 @@ class KeyCache:
             now = self._clock.monotonic()
             is_new = self._fetch is None
             is_too_early = is_new and now < self._retry_at
-            # While the provider is known not to answer, nobody waits for the one who tries again.
+            # While the provider is known to be down, no caller waits for another caller's retry.
             if self._failures and (is_too_early or not is_new):
                 raise self._unavailable()
             if is_too_early and signature == self._sought:
@@ -299,7 +299,7 @@ class KeyCache:
         try:
             self._start_work(lambda: self._run(fetch, rediscover=rediscover))
         except RuntimeError as error:
-            # No thread is left. Without an end, the fetch would be waited for again and again.
+            # No thread could be started. Without a result, callers would wait for this fetch repeatedly.
             self._fail(error)
             fetch.set_result(None)
 
@@ -346,7 +346,7 @@ class KeyCache:
             self._retry_at = now + self._policy.pause_seconds(failures=self._failures, has_keys=has_keys)
             self._fetch = None
         self._metrics.count_key_fetch(self._issuer, succeeded=False)
-        # Texts of other libraries may hold anything, so only the kind of their errors is logged.
+        # Other libraries' messages may contain anything, so only their error's type is logged.
         reason, detail = type(error).__name__, None
         if isinstance(error, MicromegasError):
             reason, detail = error.code, error.what
@@ -355,7 +355,7 @@ class KeyCache:
         )
 
     def _report_age(self, age_seconds: float) -> None:
-        """Log once that no newer keys could be had than those of this age."""
+        """Log once that no keys newer than this age could be fetched."""
         found = _Freshness.EXPIRED if age_seconds >= self._policy.stale_limit_seconds else _Freshness.STALE
         with self._lock:
             if found <= self._reported:
@@ -378,7 +378,7 @@ _CacheName: TypeAlias = tuple[tuple[str | None, ...], KeyPolicy]
 
 
 class KeyCaches:
-    """One key cache for each setting and policy, so that a reloaded configuration keeps its keys; thread-safe."""
+    """One key cache per setting and policy, so that reloads keep fetched keys; thread-safe."""
 
     def __init__(self, *, http: ProviderHttp, clock: Clock, metrics: AccessMetrics | None = None) -> None:
         self._http = http
@@ -388,7 +388,7 @@ class KeyCaches:
         self._caches: dict[_CacheName, tuple[KeyCache, ProviderHttp | None]] = {}
 
     def cache_of(self, setting: IssuerSetting, policy: KeyPolicy) -> KeyCache:
-        """Return the cache of this issuer's keys, the same one as long as nothing about them has changed."""
+        """Return the cache of this issuer's keys, the same one until its settings change."""
         name = (_key_source(setting), policy)
         with self._lock:
             if name not in self._caches:
@@ -399,7 +399,7 @@ class KeyCaches:
             return self._caches[name][0]
 
     def retain(self, settings: Iterable[IssuerSetting], policy: KeyPolicy | None) -> None:
-        """Forget all caches but those of these settings, and report the age of their keys."""
+        """Drop all other caches, and report the age of these keys."""
         wanted = {(_key_source(setting), policy): setting.issuer for setting in settings}
         with self._lock:
             dropped = [self._caches.pop(name)[1] for name in self._caches.keys() - wanted.keys()]
@@ -409,9 +409,9 @@ class KeyCaches:
                 http.close()
 
     def close(self) -> None:
-        """Close what was made here and forget all keys; safe to call twice."""
+        """Close all caches and drop their keys; safe to call twice."""
         self.retain((), None)
 
 
-# What of an issuer's setting decides which keys it has.
+# The settings of an issuer that determine its keys.
 _key_source = attrgetter("issuer", "tenant", "discovery_url", "jwks_url", "jwks_file", "ca_file", "bearer_token_file")

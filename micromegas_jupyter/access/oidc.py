@@ -51,17 +51,17 @@ from micromegas_jupyter.oidc.jwt import (
 
 _REFUSAL_TTL_SECONDS = 10.0
 _MAX_REFUSALS = 1000
-# Refusals that may end by themselves: when the provider's keys arrive, when time passes, when a defect does not recur.
+# Rejections that may be temporary: the provider's keys arrive, time passes, or a defect does not recur.
 _PASSING_REASONS = frozenset({"unknown_key", "not_yet_valid", "issued_in_the_future", "internal_error"})
 _ANY_NAME = "*"
 _NEVER = datetime.max.replace(tzinfo=UTC)
-# For display only, in upstream's order: the first that is there. Rights never follow from one of these alone.
+# For display only, in upstream's order; the first one present is used. None of these alone ever grants rights.
 _EMAIL_CLAIMS = (
     "verified_primary_email", "email", "https://micromegas.io/email", "preferred_username", "upn", "unique_name",
 )  # fmt: skip
 
 ADMINS_KEY = "MICROMEGAS_ADMINS"
-# Subjects may hold any of the characters that are left out here, as Auth0's `google-apps|alice@example.com` does.
+# The excluded characters may occur in subjects, such as Auth0's `google-apps|alice@example.com`.
 _ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
 _SUBJECT_PREFIX = "subject:"
 _MAX_SHOWN_ISSUERS = 3
@@ -82,7 +82,7 @@ class AdminRules:
     ) -> bool:
         """Whether a rule matches this caller, given the issuer that verified the signature.
 
-        `verified_email` is the token's `email` when its `email_verified` is JSON `true`; `groups` are known in full.
+        `verified_email` is the token's `email` if `email_verified` is JSON `true`; `groups` must be complete.
         """
         return (
             (issuer, subject) in self.subjects
@@ -92,15 +92,14 @@ class AdminRules:
 
 
 def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting], key: str = ADMINS_KEY) -> AdminRules:
-    """Read entries of the form `issuer|subject`, `issuer|address`, subject, or address.
+    """Parse entries of the form `issuer|subject`, `issuer|address`, subject, or address.
 
-    A bare subject belongs to the one issuer that is configured; with several it is an error. A bare address belongs
-    to each issuer that is trusted for email. With several issuers that is none unless the setting says so, because any
-    of them could claim any address (the nOAuth takeover). An address with its issuer counts unless that issuer is set
-    as not trusted for email.
+    A bare subject requires that exactly one issuer is configured. A bare address belongs to each issuer that is trusted
+    for email. With several issuers, only those with the setting are trusted, because any issuer could claim any address
+    (the nOAuth takeover). An address with its issuer counts unless that issuer is set as not trusted for email.
 
-    What looks like an address is never a subject too: at some providers people choose theirs. A subject that looks
-    like one is written `issuer|subject:<subject>`.
+    An entry that looks like an address is never used as a subject, because some providers let users choose their
+    subject. Write `issuer|subject:<subject>` for a subject that looks like an address.
     """
     subjects: set[tuple[str, str]] = set()
     emails: set[tuple[str, str]] = set()
@@ -120,7 +119,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
         setting, name = bound or (_only_issuer(entry, issuers, key), entry)
         if bound is None or not _ADDRESS.fullmatch(name):
             subject = name.removeprefix(_SUBJECT_PREFIX)
-            # The prefix is one only before what would be taken for an address without it.
+            # The prefix has a meaning only before text that would otherwise be an address.
             subjects.add((setting.issuer, subject if bound and _ADDRESS.fullmatch(subject) else name))
         elif setting.is_trusted_for_email is not False:
             emails.add((setting.issuer, name))
@@ -131,7 +130,7 @@ def parse_admin_rules(entries: Sequence[str], *, issuers: Sequence[IssuerSetting
 
 
 def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tuple[IssuerSetting, str] | None:
-    """Return the issuer that the entry begins with and what follows; None when it begins with none."""
+    """Return the issuer at the beginning of the entry, and the rest; None if no issuer matches."""
     for setting in issuers:
         for issuer in (setting.issuer, *setting.aliases):
             if not entry.startswith(f"{issuer}|"):
@@ -141,7 +140,7 @@ def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tup
             raise ConfigurationError(
                 f"{key} has an entry without a subject: {entry!r}.", key=key, remedy="Add the subject after the bar."
             )
-    # Subjects may hold `|` themselves (Auth0's do), so only a URL before it is taken for an issuer.
+    # Subjects may contain `|` (Auth0's do), so only a URL before it is an issuer.
     prefix, separator, _ = entry.partition("|")
     if separator and "://" in prefix:
         raise ConfigurationError(
@@ -177,15 +176,15 @@ def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> Issu
 
 
 def _spelled_out(entry: str, issuers: Sequence[IssuerSetting]) -> str:
-    """Return what the entry could mean, for a message: each of the first issuers with it."""
+    """Return possible full spellings of the entry for a message, one per issuer, for the first few issuers."""
     return " or ".join(f"{setting.issuer}|{entry}" for setting in issuers[:_MAX_SHOWN_ISSUERS])
 
 
 class ExpiringCache(Generic[Value]):
-    """Maps digests to values, the most recently used ones; with room for none it remembers nothing.
+    """Maps digests to the most recently used values; with size 0 it stores nothing.
 
-    An entry ends by the monotonic clock after the time to live, and by the wall clock at its own end; so neither a
-    clock that is set back nor one that is set forward lets it live too long.
+    An entry expires after its time to live by the monotonic clock, and at its expiry by the wall clock. Changes of the
+    wall clock in either direction thus never extend its life.
     """
 
     def __init__(self, *, clock: Clock, max_entries: int, ttl_seconds: float) -> None:
@@ -207,7 +206,7 @@ class ExpiringCache(Generic[Value]):
         return value if self._monotonic() < ends_at_monotonic and self._now() < ends_at else None
 
     def put(self, key: bytes, value: Value, *, ends_at: datetime = _NEVER) -> None:
-        """Remember `value` for the cache's time to live, or until `ends_at` when that is earlier."""
+        """Store `value` for the cache's time to live, or until `ends_at` if that is earlier."""
         if not self._max_entries:
             return
         entry = (value, self._monotonic() + self._ttl_seconds, ends_at)
@@ -218,7 +217,7 @@ class ExpiringCache(Generic[Value]):
 
 
 class Issuer:
-    """One issuer: the rules for its tokens, its keys, and how its claims become a caller."""
+    """One issuer: its token rules, its keys, and how its claims become a caller."""
 
     def __init__(self, setting: IssuerSetting, *, keys: KeyCache, admins: AdminRules, roles: Roles) -> None:
         if not setting.audiences and not (setting.client_ids and "token_use" in setting.required_claims):
@@ -245,13 +244,13 @@ class Issuer:
         self._misread_claims = {path[0] for path in self._group_paths if len(path) > 1}
 
     def check_unverified(self, parsed: ParsedToken, now_seconds: float) -> str:
-        """Check algorithm, audience, times, kind, required claims and application; return the claimed subject."""
+        """Check algorithm, audience, times, kind, required claims, and application; return the claimed subject."""
         setting, claims = self._setting, parsed.claims
         check_algorithm(parsed, setting.algorithms)
         if self._audiences:
             check_audience(claims, self._audiences)
         elif "aud" in claims:
-            # Access tokens of this issuer have none, so this is another kind of token, made for somebody else.
+            # This issuer's access tokens have no audience, so this is another kind of token, for another recipient.
             raise TokenProblem("audience_mismatch")
         check_times(
             claims,
@@ -271,7 +270,7 @@ class Issuer:
         return read_subject(claims, self.subject_claim)
 
     def verify_signature(self, parsed: ParsedToken) -> None:
-        """Check the signature, with newer keys when the ones at hand do not hold the token's."""
+        """Check the signature; fetch newer keys if the token's key is not among the current ones."""
         keys = self._keys.get()
         try:
             verify_signature(parsed, keys, algorithms=self._setting.algorithms)
@@ -282,13 +281,13 @@ class Issuer:
             verify_signature(parsed, newer, algorithms=self._setting.algorithms)
 
     def check_subject(self, subject: str) -> None:
-        """Check that the subject of a verified token may come here: where subjects are listed, it is one of them."""
+        """Check that the subject of a verified token is allowed, if allowed subjects are configured."""
         is_listed = subject in self._subjects or subject.startswith(self._subject_prefixes)
         if self._setting.subjects and not is_listed:
             raise TokenProblem("subject_not_allowed")
 
     def context_of(self, claims: Mapping[str, object], *, subject: str) -> AuthContext:
-        """Build the context of the caller with this name from claims that were checked, with a verified signature."""
+        """Build the context of the caller from checked claims with a verified signature."""
         email = claims.get("email")
         verified_email = email if isinstance(email, str) and claims.get("email_verified") is True else None
         shown_email = _first_text(claims, _EMAIL_CLAIMS)
@@ -319,7 +318,7 @@ class Issuer:
         left_out = claims.get("_claim_names")
         are_left_out = "groups" in self._group_claims and claims.get("hasgroups", False) is not False
         if are_left_out or (isinstance(left_out, dict) and not self._group_claims.isdisjoint(left_out)):
-            # Entra ID leaves the groups out when there are too many. What is not known gives no rights.
+            # Entra ID omits the groups if there are too many. Unknown groups grant no rights.
             record_event(
                 logging.WARNING,
                 "A token leaves out its bearer's groups, so no rights follow from groups.",
@@ -330,7 +329,7 @@ class Issuer:
         for name in self._misread_claims.intersection(claims):
             if not isinstance(claims[name], str | list):
                 continue
-            self._misread_claims.discard(name)  # one event for each configuration
+            self._misread_claims.discard(name)  # one event per configuration
             record_event(
                 logging.WARNING,
                 "A path of groups_claim continues below a claim that isn't an object, so it grants no rights.",
@@ -343,7 +342,7 @@ class Issuer:
 
 def _text(claims: Mapping[str, object], name: str) -> str | None:
     value = claims.get(name)
-    # Entra ID gives `verified_primary_email` as a list of addresses.
+    # Entra ID returns `verified_primary_email` as a list of addresses.
     if isinstance(value, list) and value:
         value = value[0]
     return value if isinstance(value, str) and value else None
@@ -357,21 +356,21 @@ def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | Non
 
 
 class OidcValidator(BaseValidator):
-    """Validates signed tokens of the configured issuers; safe to share between threads.
+    """Validates signed tokens of the configured issuers; thread-safe.
 
     Args:
-        settings: Issuers with their rules, and the sizes and times of the caches.
+        settings: Issuers with their rules, and the caches' sizes and times.
         admins: Entries of `MICROMEGAS_ADMINS`.
         http: Fetches the providers' documents; the caller closes it.
-        clock: Tells the time.
-        roles: What the configured roles allow; None for everything.
-        denied: Issuer and subject of callers who are refused although their tokens are good.
-        metrics: Counts look-ups.
-        caches: Keys that are shared with other validators; None for keys of its own.
-        admins_key: What errors call the administrators' entries.
+        clock: The current time.
+        roles: What the configured roles allow; None allows everything.
+        denied: Issuer and subject of callers that are rejected even with valid tokens.
+        metrics: Counts lookups.
+        caches: Keys that are shared with other validators; None creates separate caches.
+        admins_key: The setting that errors name for administrators.
 
     Raises:
-        ConfigurationError: The issuers contradict each other, or an administrator's entry does not fit them.
+        ConfigurationError: The issuers contradict each other, or an administrator's entry does not match them.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that a validator is joined from
@@ -419,7 +418,7 @@ class OidcValidator(BaseValidator):
         )
 
     def close(self) -> None:
-        """Release what fetches keys that are not shared; safe to call twice."""
+        """Release key caches that are not shared; safe to call twice."""
         if self._own_caches is not None:
             self._own_caches.close()
 
@@ -432,7 +431,7 @@ class OidcValidator(BaseValidator):
         return accepted.context
 
     def decide(self, token: str) -> Decision:
-        """Judge by size, cache, shape, algorithm, issuer, its rules for claims, key, signature, and who may come in."""
+        """Decide by size, cache, format, algorithm, issuer, its claim rules, key, signature, and allowed callers."""
         digest = token_digest(token)
         if digest is None:
             return Refused(reason="token_too_large")
@@ -489,7 +488,7 @@ class OidcValidator(BaseValidator):
 
 
 def key_policy(settings: OidcServerSettings) -> KeyPolicy:
-    """Return how long the issuers' keys are believed."""
+    """Return how long the issuers' keys are valid."""
     return KeyPolicy(
         refresh_interval_seconds=settings.jwks_refresh_interval_seconds,
         stale_limit_seconds=max(settings.jwks_stale_limit_seconds, settings.jwks_refresh_interval_seconds),

@@ -1,7 +1,7 @@
 """API keys that users create to send their own telemetry, if a role allows it (`keys: self`).
 
-Each key is in the key file with its owner and with the groups that gave the owner such a role. It is valid as long as
-the configuration still gives one of these groups, or everyone, such a role.
+The key file stores each key with its owner and with the groups that gave the owner such a role. A key is valid while
+the configuration still grants such a role to one of these groups or to everyone.
 """
 
 import json
@@ -47,7 +47,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def owner_may_have_keys(settings: AccessSettings, key: ApiKeySetting) -> bool:
-    """Whether the configuration still lets the owner of a key make keys."""
+    """Whether the configuration still allows the owner of a key to create keys."""
     issuers = () if settings.oidc is None else settings.oidc.issuers
     owner, groups = key.owner or "", key.owner_groups or ()
     names = {
@@ -66,7 +66,7 @@ def _allowing_roles(settings: AccessSettings) -> set[str]:
 
 
 class UserKeys:
-    """Makes, lists, and revokes the keys of a caller; its methods block on a file. Safe to share between threads."""
+    """Creates, lists, and revokes the keys of a caller; its methods block on file I/O. Thread-safe."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class UserKeys:
         self._clock = clock
 
     def parse(self, body: bytes) -> _Request:
-        """Read a request."""
+        """Parse a request."""
         try:
             found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
             request = msgspec.convert(found, _Request)
@@ -99,7 +99,7 @@ class UserKeys:
         return request
 
     def run(self, caller: AuthContext, request: _Request) -> bytes:
-        """Do what a request says, and return the response: one JSON object."""
+        """Run a request, and return the response: one JSON object."""
         if caller.auth_type is not AuthType.OIDC:
             raise PermissionDenied("Only signed-in users can have API keys.", reason="keys_not_allowed")
         path = self._find_file()

@@ -1,6 +1,6 @@
-"""From a credential to who bears it, or to one of exactly two errors, with one audit event for each decision.
+"""From a credential to its bearer, or to one of exactly two errors, with one audit event per decision.
 
-Beside it, what every validator needs: which tables and rows roles show, and how often callers may call.
+Also the shared parts of all validators: readable tables and rows by role, and rate limits for callers.
 """
 
 import abc
@@ -32,15 +32,15 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import Rejected, ResourcesExhausted, Unavailable
 from micromegas_jupyter.oidc.jwt import MAX_TOKEN_BYTES
 
-# One wait for the keys that there should be, one for newer ones, one for a change of settings meanwhile.
+# One wait for missing keys, one for newer keys, and one for settings that change in between.
 _MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
-# Of a credential that could not be checked, a quarter counts: whoever tries again in an outage still gets an answer,
-# and a flood of forged tokens that name a provider which does not answer comes to an end.
+# A credential that could not be checked counts as a quarter of a rejection. Retries during an outage still get a
+# response, while a flood of forged tokens for a provider that is down is limited.
 _UNDECIDED_SHARE = 0.75
-# Callers have few different sets of roles, so what each set allows is worked out once.
+# Callers have few different sets of roles, so the result for each set is computed once.
 _MAX_ROLE_SETS = 1024
 
 
@@ -49,26 +49,26 @@ def _is_plausible(token: object) -> TypeGuard[str]:
 
 
 def token_digest(token: object) -> bytes | None:
-    """Return the SHA-256 digest of a credential, the key of every cache; None when it cannot be a credential."""
+    """Return the SHA-256 digest of a credential, which is the key of every cache; None if it cannot be a credential."""
     if not _is_plausible(token):
         return None
-    # A str may hold half characters; "surrogatepass" keeps different texts different.
+    # A str may contain lone surrogates; "surrogatepass" keeps different strings different.
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def token_name(token: object) -> str:
-    """Return how logs name a credential, whatever it is: 8 hexadecimal digits of its digest."""
+    """Return a credential's name in logs, even if it is invalid: 8 hexadecimal digits of its digest."""
     digest = token_digest(token)
     return "implausible" if digest is None else digest_name(digest)
 
 
 def digest_name(digest: bytes) -> str:
-    """Return how logs name the credential with this digest."""
+    """Return the name in logs of the credential with this digest."""
     return digest.hex()[:8]
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The credential is good; `context` is its bearer."""
+    """The credential is valid; `context` is its bearer."""
 
     outcome: ClassVar[str] = "accepted"
     reason: ClassVar[None] = None
@@ -79,7 +79,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The credential was looked at and is bad; `reason` is a fixed word."""
+    """The credential was checked and is invalid; `reason` is a constant."""
 
     outcome: ClassVar[str] = "refused"
 
@@ -89,9 +89,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """A service that is needed to check the credential is unavailable; `reason` is a fixed word.
+    """A service that is needed to check the credential is unavailable; `reason` is a constant.
 
-    `pending` is set when nobody has waited yet: the same question may have another answer after that fetch.
+    `pending` is set if no caller has waited yet: after that fetch, the result may differ.
     """
 
     outcome: ClassVar[str] = "undecided"
@@ -107,38 +107,38 @@ Decision: TypeAlias = Accepted | Refused | Undecided
 class BaseValidator(abc.ABC):
     """A `TokenValidator` whose subclasses return a `Decision`.
 
-    A validator that others ask is not counted and writes no event by itself; the outermost does both, once.
+    Validators inside another validator don't count calls or write events; the outermost one does both, once.
     """
 
     metrics: AccessMetrics | None = None
 
     @cached_property
     def audit(self) -> AccessAudit:
-        """Where decisions are written; its limit on floods is this validator's own."""
+        """The audit that receives decisions; this validator has its own rate limit."""
         return AccessAudit()
 
     @abc.abstractmethod
     def decide(self, token: str) -> Decision:
-        """Judge `token`, a text of at most `MAX_TOKEN_BYTES` characters, without waiting and without logging."""
+        """Decide about `token`, a string of at most `MAX_TOKEN_BYTES` characters, without waiting or logging."""
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
-        """Return what `cached_context` returns for the credential with this `token_digest`; never raises."""
+        """Return the result of `cached_context` for the credential with this `token_digest`; never raises."""
         return None
 
     def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context if it is known without I/O or signature checks, or None; never raises."""
+        """Return the context if it can be found without I/O or signature checks, or None; never raises."""
         digest = token_digest(token)
         return None if digest is None else self.cached_by_digest(digest)
 
     def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
-        """Release what the validator holds."""
+        """Release resources of the validator."""
 
     def validate_token(self, token: str) -> AuthContext:
-        """Return who bears `token`; leaves one audit event and is counted once. Waits while keys are being fetched.
+        """Return the bearer of `token`. Writes one audit event and counts once. Waits while keys are being fetched.
 
         Raises:
             Rejected: The token is not acceptable, or handling it failed.
-            Unavailable: It could not be decided now; the same token may be accepted later.
+            Unavailable: The token could not be checked now; it may be accepted later.
         """
         started = SYSTEM_CLOCK.monotonic()
         return self._conclude(decide_safely(self, token), token, started)
@@ -209,20 +209,20 @@ def _decide_once(validator: TokenValidator, token: str) -> Decision:
 
 
 class MultiValidator(BaseValidator):
-    """The first validator that accepts decides.
+    """Returns the decision of the first validator that accepts the credential.
 
-    When none accepts, a validator that could not decide outweighs those that refused: the credential may be one
-    that only it knows.
+    If no validator accepts it, an undecided validator outweighs rejections, because the credential may be known only to
+    that validator.
 
     Args:
-        validators: Asked in this order; `close` closes them.
+        validators: Tried in this order; `close` closes them.
     """
 
     def __init__(self, validators: Sequence[TokenValidator]) -> None:
         self._validators = tuple(validators)
 
     def decide(self, token: str) -> Decision:
-        """Ask each validator until one accepts."""
+        """Try each validator until one accepts."""
         refused: Decision = Refused(reason="no_validator")
         undecided: Undecided | None = None
         for position, validator in enumerate(self._validators):
@@ -236,7 +236,7 @@ class MultiValidator(BaseValidator):
         return undecided or refused
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the first context that a validator of this package knows without I/O, or None."""
+        """Return the first context that one of these validators finds without I/O, or None."""
         for validator in self._validators:
             context = validator.cached_by_digest(digest) if isinstance(validator, BaseValidator) else None
             if context is not None:
@@ -250,16 +250,16 @@ class MultiValidator(BaseValidator):
 
 
 def _says_more(decision: Decision, refused: Decision, token: str) -> bool:
-    """Whether `decision` says more about the credential than `refused`: it could read it, or was asked for its like."""
+    """Whether `decision` is more specific: its validator could read the credential or expects its kind."""
     if decision.claimed != NOTHING_CLAIMED:
         return True
-    # A compact JWS has three segments, and the first begins so when it is a JSON object in base64url.
+    # A compact JWS has three segments; the first begins with these letters if it is a JSON object in base64url.
     is_token = token.count(".") == _DOTS_OF_A_TOKEN or token.startswith("eyJ")
     return refused.claimed == NOTHING_CLAIMED and refused.reason == "unknown_api_key" and is_token
 
 
 class Roles:
-    """The configured roles. Safe to share between threads."""
+    """The configured roles. Thread-safe."""
 
     def __init__(self, roles: Mapping[str, RoleSetting] | None = None, default_roles: Iterable[str] = ()) -> None:
         self._roles = roles
@@ -268,10 +268,10 @@ class Roles:
         self._cached_write_access = lru_cache(maxsize=_MAX_ROLE_SETS)(self._write_access_of)
 
     def grant(self, names: Iterable[str], *, is_admin: bool = False) -> tuple[tuple[str, ...], TableAccess | None]:
-        """Return the roles among a caller's `names` and what they can read; None means everything.
+        """Return the caller's roles among `names` and their read access; None allows everything.
 
-        The default roles are added; names that are not configured count for nothing. A row is visible when any of the
-        roles shows it. Administrators read everything; without a role, where roles are configured, nothing exists.
+        Adds the default roles and ignores names that are not configured. A row is visible if any of the roles allows
+        it. Administrators read everything. If roles are configured, a caller without a role sees no tables.
         """
         if self._roles is None:
             return (), None
@@ -279,13 +279,13 @@ class Roles:
         return roles, None if is_admin else self._cached_access(roles)
 
     def scan_limit(self, roles: tuple[str, ...]) -> int | None:
-        """Return how many bytes a statement of the bearers of these roles may read: the most that a role allows."""
+        """Return how many bytes a statement with these roles may read: the largest of the roles' limits."""
         granted = [self._roles[name] for name in roles] if self._roles else []
         limits = [role.max_scan_bytes for role in granted if role.tables]
         return None if None in limits else max(filter(None, limits), default=None)
 
     def write_access(self, roles: tuple[str, ...]) -> WriteAccess:
-        """Return what these roles, as `grant` returned them, let their bearers write to."""
+        """Return the write access of these roles, as returned by `grant`."""
         return self._cached_write_access(roles)
 
     def _write_access_of(self, names: tuple[str, ...]) -> WriteAccess:
@@ -299,7 +299,7 @@ class Roles:
         granted = [self._roles[name].tables for name in roles] if self._roles else []
         filters: dict[str, tuple[str, ...]] = {}
         for table in sorted({table for tables in granted for table in tables}):
-            # A role that does not name the table shows it by its `*`, if it has one.
+            # A role that does not list the table may show it with `*`.
             shown_by = [tables for tables in granted if table in tables or EVERY_TABLE in tables]
             conditions = [tables[table] if table in tables else tables[EVERY_TABLE] for tables in shown_by]
             limited = tuple(dict.fromkeys(condition for condition in conditions if condition is not None))
@@ -339,21 +339,21 @@ class CallLimits:
             raise self._too_often("You are making too many calls to this server.", wait_seconds, by="identity")
 
     def count_refusal(self, client_address: str) -> None:
-        """Count a credential as rejected in advance, because many can arrive before the first is rejected."""
+        """Count a credential as rejected in advance, because many can arrive before the first rejection."""
         self._follow_changes()
         wait_seconds = self._refusals.take(network_of(client_address))
         if wait_seconds:
             raise self._too_often("Too many credentials from your address were rejected.", wait_seconds, by="address")
 
     def forgive_refusal(self, client_address: str, *, is_accepted: bool = True) -> None:
-        """Take the count back: the credential was accepted. If it was not decided, take most of it back."""
+        """Undo the count of an accepted credential; undo most of it if the credential could not be checked."""
         share = 1.0 if is_accepted else _UNDECIDED_SHARE
         self._refusals.release(network_of(client_address), share=share)
 
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:
             self._metrics.count_rate_limited(by)
-        # Rounded up: whoever waits that long must not come too early.
+        # Rounded up, so that a client that waits this long is not too early.
         retry_after_seconds = math.ceil(wait_seconds * 1000) / 1000
         return ResourcesExhausted(
             what,

@@ -1,7 +1,7 @@
-"""Who may write to which tables: to send rows, to create tables, and to change those that they own.
+"""Write access to tables: sending rows, creating tables, and changing one's own tables.
 
-Roles and scopes say what a caller may do (`AuthContext.write_access`). Beside them, whoever created a table owns it for
-as long as they may send rows to it; the table's own property holds who that was. Administrators may all.
+Roles and scopes define what a caller may do (`AuthContext.write_access`). In addition, the creator of a table owns it
+while they may send rows to it; a table property stores the creator. Administrators may do everything.
 """
 
 from hashlib import sha256
@@ -36,7 +36,7 @@ def may_ingest(caller: AuthContext, table: str) -> bool:
 
 
 def may_create(caller: AuthContext, table: str) -> bool:
-    """Whether the caller may create a table of this name."""
+    """Whether the caller may create a table with this name."""
     return caller.is_admin or caller.write_access.may_create(table)
 
 
@@ -46,18 +46,18 @@ def is_owner(caller: AuthContext, table: str) -> bool:
 
 
 def owner_of(caller: AuthContext) -> str:
-    """Return how tables name who created them: hexadecimal digits that reveal nothing of issuer and subject."""
+    """Return the creator's ID in table properties: hexadecimal digits that reveal neither issuer nor subject."""
     parts = (part.encode() for part in (caller.issuer, caller.subject))
     return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
 
 
 def owns(caller: AuthContext, table: str, *, created_by: str | None) -> bool:
-    """Whether the caller owns the table, by a role or because they created it and may still send rows to it."""
+    """Whether the caller owns the table, through a role or because they created it and may still send rows to it."""
     return is_owner(caller, table) or (created_by == owner_of(caller) and may_ingest(caller, table))
 
 
 def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | None, allows_readers: bool) -> None:
-    """Check that the caller, who may read the table, may also read its earlier versions."""
+    """Check that a caller who may read the table may also read its earlier versions."""
     if not (allows_readers or owns(caller, table, created_by=created_by)):
         raise PermissionDenied(
             f"You may not read earlier versions of the table {shown(table)}, which contain deleted rows.",
@@ -67,7 +67,7 @@ def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | 
 
 
 def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMode.APPEND) -> None:
-    """Check that the caller may send rows to the table in this way, whether it exists or not."""
+    """Check that the caller may send rows to the table in this mode, whether it exists or not."""
     if not may_ingest(caller, table):
         raise _denied(
             caller,
@@ -81,7 +81,7 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
 
 
 def check_may_create(caller: AuthContext, table: str) -> None:
-    """Check that the caller may create a table of this name."""
+    """Check that the caller may create a table with this name."""
     if not may_create(caller, table):
         raise _denied(caller, f"You may not create the table {shown(table)}.", reason="create_not_allowed")
 

@@ -1,4 +1,4 @@
-"""The server half's settings: whose keys and tokens are accepted, who administers the server, who may read what."""
+"""Settings of the server half: accepted keys and tokens, administrators, and who may read which data."""
 
 import enum
 import hashlib
@@ -42,11 +42,11 @@ class RoleSetting:
     """What the bearers of a role may do.
 
     Attributes:
-        tables: The readable tables (`*`: all others), each with a condition in SQL for its rows, or None for all rows.
+        tables: The readable tables (`*`: all others), each with an SQL condition for its rows, or None for all rows.
         ingest: The tables that they may send rows to: names, prefixes (`team_*`), or `*`.
-        owns: The tables that they may also create, replace, alter, optimize and drop, and delete rows of.
-        max_scan_bytes: How many bytes a statement may read, by its estimate; None for any number.
-        makes_own_keys: Whether they may make API keys for themselves to send telemetry (`"keys": "self"`).
+        owns: The tables that they may also create, replace, alter, optimize, and drop, and whose rows they may delete.
+        max_scan_bytes: How many bytes a statement may read, as estimated; None for no limit.
+        makes_own_keys: Whether they may create API keys for themselves to send telemetry (`"keys": "self"`).
     """
 
     tables: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
@@ -57,7 +57,7 @@ class RoleSetting:
 
 
 def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
-    """Read roles by name."""
+    """Parse roles by name."""
     return {name: _parse_role(role, f"{key}.{name}") for name, role in as_named(value, key).items()}
 
 
@@ -102,14 +102,14 @@ def _as_table_patterns(value: object, key: str) -> frozenset[str]:
 
 
 API_KEY_ISSUER = "api_key"
-"""The issuer of every API key's bearer."""
+"""The issuer of all API key bearers."""
 
 READ_SCOPE = "read"
 WRITE_SCOPE = "write"
 METRICS_SCOPE = "metrics"
-"""To read the server's `/metrics`, and nothing else; `read` includes it."""
+"""Allows reading the server's `/metrics` only; `read` includes it."""
 INGEST_SCOPE = "ingest"
-"""To send rows to every table; with a colon and a name, or a prefix such as `team_*`, to these tables only."""
+"""Allows sending rows to every table; with a colon and a name or prefix (`team_*`), only to these tables."""
 
 _PLAIN_SCOPES = frozenset({READ_SCOPE, WRITE_SCOPE, METRICS_SCOPE, INGEST_SCOPE})
 MAX_API_KEYS = 100_000
@@ -124,9 +124,9 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySetting:
-    """One API key and the name that its bearer goes by; exactly one of `key` (the older form) and `sha256` is set.
+    """One API key and its bearer's name; exactly one of `key` (the older form) and `sha256` is set.
 
-    `owner_groups` are set if the owner made the key: the groups whose roles allowed it.
+    `owner_groups` is set if the owner created the key: the groups whose roles allowed it.
     """
 
     name: str
@@ -142,7 +142,7 @@ class ApiKeySetting:
 
 
 def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
-    """Read the JSON list of a variable or a key file."""
+    """Parse the JSON list of a variable or a key file."""
     keys = read_api_keys(decode_setting(text, path), path)
     check_distinct([(key, f"{path}[{index}]") for index, key in enumerate(keys)])
     return keys
@@ -170,7 +170,7 @@ def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
 
 
 def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
-    """Check that no key is listed twice, be it as itself or as its digest."""
+    """Check that no key is listed twice, as plain text or digest."""
     first_paths: dict[bytes, str] = {}
     for key, path in keys:
         first = first_paths.setdefault(key_digest(key), path)
@@ -181,7 +181,7 @@ def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
 
 
 def key_digest(key: ApiKeySetting) -> bytes:
-    """Return the SHA-256 digest of the key, whichever way it is configured."""
+    """Return the SHA-256 digest of the key, however it is configured."""
     if key.sha256 is not None:
         return key.sha256
     text = "" if key.key is None else key.key.reveal()
@@ -191,7 +191,7 @@ def key_digest(key: ApiKeySetting) -> bytes:
 def _read_key(entry: object, path: str) -> ApiKeySetting:
     values = as_object(entry, path)
     if not values.keys() <= _MEMBERS:
-        # The name is not shown: in a list that somebody wrote as {key: name}, it is the key.
+        # Don't show the name: in a list that was written as {key: name}, it is the key.
         raise refused(path, "has an unknown name", f"Known names: {', '.join(sorted(_MEMBERS))}.")
     members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
@@ -240,7 +240,7 @@ def is_scope(text: str) -> bool:
 
 
 def ingest_patterns(scopes: Iterable[str]) -> frozenset[str]:
-    """Return the tables that a key with these scopes may send rows to, whatever its roles."""
+    """Return the tables that a key with these scopes may send rows to, regardless of its roles."""
     beginning = f"{INGEST_SCOPE}:"
     named = frozenset(scope.removeprefix(beginning) for scope in scopes if scope.startswith(beginning))
     return named | {EVERY_TABLE} if INGEST_SCOPE in scopes else named
@@ -285,8 +285,8 @@ class RateLimits:
 class AccessSettings:
     """Whose tokens and keys a server accepts, who administers it, and what callers may read.
 
-    `admins` are `issuer|subject`, `issuer|address`, a subject or an address; `denied` are `issuer|subject` or
-    `api_key|name`. Without `roles` every caller may read every table. `admins_path` is what errors call `admins`.
+    `admins` are `issuer|subject`, `issuer|address`, a subject, or an address; `denied` are `issuer|subject` or
+    `api_key|name`. Without `roles`, every caller may read every table. `admins_path` is the name of `admins` in errors.
     """
 
     api_keys: tuple[ApiKeySetting, ...] = ()
@@ -306,7 +306,7 @@ _as_number = partial(as_count, maximum=1_000_000)
 
 
 def as_rate_limits(value: object, key: str) -> RateLimits:
-    """Read the limits; each that is left out has its default."""
+    """Parse the limits; missing members have defaults."""
     limits: dict[str, Any] = {}
     for name, limit in as_object(value, key, known=RATE_LIMIT_MEMBERS).items():
         reader = _as_frequency if name.endswith("_per_second") else _as_number
@@ -321,7 +321,7 @@ ADMINS = "MICROMEGAS_ADMINS"
 LEGACY_API_KEYS = "MICROMEGAS_LEGACY_API_KEYS"
 ACCESS_CONFIG = "MICROMEGAS_ACCESS_CONFIG"
 
-# Upstream's row isolation; a server that took no notice of it would show rows that were meant to be hidden.
+# Upstream's row isolation; ignoring it would reveal rows that were meant to be hidden.
 _AUDIENCE_GRANT_VARIABLES = (
     "MICROMEGAS_AUDIENCE_GRANTS",
     "MICROMEGAS_UNSTAMPED_AUDIENCE",
@@ -339,12 +339,12 @@ CONFIG_MEMBERS = frozenset(
 
 
 def find_config_file(environ: Mapping[str, str]) -> str | None:
-    """Return the configuration file's path as it is written, None when none is named."""
+    """Return the configuration file's path as specified, or None."""
     return as_text(environ[ACCESS_CONFIG], ACCESS_CONFIG) if environ.get(ACCESS_CONFIG) else None
 
 
 def find_key_file(environ: Mapping[str, str], *, config_text: str | None) -> str | None:
-    """Return the path of the file of API keys as it is written, None when none is named."""
+    """Return the API key file's path as specified, or None."""
     named = _pick(environ, API_KEY_FILE, _config_members(config_text), "api_key_file", decode=_undecoded)
     return None if named is None else as_text(*named)
 
@@ -352,9 +352,9 @@ def find_key_file(environ: Mapping[str, str], *, config_text: str | None) -> str
 def parse_access_settings(
     environ: Mapping[str, str], *, config_text: str | None = None, key_file_text: str | None = None
 ) -> AccessSettings:
-    """Read the environment, the configuration file and the key file; what is set must be right in full.
+    """Parse the environment, the configuration file, and the key file; every setting must be completely valid.
 
-    A file that is named and not handed in is left out, and so is what depends on it: its reader must not forget it.
+    If a file is specified but its text isn't passed, settings that depend on it are skipped; callers must pass it.
     """
     for variable in _AUDIENCE_GRANT_VARIABLES:
         if environ.get(variable):
@@ -403,7 +403,7 @@ def _pick(
     *,
     decode: Callable[[str, str], object] = decode_setting,
 ) -> tuple[object, str] | None:
-    """Return a setting's value and path, from its variable or the configuration file; None when it is in neither."""
+    """Return a setting's value and path from its variable or the configuration file, or None if it is in neither."""
     text = environ.get(variable)
     if text and member in config:
         raise refused(variable, f"and {config.key(member)} are both set", "Keep one of the two.")
@@ -426,7 +426,7 @@ def _read_all_keys(environ: Mapping[str, str], config: Members, key_file_text: s
 
 
 def _as_texts_or_none(value: object, key: str) -> tuple[str, ...]:
-    """Read a list of names that may be empty, which means the same as leaving it out."""
+    """Parse a list of names; an empty list is equivalent to a missing one."""
     return as_texts(value, key) if as_list(value, key) else ()
 
 
@@ -435,7 +435,7 @@ def _as_default_roles(value: object, key: str, *, known_roles: Collection[str] |
 
 
 def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerSetting]) -> None:
-    """Check that each entry can match somebody; one that matches nobody would look as if access had been cut."""
+    """Check that each entry can match a caller; otherwise, an entry would only appear to deny access."""
     beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
     for entry in denied:
         if not entry.startswith(beginnings) or entry in beginnings:

@@ -1,4 +1,4 @@
-"""The client half's settings, each declared once: its variable, its member of `config.json`, what checks its value."""
+"""The client half's settings, each declared once: its variable, its `config.json` member, and its check."""
 
 import enum
 import re
@@ -30,15 +30,15 @@ from micromegas_jupyter.errors import ConfigurationError
 class Flow(enum.StrEnum):
     """How a user signs in."""
 
-    BROWSER = "browser"  # the browser comes back to a loopback address of this machine (RFC 8252)
-    DEVICE = "device"  # a short code that the person types on any device (RFC 8628)
-    PASTE = "paste"  # the person pastes the address that the browser ends at
-    REDIRECT = "redirect"  # the browser comes back to the Jupyter server
-    HUB = "hub"  # JupyterHub gives the token of the person who is signed in there
+    BROWSER = "browser"  # the browser redirects to a loopback address of this machine (RFC 8252)
+    DEVICE = "device"  # a short code that the user types on any device (RFC 8628)
+    PASTE = "paste"  # the user pastes the final URL of the browser
+    REDIRECT = "redirect"  # the browser redirects to the Jupyter server
+    HUB = "hub"  # JupyterHub provides the token of its signed-in user
 
 
 class Bearer(enum.StrEnum):
-    """Which of the tokens is sent to the server."""
+    """Which token is sent to the server."""
 
     ID_TOKEN = "id_token"  # noqa: S105 - a kind of token, not a token
     ACCESS_TOKEN = "access_token"  # noqa: S105 - a kind of token, not a token
@@ -48,11 +48,11 @@ class TokenStorage(enum.StrEnum):
     """The storage for a user's sign-in."""
 
     FILE = "file"  # readable by its owner only; shared with upstream's programs
-    KEYRING = "keyring"  # the operating system's keyring; an error where none can be used
+    KEYRING = "keyring"  # the operating system's keyring; an error if it is unavailable
 
 
 class WorkloadPlatform(enum.StrEnum):
-    """Platforms that vouch for the programs that run on them."""
+    """Platforms that issue identity tokens to the programs that run on them."""
 
     GITHUB_ACTIONS = "github-actions"
     KUBERNETES = "kubernetes"
@@ -61,18 +61,18 @@ class WorkloadPlatform(enum.StrEnum):
 
 
 class WorkloadExchange(enum.StrEnum):
-    """What becomes of the platform's token."""
+    """How the platform's token is used."""
 
-    NONE = "none"  # it is the bearer token
+    NONE = "none"  # as the bearer token
     TOKEN_EXCHANGE = "token-exchange"  # noqa: S105 - RFC 8693: it is exchanged at the provider
-    CLIENT_ASSERTION = "client-assertion"  # RFC 7523 section 2.2: it authenticates the client for client credentials
+    CLIENT_ASSERTION = "client-assertion"  # RFC 7523 section 2.2: to authenticate the client for client credentials
 
 
 class AssertionAudience(enum.StrEnum):
     """The audience of an application's assertions."""
 
     TOKEN_ENDPOINT = "token-endpoint"  # noqa: S105 - a place: OpenID Connect Core 1.0 section 9
-    CALLED_ENDPOINT = "called-endpoint"  # other than that only in revocation and device sign-in
+    CALLED_ENDPOINT = "called-endpoint"  # differs from the token endpoint only for revocation and device sign-in
     ISSUER = "issuer"
 
 
@@ -82,7 +82,7 @@ PRESET_ORIGIN: Final = "preset "
 # Variables that may hold a secret.
 SECRET_VARIABLES: Final = ("MICROMEGAS_OIDC_CLIENT_SECRET", "MICROMEGAS_OIDC_PROXY")
 
-# The sign-in itself makes these; another value would undo a check.
+# The sign-in sets these itself; other values would defeat a check.
 PROTECTED_PARAMETERS: Final = frozenset({
     "client_id", "client_secret", "code_challenge", "code_challenge_method", "nonce", "redirect_uri", "request",
     "request_uri", "response_mode", "response_type", "state",
@@ -93,21 +93,21 @@ _PROXY_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
 
 
 def as_path(value: object, key: str) -> PurePath:
-    """Return a file's path; `~` in it is for the reader of the file."""
+    """Return a file's path; the reader of the file expands `~`."""
     return PurePath(as_text(value, key))
 
 
 def as_secret(value: object, key: str) -> Secret:
-    """Return a secret text."""
-    value = Secret(value) if is_text(value) else None  # or a traceback would show it
+    """Return a secret string."""
+    value = Secret(value) if is_text(value) else None  # otherwise a traceback would show it
     if value is None:
         raise refused(key, "is not a string of printable characters")
     return value
 
 
 def as_proxy(value: object, key: str) -> Secret:
-    """Return a proxy's address, which may hold a password and is never shown."""
-    value = Secret(value) if is_text(value) else None  # or a traceback would show it
+    """Return a proxy's address, which is never shown because it may contain a password."""
+    value = Secret(value) if is_text(value) else None  # otherwise a traceback would show it
     if value is None or not _is_proxy(value):
         raise refused(
             key,
@@ -126,7 +126,7 @@ def _is_proxy(address: Secret) -> bool:
 
 
 def _split_url(text: str, *, forbidden: str) -> SplitResult | None:
-    """Return the parts of an ASCII URL; None when it is none, has port 0 or a forbidden character."""
+    """Return the parts of an ASCII URL; None if it is not a URL, has port 0, or contains a forbidden character."""
     try:
         parts = urlsplit(text)
         is_valid = parts.port != 0 and bool(parts.scheme)
@@ -144,7 +144,7 @@ def as_resource(value: object, key: str) -> str:
 
 
 def as_redirect_uri(value: object, key: str) -> str:
-    """Return a redirect address on loopback (RFC 8252 section 7.3)."""
+    """Return a loopback redirect URI (RFC 8252 section 7.3)."""
     uri = as_text(value, key)
     parts = _split_url(uri, forbidden="?#@ ")
     if parts is None or parts.scheme != "http" or parts.hostname not in LOOPBACK_HOSTS:
@@ -157,7 +157,7 @@ def as_redirect_uri(value: object, key: str) -> str:
 
 
 def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
-    """Return further parameters of the authorization request."""
+    """Return additional parameters of the authorization request."""
     named = as_named(value, key)
     if len(named) > _MAX_PARAMETERS:
         raise refused(key, f"has more than {_MAX_PARAMETERS} parameters")
@@ -170,7 +170,7 @@ def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def as_flow(value: object, key: str) -> Flow | None:
-    """Return the chosen flow, None for `auto`."""
+    """Return the chosen flow, or None for `auto`."""
     name = as_type(value, key, kind=Literal["auto", "browser", "device", "paste", "hub"])
     return None if name == "auto" else Flow(name)
 
@@ -194,7 +194,7 @@ _FLAGS: Final = {"true": True, "false": False}
 
 
 def as_read_only(value: object, key: str) -> bool:
-    """Return a flag, which a variable has as `true` or `false`."""
+    """Return a flag; variables contain `true` or `false`."""
     return bool(as_type(_FLAGS.get(value, value) if isinstance(value, str) else value, key, kind=bool))
 
 
@@ -205,9 +205,9 @@ as_algorithm = partial(as_type, kind=Literal[tuple(sorted(SIGNATURE_ALGORITHMS))
 def _setting(
     reader: Callable[[Any, str], Any], *sources: str, meaning: str, default: Any = None, unset: str | None = None
 ) -> Any:
-    """Declare a setting: what checks its value, and the variable and the member of `config.json` that set it.
+    """Declare a setting: its check, and the variable and the `config.json` member that set it.
 
-    docs/settings.md shows, as Markdown, `meaning` and the default, or `unset`, what holds where there is none.
+    docs/settings.md shows, as Markdown, `meaning` and the default, or `unset` if there is no default.
     """
     variable = next((name for name in sources if name.startswith("MICROMEGAS_")), None)
     member = next((name for name in sources if name != variable), None)
@@ -224,7 +224,7 @@ def _setting(
 # fmt: off
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSetting:
-    """How a program signs in with the identity that its platform gives it; `token_file` is Kubernetes's."""
+    """How a program signs in with the identity from its platform; `token_file` is for Kubernetes."""
 
     platform: WorkloadPlatform = _setting(
         partial(as_type, kind=WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform",
@@ -276,10 +276,10 @@ class PrivateKeySetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Where to connect and how to sign in (docs/settings.md); without issuer and client id there is no sign-in.
+    """Where to connect and how to sign in (docs/settings.md); sign-in requires issuer and client ID.
 
-    With `secret_is_native` people sign in with the application that has the secret, so it makes no service account.
-    `origins` are pairs of a field and the variable, member of `config.json` or preset that set it.
+    With `secret_is_native`, users sign in with the application that has the secret, so it isn't a service account.
+    `origins` are pairs of a field and its source: a variable, a `config.json` member, or a preset.
     """
 
     uri: str = _setting(
@@ -389,11 +389,11 @@ class ClientSettings:
 
     @property
     def token_file_name(self) -> str:
-        """The token file's name in the configuration folder: upstream's name for the same profile."""
+        """The token file's name in the configuration folder: the same as upstream's for this profile."""
         return "tokens.json" if self.profile is None else f"tokens-{self.profile}.json"
 
     def origin_of(self, name: str) -> str | None:
-        """Return where the setting of that field came from, None for a default."""
+        """Return the source of that field's setting, or None for a default."""
         return dict(self.origins).get(name)
 
 
@@ -404,7 +404,7 @@ MAX_RESULT_ROWS: Final = 10_000_000
 
 
 def parse_result_rows(environ: Mapping[str, str]) -> int:
-    """Return how many rows at most go to the browser; 0 leaves it at the preview."""
+    """Return the maximum number of rows sent to the browser; 0 restricts it to the preview."""
     text = environ.get(RESULT_ROWS_VARIABLE, "")
     if not text:
         return DEFAULT_RESULT_ROWS
@@ -425,7 +425,7 @@ _PROVIDER_OPTIONS: Final = {"MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID
 _COMPLETE_VARIABLES: Final = ("MICROMEGAS_ANALYTICS_URI", "MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
 
 
-SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily taken for the setting
+SERVERS_VARIABLE: Final = "MICROMEGAS_OIDC_ISSUERS"  # easily mistaken for the setting
 
 
 def parse_client_settings(
@@ -435,10 +435,10 @@ def parse_client_settings(
     profile: str | None = None,
     options: Mapping[str, str] = MappingProxyType({}),
 ) -> ClientSettings:
-    """Combine the environment with `config.json`; a variable that is set wins over the profile's value.
+    """Combine the environment with `config.json`; a variable that is set overrides the profile's value.
 
-    `options` are variables that a command's options stand in for. When they name another application or provider than
-    the configured one, no credential of the configured one is used: it would go to a stranger.
+    `options` are variables that a command's options set. If they specify another application or provider than the
+    configured one, none of the configured credentials are used, because they would be sent to a third party.
     """
     if environ.get(SERVERS_VARIABLE):
         raise ConfigurationError(
@@ -450,7 +450,7 @@ def parse_client_settings(
     chosen = _choose_profile({**environ, **options}, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
     if options.keys() >= _PROVIDER_OPTIONS:
-        # A call that names its own provider signs in there, and the profile's API key stays at home.
+        # A call with its own provider signs in to that provider and doesn't use the profile's API key.
         chosen = replace(chosen, members={**chosen.members, "api_key_file": None})
     settings = _combine(Variables({**environ, **options}), chosen) if options else configured
     if configured.issuer not in {None, settings.issuer} or configured.client_id not in {None, settings.client_id}:
@@ -460,20 +460,20 @@ def parse_client_settings(
 
 
 def profile_names(config_text: str | None) -> list[str]:
-    """Return the names of the profiles in the text of `config.json`; none of a flat one."""
+    """Return the names of the profiles in the text of `config.json`; empty for a file without profiles."""
     config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
     profiles = as_object(config.get("profiles", {}), f"{CONFIG_FILE}: profiles")
     return sorted(filter(is_profile_name, profiles))
 
 
 def is_profile_name(name: str) -> bool:
-    """Whether a profile may have that name."""
+    """Whether a profile may have this name."""
     return bool(_PROFILE_NAME.fullmatch(name)) and name not in {".", ".."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """A profile of `config.json`, or the flat file, which has no name; `members` by their path: `issuers[0].scope`."""
+    """A profile of `config.json`, or a file without profiles (no name); `members` by path: `issuers[0].scope`."""
 
     name: str | None = None
     origin: str = ""
@@ -482,9 +482,9 @@ class _Profile:
 
 
 def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requested: str | None) -> _Profile:
-    """Read the file's text and choose a profile: by argument, by variable, by `default_profile`.
+    """Parse the file and choose a profile: by argument, by variable, or by `default_profile`.
 
-    Where no profile is chosen and the variables name server and provider by themselves, there is none.
+    No profile is required if none is chosen and the variables specify server and provider.
     """
     config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
     name, origin = (requested, PROFILE_ARGUMENT) if requested else (environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE)
@@ -534,7 +534,7 @@ def _flatten(members: Mapping[str, object], location: str) -> dict[str, object]:
 
 
 class _Reader:
-    """Reads the declared settings of one environment and profile, and remembers where each was found."""
+    """Reads the declared settings of one environment and profile, and records the source of each."""
 
     def __init__(self, environ: Mapping[str, str], profile: _Profile) -> None:
         self._environ = environ
@@ -544,8 +544,8 @@ class _Reader:
             self.origins["profile"] = profile.origin
 
     def read(self, name: str, reader: Any, *, variable: str | None, member: str | None) -> Any:
-        """Return what `reader` makes of a setting, None when it is not set."""
-        # What stands there may be secret: among the variables here, a traceback would show it.
+        """Return the result of `reader` for a setting, or None if it is not set."""
+        # The value may be secret; a local variable would appear in a traceback.
         if variable is not None and self._environ.get(variable):
             self.origins[name] = variable
             return reader(self._environ[variable], variable)
@@ -555,7 +555,7 @@ class _Reader:
         return None
 
     def read_group(self, kind: type, group: str = "") -> dict[str, Any]:
-        """Return the declared fields of a class that are set; its first field gives the group its origin."""
+        """Return the declared fields of a class that are set; the first field determines the group's origin."""
         values = {}
         for index, entry in enumerate(fields(kind)):
             if entry.metadata:
@@ -566,7 +566,7 @@ class _Reader:
         return values
 
     def read_details(self, kind: type, group: str, *, needed: str) -> Any:
-        """Return an object of a group's settings, None when none is set; refuse details of what is not set itself."""
+        """Return an object for a group of settings, or None if none is set; reject details without the main setting."""
         values = self.read_group(kind, group)
         if group in self.origins:
             return kind(**values)
@@ -595,7 +595,7 @@ def _combine(environ: Mapping[str, str], profile: _Profile) -> ClientSettings:
 
 
 def _without_credentials(settings: ClientSettings) -> ClientSettings:
-    """Return the settings without what authenticates the application or the machine to a provider."""
+    """Return the settings without credentials of the application or the machine."""
     return replace(
         settings,
         client_secret=None,
@@ -609,7 +609,7 @@ def _without_credentials(settings: ClientSettings) -> ClientSettings:
 
 
 def _check_credentials_of_file(settings: ClientSettings, *, issuer_of_file: object) -> None:
-    """Check that no credential of `config.json` would go to another provider than the one that is named there."""
+    """Check that no credential in `config.json` would be sent to a provider other than the file's own."""
     origins = dict(settings.origins)
     if issuer_of_file is None or issuer_of_file == settings.issuer:
         return
@@ -653,7 +653,7 @@ def _check_contradictions(settings: ClientSettings) -> None:
         *(("api_key_file", other) for other in _CREDENTIALS),
     ]
     if settings.workload is not None and settings.workload.exchange is WorkloadExchange.CLIENT_ASSERTION:
-        # The platform's token authenticates the client then.
+        # In that case, the platform's token authenticates the client.
         pairs += [("workload.exchange", other) for other in _CLIENT_AUTHENTICATION]
     for one, other in pairs:
         if one in origins and other in origins:
@@ -667,13 +667,13 @@ RECOGNIZED = "recognized by the issuer"
 
 
 def _requests_token_for_own_api(settings: ClientSettings) -> bool:
-    # Names of APIs are URIs or ids with a path; tokens for Graph cannot be checked by anybody else.
+    # API names are URIs or IDs with a path; only Microsoft Graph can check tokens for Graph.
     return any("/" in name and not name.startswith("https://graph.microsoft.") for name in settings.scope.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPreset:
-    """One provider, found by what its issuer looks like; `sends_access_token` once the preset is named."""
+    """One provider, recognized by its issuer; `sends_access_token` applies if the preset is configured explicitly."""
 
     pattern: re.Pattern[str] | None = None
     issuer: str | None = None
@@ -685,7 +685,7 @@ class ClientPreset:
 
 
 def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
-    """Return what issuers at these hosts look like; `*` stands for labels, case and a port do not matter."""
+    """Return a pattern for issuers on these hosts; `*` matches labels, and case and port are ignored."""
     hosts = "|".join(re.escape(name).replace(r"\*", r"[a-z0-9.-]+") for name in names)
     return re.compile(rf"https://(?:{hosts})(?::443)?{path}", flags=re.IGNORECASE)
 
@@ -693,8 +693,9 @@ def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
 _MICROSOFT = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
 CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
     {
-        # No scope offline_access: a refresh token needs access_type=offline, and comes again only after consent.
-        # Desktop applications have a client secret, service accounts do not. Only Google can read its access tokens.
+        # No scope offline_access: refresh tokens require access_type=offline, and are returned again only after
+        # consent. Desktop applications have a client secret, service accounts do not. Only Google can read its access
+        # tokens.
         "google": ClientPreset(
             pattern=_hosts("accounts.google.com", path="/?"),
             issuer="https://accounts.google.com",
@@ -702,53 +703,54 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
             authorize_params=(("access_type", "offline"), ("prompt", "consent")),
             secret_is_native=True,
         ),
-        # Refresh tokens need no consent page, which is closed where administrators consent.
+        # Refresh tokens don't need a consent page, which isn't available if only administrators may consent.
         "entra": ClientPreset(
             pattern=_hosts(*_MICROSOFT, "sts.windows.net"),
             authorize_params=(("prompt", "select_account"),),
             sends_access_token=_requests_token_for_own_api,
         ),
-        # Okta's support: the audience is exactly the endpoint that the assertion goes to. Access tokens of the org
-        # server can be read by Okta only, those of /oauth2/... by all.
+        # Okta support: the audience must be exactly the endpoint that receives the assertion. Only Okta can read the
+        # access tokens of the org server; those of /oauth2/... are readable for everyone.
         "okta": ClientPreset(
             pattern=_hosts("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
             private_key_audience=AssertionAudience.CALLED_ENDPOINT,
             sends_access_token=lambda settings: settings.issuer is not None and "/oauth2/" in settings.issuer,
         ),
-        # Auth0, "Authenticate with Private Key JWT": the URL of the tenant or custom domain, slash included. Without
-        # an audience, its access tokens are opaque.
+        # Auth0, "Authenticate with Private Key JWT": the audience is the URL of the tenant or custom domain, including
+        # the slash. Without an audience, its access tokens are opaque.
         "auth0": ClientPreset(
             pattern=_hosts("*.auth0.com"),
             private_key_audience=AssertionAudience.ISSUER,
             sends_access_token=lambda settings: settings.audience is not None,
         ),
-        # Access tokens name the server once an audience mapper is there.
+        # Access tokens contain the server's audience if an audience mapper is configured.
         "keycloak": ClientPreset(
             pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"), sends_access_token=lambda _settings: True
         ),
-        # No scope offline_access: refresh tokens come without it. Access tokens name the application and the groups.
+        # No scope offline_access: refresh tokens are returned without it. Access tokens contain the application and the
+        # groups.
         "cognito": ClientPreset(
             pattern=_hosts("cognito-idp.*.amazonaws.com"),
             scope="openid email profile",
             sends_access_token=lambda _settings: True,
         ),
-        "dex": ClientPreset(),  # the ID token is what Dex is for
+        "dex": ClientPreset(),  # Dex is designed for ID tokens
         "generic": ClientPreset(),
     }
 )
 
 
 def recognize_preset(issuer: str) -> str | None:
-    """Return the name of the preset for an issuer, None when it looks like none."""
+    """Return the name of the preset for an issuer, or None."""
     matching = (name for name, preset in CLIENT_PRESETS.items() if preset.pattern and preset.pattern.fullmatch(issuer))
     return next(matching, None)
 
 
 def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettings:
-    """Return the settings with what the provider's preset adds to what was set.
+    """Return the settings with the additions of the provider's preset.
 
-    A preset that is recognized leaves the bearer alone: an environment that was made for the ID token, as upstream
-    sends it, must keep working. One that is named chooses it as the server's preset of that name does.
+    A recognized preset doesn't change the bearer, because environments for the ID token, which upstream sends, must
+    keep working. An explicitly configured preset sets the bearer like the server's preset of the same name.
     """
     if named == NO_PRESET:
         return replace(settings, preset=None)

@@ -41,17 +41,17 @@ def decode_setting(text: str, key: str) -> object:
 
 
 def is_too_long(text: str) -> bool:
-    """Whether a setting's text would not be read."""
+    """Whether a setting's text exceeds the size limit."""
     return len(text) > MAX_SETTING_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_SETTING_BYTES
 
 
 def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -> dict[str, object]:
-    """Return `value` as an object whose names are all `known`."""
+    """Return `value` as an object; all names must be `known`."""
     if not isinstance(value, dict):
         raise refused(key, "is not a JSON object")
     unknown = sorted(set(value) - known) if known is not None else []
     if unknown and known is not None:
-        from difflib import get_close_matches  # for mistakes only
+        from difflib import get_close_matches  # imported only for errors
 
         nearest = "".join(f"Did you mean {name}? " for name in get_close_matches(unknown[0][:100], known, n=1))
         remedy = f"{nearest}Known names: {', '.join(sorted(known))}."
@@ -77,7 +77,7 @@ def as_list(value: object, key: str) -> list[object]:
 
 
 def as_texts(value: object, key: str) -> tuple[str, ...]:
-    """Return `value` as texts, at least one: an empty list could be taken for "nothing" and for "no limit"."""
+    """Return `value` as strings, at least one: an empty list could mean "nothing" or "no limit"."""
     listed = as_list(value, key)
     if not listed:
         raise refused(key, "is empty", "Add an entry, or leave the list out.")
@@ -92,7 +92,7 @@ def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
 
 
 def describe_type(kind: Any) -> str:
-    """Return what a value of a type looks like, in words."""
+    """Return a description of a type's values."""
     meta = next((entry for entry in get_args(kind) if isinstance(entry, msgspec.Meta)), None)
     if meta is not None and meta.description is not None:
         return meta.description
@@ -105,13 +105,13 @@ def describe_type(kind: Any) -> str:
 
 
 def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remedy: str | None = None) -> Any:
-    """Return `value` as a number, text, choice or flag of a type that msgspec knows; no error repeats it.
+    """Return `value` as a number, string, choice, or flag of a type that msgspec supports; errors don't show it.
 
-    With `is_typed` a text, as a variable holds it, may not stand for a number.
+    With `is_typed`, a string (as in variables) isn't accepted for a number.
     """
     try:
         if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:
-            # Only plain digits: the library also takes 1e3.
+            # Only plain digits: the library also accepts 1e3.
             if value.isascii() and value.strip("0123456789") in {"", "."}:
                 return msgspec.convert(value, kind, strict=False)
         elif not isinstance(value, str) or is_text(value):
@@ -130,7 +130,7 @@ def as_count(value: object, key: str, *, maximum: int, minimum: int = 1) -> int:
 
 
 def parse_count(text: str, key: str, *, minimum: int, maximum: int) -> int:
-    """Return the whole number from `minimum` to `maximum` that a variable's text names."""
+    """Return the whole number from `minimum` to `maximum` in a variable's text."""
     return int(as_type(text, key, kind=Annotated[int, msgspec.Meta(ge=minimum, le=maximum)]))
 
 
@@ -140,12 +140,12 @@ def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float
 
 
 def as_time(value: object, key: str) -> datetime:
-    """Return a time in RFC 3339 form, aware, in UTC; without an offset it could be meant in any time zone."""
+    """Return an RFC 3339 time, aware, in UTC; times without an offset are rejected as ambiguous."""
     try:
         if isinstance(value, str) and _RFC_3339.fullmatch(value):
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        pass  # a month 13, or an offset that leads out of the calendar
+        pass  # a month 13, or an offset that exceeds the calendar
     raise refused(key, "is not a time", "Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
 
 
@@ -164,15 +164,15 @@ class Members:
         return name in self.values
 
     def key(self, name: str) -> str:
-        """Return the place of a member."""
+        """Return the path of a member in errors."""
         return f"{self.place}.{name}"
 
     def read(self, name: str, reader: Callable[[object, str], Value], default: Default) -> Value | Default:
-        """Return what `reader` makes of a member, or `default` when there is no such member."""
+        """Return the result of `reader` for a member, or `default` if it is missing."""
         return reader(self.values[name], self.key(name)) if name in self.values else default
 
     def require(self, name: str, reader: Callable[[object, str], Value]) -> Value:
-        """Return what `reader` makes of a member."""
+        """Return the result of `reader` for a required member."""
         if name not in self.values:
             raise refused(self.key(name), "is missing", f"Add {name}.")
         return reader(self.values[name], self.key(name))

@@ -1,4 +1,4 @@
-"""The accepted issuers: entries are read, presets fill in what these leave out, tenants are expanded."""
+"""The accepted issuers: parses entries, applies presets to missing members, and expands tenants."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -40,13 +40,13 @@ _ENTRA_HOSTS = frozenset({
     "login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.windows.net",
     "sts.windows.net",
 })  # fmt: skip
-# These names stand for many tenants; no token has them in its issuer.
+# These names represent many tenants; tokens never have them in their issuer.
 _ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
 _TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"].'
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
-    """Read one role's name, or a list of names; `known_roles` is None when any name will do."""
+    """Parse one role's name or a list of names; `known_roles` is None if any name is allowed."""
     names = as_text_or_texts(value, key)
     for name in names:
         if known_roles is not None and name not in known_roles:
@@ -59,7 +59,7 @@ def read_role_names(value: object, key: str, *, known_roles: Collection[str] | N
 
 
 def as_subjects(value: object, key: str) -> tuple[str, ...]:
-    """Read the accepted subjects; a star at the end makes an entry a prefix."""
+    """Parse the accepted subjects; a star at the end makes an entry a prefix."""
     subjects = as_texts(value, key)
     for subject in subjects:
         if subject == "*" or "*" in subject[:-1]:
@@ -72,7 +72,7 @@ def as_subjects(value: object, key: str) -> tuple[str, ...]:
 
 
 def as_claim_paths(value: object, key: str) -> tuple[tuple[str, ...], ...]:
-    """Read one name, one path of names, or several paths; a dot in a name is a dot."""
+    """Parse one name, one path of names, or several paths; a dot is part of a name."""
     if not isinstance(value, list):
         return ((as_text(value, key),),)
     if not any(isinstance(step, list) for step in value):
@@ -90,7 +90,7 @@ def _as_path(value: object, key: str) -> tuple[str, ...]:
 
 
 def as_required_claims(value: object, key: str) -> Mapping[str, tuple[ClaimValue, ...]]:
-    """Read claims by name, each with one accepted value or a list of them."""
+    """Parse claims by name, each with one accepted value or a list of values."""
     return MappingProxyType(
         {name: _as_claim_values(wanted, f"{key}.{name}") for name, wanted in as_named(value, key).items()}
     )
@@ -142,7 +142,7 @@ def _as_group_roles(value: object, key: str, *, known_roles: Collection[str] | N
 
 
 def _member(reader: Callable[[object, str], Any], *default: Any, name: str | None = None) -> Any:
-    """Declare a field that an entry's member sets: what checks it, the default, and its name if that is another."""
+    """Declare a field that an entry's member sets: its check, its default, and the member's name if it differs."""
     metadata = {"reader": reader, "member": name}
     if default and default[0] == {}:
         return field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
@@ -156,9 +156,9 @@ _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
 class IssuerSetting:
     """One accepted issuer; docs/settings.md describes each member.
 
-    Without `audiences`, tokens have no `aud`; `client_ids` and `token_use` keep others out. Without `group_claims`,
-    groups are in the usual places. `is_trusted_for_email` is None where the number of issuers decides. `tenant` is the
-    one for which a template was expanded, `path` what errors call the entry.
+    Without `audiences`, tokens have no `aud`, and `client_ids` and `token_use` restrict access. Without `group_claims`,
+    groups are read from the usual claims. If `is_trusted_for_email` is None, the number of issuers decides. `tenant` is
+    set if a template was expanded for it; `path` is the name of the entry in errors.
     """
 
     issuer: str = _member(as_issuer)
@@ -200,7 +200,7 @@ class OidcServerSettings:
 
 
 def _declared(kind: type) -> dict[str, tuple[str, Callable[[object, str], Any]]]:
-    """Return by member the declared field and what checks its value."""
+    """Return the declared field and check for each member."""
     found = [(entry.name, entry.metadata) for entry in fields(kind) if entry.metadata]
     return {declared["member"] or name: (name, declared["reader"]) for name, declared in found}
 
@@ -220,7 +220,7 @@ def _read_fields(members: Members, declared: Mapping[str, tuple[str, Callable[[o
 
 
 def parse_issuer(entry: object, path: str, *, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
-    """Read one entry; it is several issuers when it lists tenants."""
+    """Parse one entry; an entry with several tenants becomes several issuers."""
     values = apply_preset(as_object(entry, path, known=ISSUER_MEMBERS), path)
     return tuple(
         _read_issuer(Members(values=expanded, place=path), tenant, known_roles)
@@ -336,7 +336,7 @@ def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[st
 
 
 def _check_fixed(values: Mapping[str, object], path: str) -> None:
-    """Check that nothing left means several tenants."""
+    """Check that no member stands for several tenants."""
     aliases = values.get("aliases")
     named = [(name, values.get(name)) for name in _URL_MEMBERS]
     listed = [(f"aliases[{index}]", alias) for index, alias in enumerate(aliases if isinstance(aliases, list) else [])]
@@ -366,7 +366,7 @@ def _is_shared_by_tenants(issuer: str) -> bool:
 
 
 def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] | None) -> OidcServerSettings:
-    """Read what `MICROMEGAS_OIDC_CONFIG` holds."""
+    """Parse the value of `MICROMEGAS_OIDC_CONFIG`."""
     members = Members(values=as_object(value, path, known=OIDC_MEMBERS), place=path)
     entries = members.require("issuers", as_list)
     if not entries:
@@ -382,12 +382,12 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
             f"is below jwks_refresh_interval_secs ({refresh})",
             "Raise one or lower the other.",
         )
-    # Upstream's configuration has no limit, so the default one gives way to a long interval.
+    # Upstream's configuration has no limit, so a long interval overrides the default limit.
     return replace(settings, jwks_stale_limit_seconds=refresh)
 
 
 def _merge(entries: list[object], path: str, known_roles: Collection[str] | None) -> tuple[IssuerSetting, ...]:
-    """Read all entries; one issuer's entries, upstream's way to give it several audiences, become one."""
+    """Parse all entries, and merge those with the same issuer (upstream's way to specify several audiences)."""
     if len(entries) > MAX_ISSUERS:
         raise refused(path, f"has more than {MAX_ISSUERS} entries")
     found: dict[str, IssuerSetting] = {}
@@ -424,7 +424,7 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
     return replace(earlier, audiences=audiences)
 
 
-# What every token of an issuer says alike, whoever it was made for.
+# Claims that are the same in every token of an issuer.
 _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_verified"})
 
 
@@ -432,8 +432,8 @@ _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_veri
 class Preset:
     """One provider: default members of an entry, and required members with the remedy if they are missing.
 
-    With `members_by_kind` no other `token_kind` is accepted. `issuer_rule` is what the issuer must look like, for
-    which kinds of tokens, what is wrong otherwise, and the remedy.
+    With `members_by_kind`, no other `token_kind` is accepted. `issuer_rule` consists of the issuer's pattern, the kinds
+    of tokens that it applies to, the error otherwise, and the remedy.
     """
 
     members: Mapping[str, object]
@@ -467,7 +467,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0",
                 "token_kind": "access",
                 "groups_claim": [["groups"], ["roles"]],
-                # An address there is whatever the tenant's administrator writes, and it can change.
+                # The tenant's administrator can set any address and change it.
                 "trusted_for_email": False,
             }
         ),
@@ -543,7 +543,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
-    """Merge an entry's members with those of its preset; the entry's win, and `required_claims` are combined."""
+    """Merge an entry with its preset; the entry's members take precedence, and `required_claims` are combined."""
     if "preset" not in values:
         return dict(values)
     name = as_text(values["preset"], f"{path}.preset")

@@ -1,6 +1,6 @@
-"""The server's settings: one frozen object made of options, environment variables and a TOML file, in that order.
+"""The server's settings: one frozen object from options, environment variables, and a TOML file, in that order.
 
-Options, `--help`, the table of docs/settings.md and the sentences of errors are made of the declarations here.
+Options, `--help`, the table in docs/settings.md, and error messages are generated from these declarations.
 """
 
 import enum
@@ -20,7 +20,7 @@ from micromegas_jupyter.config.decoding import as_type, describe_type
 from micromegas_jupyter.core.text import is_loopback_url, is_text, refused, shown, split_plain_url
 
 _DAY_SECONDS: Final = 24 * 3600
-EMBEDDED: Final = "embedded"  # of engines, the one of this package
+EMBEDDED: Final = "embedded"  # this package's own engine
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Mebibytes = Annotated[int, Meta(ge=1, le=1 << 30)]
@@ -42,14 +42,14 @@ PublicUrl = Annotated[str, "an https URL without a query, or http on this machin
 
 
 class LogFormat(enum.StrEnum):
-    """What a log line looks like."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(enum.StrEnum):
-    """The least severe records that are logged."""
+    """The lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -58,7 +58,7 @@ class LogLevel(enum.StrEnum):
 
 
 class EngineDialect(enum.StrEnum):
-    """The SQL that an engine behind the server takes."""
+    """The SQL dialect of an engine behind the server."""
 
     DATAFUSION = "datafusion"
     SPARK = "spark"
@@ -71,7 +71,7 @@ def _setting(default: Any, meaning: str, *, variable: str | None = None, is_comm
 
 
 def _limit(default: int, meaning: str, *, variable: str = "MICROMEGAS_SERVER_", is_common: bool = False) -> Any:
-    """Declare a limit; its variable has the name of the field unless `variable` is another one."""
+    """Declare a limit; its variable has the name of the field unless `variable` overrides it."""
     return _setting(default, meaning, variable=variable, is_common=is_common)
 
 
@@ -191,7 +191,7 @@ class ServerSettings:
         "total private memory of all running statements, in MiB; above it, the server stops the largest one",
         is_common=True,
     )
-    # RLIMIT_DATA of the statement's process.
+    # The statement process's RLIMIT_DATA.
     statement_memory_mib: Annotated[int, Meta(ge=1536, le=1 << 30)] = _limit(
         2048, "memory that the process of one statement may allocate, in MiB"
     )
@@ -261,7 +261,7 @@ class ServerSettings:
     )
 
     def http_url_at(self, port: int) -> str:
-        """Return where health and metrics are served, on the port that was taken."""
+        """Return the URL of health and metrics on the bound port."""
         host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
         return f"http{'s' if self.tls_certificate else ''}://{host}:{port}"
 
@@ -279,7 +279,7 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """Its option; the file calls it the same without the dashes."""
+        """Its option; the file uses the same name without dashes."""
         return "--" + self.name.removesuffix("_seconds").replace("_", "-")
 
     @property
@@ -290,12 +290,12 @@ class Setting:
 
     @property
     def values_text(self) -> str:
-        """What it may be, in words."""
+        """The allowed values, as text."""
         found = _READERS.get(self.kind)
         return describe_type(self.kind) if found is None else found[0]
 
     def convert(self, value: object, key: str, *, is_typed: bool) -> Any:
-        """Return a value of the file, which `is_typed`, or of an option or variable, as the field has it."""
+        """Return the value for the field, from the file (`is_typed`) or from an option or variable."""
         remedy = f"It sets: {self.meaning}."
         if self.kind not in _READERS:
             return as_type(value, key, kind=self.kind, is_typed=is_typed, remedy=remedy)
@@ -374,7 +374,7 @@ def parse_server_settings(
     config_text: str | None = None,
     config_name: str = "--config",
 ) -> ServerSettings:
-    """Combine `options` by field name, variables (an empty one is not set) and the TOML file, in that order."""
+    """Combine `options` by field name, variables (empty means unset), and the TOML file, in that order."""
     file = {} if config_text is None else _parse_file(config_text, config_name)
     values = {}
     for setting in SETTINGS:

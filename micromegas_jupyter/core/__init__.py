@@ -1,1 +1,1 @@
-"""What all packages share: protocols, the system's clock and randomness, strict JSON, private files, HTTP."""
+"""Shared by all packages: protocols, the system's clock and randomness, strict JSON, private files, HTTP."""

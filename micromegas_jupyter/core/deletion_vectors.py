@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import DeletionVector
 
-#: What a stored vector has around its content: its size before, and its checksum after it.
+#: A stored vector has its size before its content, and a checksum after it.
 FRAME_BYTES: Final = 8
 _MAGIC: Final = 1681511377
 _RUNS_COOKIE: Final = 12347
 _PLAIN_COOKIE: Final = 12346
-_MIN_OFFSETS: Final = 4  # with fewer containers, a map with runs has no offsets of them
+_MIN_OFFSETS: Final = 4  # with fewer containers, a map with runs has no offsets for them
 _MAX_ARRAY: Final = 4096
 _CONTAINER: Final = 1 << 16
-_MAX_ROWS: Final = 1 << 31  # of a file, whatever the log says
+_MAX_ROWS: Final = 1 << 31  # per file, regardless of the log
 _Z85: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _DIGITS: Final = {digit: value for value, digit in enumerate(_Z85)}
 
@@ -31,11 +31,11 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class DamagedVector(Exception):
-    """A deletion vector that must not be used, since deleted rows would come back; completes "a deletion vector "."""
+    """A deletion vector that must not be used, because deleted rows would reappear; completes "a deletion vector "."""
 
 
 def decode_z85(text: str) -> bytes:
-    """Return the bytes that a text in Z85 stands for."""
+    """Decode Z85 text."""
     if len(text) % 5:
         raise DamagedVector("is not Z85")
     found = bytearray()
@@ -97,7 +97,7 @@ class _Cursor:
         self._at = 0
 
     def take(self, kind: str, count: int) -> _Array:
-        """Return the next numbers; raises `ValueError` if there are not so many."""
+        """Return the next numbers; raises `ValueError` if there are not enough."""
         if not count:
             return np.empty(0, kind)
         found = np.frombuffer(self._content, kind, count, self._at)
@@ -122,7 +122,7 @@ class _Cursor:
             raise DamagedVector("has a map that is too large")
         heads = self.take("<u2", 2 * count).tolist()
         if cookie == _PLAIN_COOKIE or count >= _MIN_OFFSETS:
-            self.take("<u4", count)  # where each container begins: they follow one another
+            self.take("<u4", count)  # offsets of the containers, which are contiguous anyway
         for key, less_one, has_runs in zip(heads[::2], heads[1::2], have_runs.tolist(), strict=True):
             yield key, self._container(less_one + 1, has_runs=bool(has_runs))
 

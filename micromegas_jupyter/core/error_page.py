@@ -1,6 +1,6 @@
-"""Explain error codes with the docstrings of their classes, which docs/errors.md is also generated from.
+"""Explains error codes with the docstrings of their classes, which are also the source of docs/errors.md.
 
-If the installed distribution has a documentation URL, return the URL of the entry, too.
+If the installed distribution has a documentation URL, returns the URL of the entry, too.
 """
 
 import re
@@ -34,7 +34,7 @@ def _paragraphs(error: type[MicromegasError]) -> list[str]:
 
 
 def _as_text(markdown: str) -> str:
-    """Return Markdown as text, without code marks and link targets."""
+    """Return Markdown as plain text, without code marks and link targets."""
     return _LINK.sub(r"\1", markdown).replace("`", "")
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import DataFile, DeletionVector, TableSnapshot
 
-#: For each file, whether it is meant.
+#: Selects files: one value per file.
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -63,7 +63,7 @@ class FileList(Sequence[DataFile]):
         ends: pa.Array,
         deleted: Sequence[DeletionVector | None] = (),
     ) -> "FileList":
-        """Return a list of files by what `DataFile` has of each."""
+        """Return a list of files from the fields of `DataFile`, one array per field."""
         values = {str(position): one.dictionary_encode() for position, one in enumerate(partitions)}
         if any(deleted):
             values[_DELETED] = pa.array([one and one._asdict() for one in deleted], VECTOR)
@@ -74,11 +74,11 @@ class FileList(Sequence[DataFile]):
         return len(self._numbers)
 
     def __getitem__(self, at: Any) -> Any:
-        """Return a file or several."""
+        """Return one file or several."""
         return tuple(self)[at]
 
     def __iter__(self) -> Iterator[DataFile]:
-        """Return the files one after another."""
+        """Iterate over the files."""
         columns = self.columns.drop_columns(_DELETED) if self.has_vectors else self.columns
         path, begin, end, *values = (column.to_pylist() for column in columns.columns)
         partitions = zip(*values, strict=True) if values else itertools.repeat(())
@@ -86,13 +86,13 @@ class FileList(Sequence[DataFile]):
         return itertools.starmap(DataFile, zip(path, partitions, begin, end, deleted, strict=False))
 
     def __eq__(self, other: object) -> bool:
-        """Whether all is equal that is known of the files."""
+        """Whether all known facts about the files are equal."""
         return isinstance(other, FileList) and self.columns.equals(other.columns)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[type[Self], tuple[pa.Table]]:
-        """Numbers mean nothing in another process."""
+        """Omits the numbers, which are meaningless in another process."""
         return type(self), (self.columns,)
 
     @functools.cached_property
@@ -102,7 +102,7 @@ class FileList(Sequence[DataFile]):
 
     @property
     def has_vectors(self) -> bool:
-        """Whether rows may be deleted of some of the files."""
+        """Whether some of the files may have deleted rows."""
         return _DELETED in self.columns.column_names
 
     @functools.cached_property
@@ -128,16 +128,16 @@ class FileList(Sequence[DataFile]):
         return begins.fill_null(_INT64.min).to_numpy(), ends.fill_null(_INT64.max).to_numpy()
 
     def where(self, mask: Mask) -> "FileList":
-        """Return those of the files that are meant."""
+        """Return the selected files."""
         return self if mask.all() else FileList(self.columns.filter(pa.array(mask)), self._numbers[mask])
 
     def plus(self, added: "FileList") -> "FileList":
-        """Return these files and others after them."""
+        """Return these files followed by others."""
         numbers = np.concatenate([self._numbers, added._numbers])  # noqa: SLF001 - of this class
         return FileList(_concatenated(self.columns, added.columns), numbers)
 
     def find_common(self, later: "FileList") -> Mask | None:
-        """Return which files are still in a later version, if that has them first and in this order."""
+        """Return which files remain in a later version, if it begins with them in the same order."""
         numbers = later._numbers  # noqa: SLF001 - of this class
         mask = np.isin(self._numbers, numbers, assume_unique=True)
         kept = self._numbers[mask]
@@ -152,9 +152,9 @@ class TableChange(NamedTuple):
 
     Attributes:
         table: The later version without its files and their bounds.
-        removed: The places of the files that are not in it any more.
-        added: Files that come after the others.
-        bounds: The bounds of these.
+        removed: The positions of removed files.
+        added: Files that were appended.
+        bounds: The bounds of the added files.
     """
 
     table: TableSnapshot

@@ -1,4 +1,4 @@
-"""Files that others must not read or change; `FileProblem` ends a sentence about one, which the caller begins."""
+"""Files that others must not read or change. `FileProblem` completes a sentence that begins with the file."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ class FileProblem(Exception):
 
 
 class NoSuchFile(FileProblem):
-    """There is no file of that name."""
+    """The file does not exist."""
 
 
 class FileTooLarge(FileProblem):
@@ -45,7 +45,7 @@ class FileTooLarge(FileProblem):
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """Tells one state of a file from another without reading it."""
+    """Identifies a state of a file without reading it."""
 
     device: int
     inode: int
@@ -55,7 +55,7 @@ class FileMark:
 
 
 def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
-    """Return the file's present mark, None when there is no such file."""
+    """Return the file's current mark, or None if it does not exist."""
     # Not `_translated`: this runs each time a token is used, and a context manager is slow.
     try:
         return _mark(path.stat() if follows_links else path.lstat())
@@ -66,7 +66,7 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
-    """Read a file that belongs to the current user; `closes` takes away the permissions of others."""
+    """Read a file that belongs to the current user; `closes` removes the permissions of others."""
     with _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_size > max_bytes:
@@ -77,7 +77,7 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
 
 
 def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
-    """Read a regular file, also through a symbolic link; the caller judges its status."""
+    """Read a regular file, also through a symbolic link; the caller checks its status."""
     with _opened(path, follows_links=True) as (descriptor, found):
         return _read_all(descriptor, max_bytes), found
 
@@ -85,9 +85,9 @@ def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[by
 def write_private_file(
     path: Path, content: bytes, *, keeps_rights: bool = False, check: Callable[[], None] = lambda: None
 ) -> FileMark:
-    """Replace the file atomically, with mode 0600; `keeps_rights` keeps owner, group and mode of the one replaced.
+    """Replace the file atomically, with mode 0600; `keeps_rights` keeps the replaced file's owner, group, and mode.
 
-    Nothing is replaced if `check` raises, which is called right before.
+    Calls `check` right before the replacement, which does not happen if `check` raises.
     """
     replaced = check_replaceable(path)
     with _translated("cannot be written"), ExitStack() as stack:
@@ -99,7 +99,7 @@ def write_private_file(
                 _copy_rights(replaced, descriptor)
             file.write(content)
         mark = _mark(os.fstat(descriptor))  # after the rename, which changes the change time
-    with suppress(OSError):  # some file systems cannot do it
+    with suppress(OSError):  # some file systems don't support it
         sync_folder(path.parent)
     return mark
 
@@ -115,7 +115,7 @@ def file_beside(
 ) -> Iterator[IO[bytes]]:
     """Yield a new file next to `path` and rename it at the end; an unfinished file is removed.
 
-    One that `is_exclusive` never takes the place of another: FileExistsError. `sync_folder` puts the name on disk.
+    With `is_exclusive`, an existing file is never replaced (FileExistsError). `sync_folder` makes the name durable.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
     try:
@@ -135,9 +135,9 @@ def file_beside(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that takes its name at the end, and never another's: FileExistsError.
+    """Yield a file that gets its name at the end, without replacing another file (FileExistsError).
 
-    On Linux, it has no name before that, so nothing is left of it if the process is killed.
+    On Linux, it has no name before that, so no file is left if the process is killed.
     """
     with ExitStack() as stack:
         try:
@@ -154,7 +154,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the folder's names on disk; does nothing where the system has no such call."""
+    """Make the folder's names durable; does nothing on systems without such a call."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -165,7 +165,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def restrict_to_owner(path: Path) -> None:
-    """Take the permissions of other users from a file; does nothing when there is no file."""
+    """Remove the permissions of other users from a file, if it exists."""
     with suppress(NoSuchFile), _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_mode & _OTHERS:
@@ -173,7 +173,7 @@ def restrict_to_owner(path: Path) -> None:
 
 
 def ensure_private_folder(folder: Path) -> None:
-    """Make the folder and its missing parents with mode 0700; an existing folder keeps its mode."""
+    """Create the folder and its missing parents with mode 0700; an existing folder keeps its mode."""
     missing = []
     current = folder
     with _translated("is in a folder that cannot be made"):
@@ -184,14 +184,14 @@ def ensure_private_folder(folder: Path) -> None:
             try:
                 each.mkdir(mode=PRIVATE_FOLDER_MODE)
             except FileExistsError:
-                continue  # another process was faster, and made it its own way
+                continue  # another process was faster, and chose the mode
             each.chmod(PRIVATE_FOLDER_MODE)
     if not folder.is_dir():
         raise FileProblem("is not a folder")
 
 
 def remove_file(path: Path) -> bool:
-    """Remove the file, or a symbolic link itself; True when there was one."""
+    """Remove the file, or a symbolic link itself; return whether it existed."""
     with _translated("cannot be removed"):
         try:
             path.unlink()
@@ -203,7 +203,7 @@ def remove_file(path: Path) -> bool:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove the temporary files of writers of `path` that were killed; only for the holder of its lock."""
+    """Remove temporary files of killed writers of `path`; only for the holder of its lock."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
@@ -216,12 +216,12 @@ class Reader:
     group_id: int
 
     def has_own_group(self, group_id: int) -> bool:
-        """Whether a group is this user's alone: many systems give each user a group of the same number."""
+        """Whether only this user is in a group: many systems give each user a group with the same number."""
         return group_id == self.group_id == self.user_id
 
 
 def current_reader() -> Reader | None:
-    """Return who this program runs as; None on Windows, where neither owners nor modes are checked."""
+    """Return the current user; None on Windows, where neither owners nor modes are checked."""
     return None if os.name == "nt" else Reader(user_id=os.geteuid(), group_id=os.getegid())
 
 
@@ -242,7 +242,7 @@ def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) 
 
 
 def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, reader: Reader | None = None) -> bool:
-    """Whether anybody but the reader and root can read a file; exceptions for root's files as in `find_exposure`."""
+    """Whether anyone but the reader and root can read a file; `find_exposure` explains the exceptions."""
     reader = reader or current_reader()
     is_roots = found.st_uid == _ROOT
     if reader is None or (is_roots and is_mounted_read_only):
@@ -254,10 +254,10 @@ def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, 
 
 
 def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id: int | None = None) -> str | None:
-    """Return what exposes the secret in a file, as the end of a sentence about it; None when nothing does.
+    """Return what exposes the secret in a file, as the end of a sentence, or None.
 
-    Orchestrators mount secrets that belong to root and are open to everybody (0444, 0644): on a read-only mount, where
-    nobody could change it, the mode is accepted. Another file of root's may be open to a group.
+    Orchestrators mount secrets that belong to root and are readable for everyone (0444, 0644). On a read-only mount,
+    where files can't be changed, this mode is accepted. Other files that belong to root may be readable for a group.
     """
     user_id = os.geteuid() if user_id is None else user_id
     if found.st_uid not in {user_id, _ROOT}:
@@ -271,7 +271,7 @@ def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id:
 
 
 def is_mounted_read_only(path: Path) -> bool:
-    """Whether the file system that holds the file cannot be written; False when that cannot be found out."""
+    """Whether the file system of the file is read-only; False if unknown."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except (OSError, AttributeError):  # Windows has no such call
@@ -279,13 +279,13 @@ def is_mounted_read_only(path: Path) -> bool:
 
 
 class TemporaryFolder:
-    """A folder that only this process's user can read, removed by `close` or when the interpreter ends.
+    """A folder that only this process's user can read, removed by `close` or when the interpreter exits.
 
-    It is locked while its process lives, so that `remove_abandoned` can tell the folders of killed ones.
+    It is locked while its process runs, so that `remove_abandoned` recognizes the folders of killed processes.
     """
 
     def __init__(self, prefix: str, *, parent: str | None = None) -> None:
-        from tempfile import TemporaryDirectory  # slow to load, and most programs need none
+        from tempfile import TemporaryDirectory  # slow to load, and most programs don't need it
 
         for _ in range(_MAX_FOLDER_TRIES):
             self._folder = TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
@@ -299,11 +299,11 @@ class TemporaryFolder:
 
     @property
     def locks(self) -> tuple[int, ...]:
-        """What to leave open in a child process that uses the folder as well (`pass_fds`)."""
+        """The descriptors to leave open in a child process that also uses the folder (`pass_fds`)."""
         return () if self._lock is None else (self._lock,)
 
     def close(self) -> None:
-        """Remove it with everything in it; safe to call twice, and never raises."""
+        """Remove the folder and its contents; safe to call twice, and never raises."""
         self._folder.cleanup()
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -311,7 +311,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
-    """Remove what processes that have ended left; skip what is locked, or not clearly this user's. Never raises."""
+    """Remove folders of exited processes; skip locked ones and those that may not be this user's. Never raises."""
     if sys.platform == "win32":
         return 0
     from shutil import rmtree
@@ -325,7 +325,7 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
             with suppress(OSError):
                 status = folder.lstat()
                 is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == PRIVATE_FOLDER_MODE
-                # Nobody else can put another folder in the place of one that is the user's own.
+                # Other users can't replace a folder that belongs to this user.
                 lock = lock_folder(folder) if is_own and stat.S_ISDIR(status.st_mode) else None
                 if lock is not None:
                     try:
@@ -436,7 +436,7 @@ def check_replaceable(path: Path) -> os.stat_result | None:
 
 
 def _copy_rights(found: os.stat_result, descriptor: int) -> None:
-    """Give an open file the owner, group and mode of another one, so that whoever could read that can read this."""
+    """Copy another file's owner, group, and mode to an open file, so that its readers keep their access."""
     with _translated("has an owner, a group or a mode that cannot be kept"):
         owner = (found.st_uid, found.st_gid)
         if owner != (os.fstat(descriptor).st_uid, os.fstat(descriptor).st_gid):
@@ -469,7 +469,7 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
     raise FileTooLarge("is too large")
 
 
-# Files change in steps of the kernel's tick, so that a second change may leave the same mark as the first.
+# File times advance with the kernel's tick, so two changes in a row may leave the same mark.
 _YOUNG = timedelta(seconds=1)
 
 
@@ -483,7 +483,7 @@ class FileWatch:
         self.marks = self._read_marks()
 
     def has_changed(self) -> bool:
-        """Look at the files, and return whether they may hold something else than at the time before."""
+        """Check the files, and return whether their contents may differ from the last check."""
         before, self.marks = self.marks, self._read_marks()
         oldest_young_ns = (self._clock.now() - _YOUNG).timestamp() * 1e9
         is_young = any(mark is not None and mark.changed_ns > oldest_young_ns for mark in self.marks)
@@ -500,20 +500,20 @@ class FileWatch:
 
 
 BROKEN_AFTER_SECONDS: Final = 10.0
-#: For a lock without a record of a living process: its holder may be a program without leases that works slowly.
+#: For a lock without a current record: its holder may be a slow program without lease support.
 UNRECORDED_BROKEN_AFTER_SECONDS: Final = 40.0
 _RECORD_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.02
-# If this process itself was suspended, the time until then says nothing about the holder.
+# If this process itself was suspended, the elapsed time doesn't prove anything about the holder.
 _MAX_COUNTED_SECONDS: Final = 1.0
 _RECORD_BYTES: Final = 256
 _CONTENTION: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK})
 
 
-# A lease is an advisory lock (`flock`) on a lock file, so that programs that know nothing of leases can wait for it and
-# hold it, too. Its holder also writes a record into the lock file every two seconds. A waiter that has seen no new
-# record for ten seconds puts its own lock file in place of that one. The lock file that is in place is the lease's
-# generation: a holder whose lock file has been replaced finds that out by `Lease.check`.
+# A lease is an advisory lock (`flock`) on a lock file, so programs without lease support can also wait for it and hold
+# it. Its holder also writes a record into the lock file every two seconds. A waiter that has seen no new record for ten
+# seconds replaces the lock file with its own. The current lock file is the lease's generation: if it was replaced, the
+# holder finds out with `Lease.check`.
 
 
 class LeaseBusy(Exception):
@@ -525,12 +525,12 @@ class LeaseBusy(Exception):
 
 
 class LeaseLost(Exception):
-    """Another program has taken the lease over, so that nothing may be written under it any more."""
+    """Another program has taken over the lease; nothing may be written under it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What the holder of a lease writes into the lock file; `count` makes each record a new one."""
+    """The record of a lease's holder in the lock file; `count` makes each record different."""
 
     process: int | None = None
     count: int = 0
@@ -543,7 +543,7 @@ class _Record:
 
     @classmethod
     def decode(cls, content: bytes) -> "_Record":
-        """Read a record; an empty one if there is none, or it was cut by a program without leases."""
+        """Parse a record; returns an empty one if it is missing, or a program without leases truncated it."""
         try:
             process, count, is_critical, notes = json.loads(content)
             return cls(None if process is None else int(process), int(count), bool(is_critical), dict(notes))
@@ -570,38 +570,38 @@ class Lease:
         self._path = path
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        # A random start, so that no waiter takes a record for that of an earlier lease of this process.
+        # A random start, so that waiters don't confuse this lease's records with an earlier lease of this process.
         self._record = _Record(os.getpid(), secrets.randbits(32), notes=notes)
         self._released = threading.Event()
         self._write()
-        with suppress(RuntimeError):  # without a thread, or at the program's end, it can be lost after ten seconds
+        with suppress(RuntimeError):  # without the thread, the lease may be lost after ten seconds
             start_thread(self._keep, name="micromegas-lease")
 
     @property
     def notes(self) -> Mapping[str, object]:
-        """What holders of this lease leave for the next ones."""
+        """Notes that holders of this lease leave for the next holder."""
         return self._record.notes or {}
 
     def check(self) -> None:
         """Raise `LeaseLost` if another program has taken the lease over."""
-        # The open descriptor keeps the number of its file from being used for another one.
+        # The open descriptor prevents the file's number from being reused.
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
                 return
         raise LeaseLost
 
     def enter_critical(self) -> None:
-        """Ask that the lease is not taken over while this process is suspended; raises as `check`."""
+        """Request that the lease isn't taken over while this process is suspended; raises like `check`."""
         self._write(is_critical=True)
         self.check()
 
     def leave_critical(self, **notes: object) -> None:
-        """End the critical part, and leave notes for the next holders; None removes one."""
+        """End the critical section, and leave notes for the next holders; None removes a note."""
         merged = {**self.notes, **notes}
         self._write(is_critical=False, notes={name: value for name, value in merged.items() if value is not None})
 
     def release(self) -> None:
-        """Release the lease, also one that was lost."""
+        """Release the lease, even if it was lost."""
         self._released.set()
         self._write(process=None, is_critical=False)
         with self._lock:
@@ -619,13 +619,13 @@ class Lease:
             old = self._record
             values = {name: getattr(old, name) for name in _Record.__slots__}
             self._record = _Record(**{**values, "count": old.count + 1, **changes})
-            with suppress(OSError):  # a full disk must not end a sign-in
+            with suppress(OSError):  # a full disk must not break a sign-in
                 os.pwrite(self._descriptor, self._record.encode(), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _ObservedRecord:
-    """A state of the lock file, since when it was seen, and for how long all in all."""
+    """A state of the lock file, when it was first seen, and for how long in total."""
 
     state: tuple[int, int, bytes]
     at: float
@@ -647,8 +647,8 @@ class LeaseFile:
     def acquire(self, *, wait_seconds: float, interrupts_critical: bool = False) -> Lease:
         """Wait for the lease and return it; `LeaseBusy` if that takes too long.
 
-        If the holder is suspended in its critical part, the wait ends at once with `LeaseBusy`, unless
-        `interrupts_critical`.
+        If the holder is suspended in its critical section, raises `LeaseBusy` immediately, unless `interrupts_critical`
+        is set.
         """
         ends_at = self._clock.monotonic() + wait_seconds
         while True:
@@ -682,7 +682,7 @@ class LeaseFile:
         return state if seconds >= limit else None
 
     def _replace(self, seen: tuple[int, int, bytes]) -> int | None:
-        """Put a new, locked file in the place of the lock file; None if another waiter does, or it has changed."""
+        """Replace the lock file with a new, locked file; None if another waiter does so, or if it has changed."""
         claim = self._path.with_name(f"{self._path.name}.claim")
         new, kept = (self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp") for _ in range(2))
         claimed = _try_lock(claim)
@@ -700,7 +700,7 @@ class LeaseFile:
                 new.replace(self._path)
                 if _read_path(kept) in {None, seen}:
                     return descriptor
-                kept.replace(self._path)  # the holder continued right then, and may not have noticed
+                kept.replace(self._path)  # the holder resumed at that moment, and may not have noticed
             except BaseException:
                 new.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -748,10 +748,10 @@ MAX_SECRET_FILE_BYTES = 64 * 1024
 
 
 def read_secret_file(path: PurePath, *, setting: str) -> Secret:
-    """Return a file's text, unless other people of the machine can read or change it; errors name the `setting`.
+    """Return a file's text, unless other users of the machine can read or change it; errors include the `setting`.
 
-    Unlike the token file, such a file often comes from an administrator or an orchestrator: it may be a symbolic link,
-    may belong to root, and is never changed here.
+    Unlike the token file, such a file often comes from an administrator or an orchestrator. It may be a symbolic link
+    and may belong to root; it is never changed here.
     """
     path = Path(path).expanduser()
     try:
@@ -776,7 +776,7 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
 
 
 def read_secret_line(path: PurePath, *, setting: str) -> Secret:
-    """Return the one line that the file holds, without white space around it; raises as `read_secret_file` does."""
+    """Return the only line of the file, without surrounding white space; raises like `read_secret_file`."""
     line = Secret(read_secret_file(path, setting=setting).reveal().strip())
     if not line.reveal() or not line.reveal().isprintable():
         raise ConfigurationError(
@@ -788,7 +788,7 @@ def read_secret_line(path: PurePath, *, setting: str) -> Secret:
 
 
 def _read_secret(path: Path) -> tuple[Secret | None, os.stat_result]:
-    # A function of its own, so that the frame that raises has no plain text for a verbose traceback to show.
+    # A separate function, so that a verbose traceback of the raising frame has no plain text to show.
     content, found = read_shared_file(path, max_bytes=MAX_SECRET_FILE_BYTES)
     try:
         return Secret(content.decode("utf-8")), found

@@ -1,6 +1,6 @@
-"""HTTP calls to identity providers, cloud platforms and the JupyterHub service.
+"""HTTP calls to identity providers, cloud platforms, and the JupyterHub service.
 
-Every call has one total deadline and one size cap, follows no redirect and uses neither cookies nor `.netrc`.
+Every call has one total deadline and one size limit, does not follow redirects, and uses neither cookies nor `.netrc`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HUB_UNAVAILABLE_REMEDY = (
     "is running."
 )
 
-# Values that are secrets are revealed only on the thread that sends them.
+# Secret values are revealed only on the thread that sends them.
 FormFields: TypeAlias = Mapping[str, str | Secret]
 
 _SUCCESS = range(200, 300)
@@ -62,7 +62,7 @@ _TOO_MANY_REQUESTS = 429
 _USUAL_PORTS = {"https": 443, "http": 80}
 _JSON = "application/json"
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
-# Names that mean this machine, or the metadata service at Google, which is at a link-local address.
+# Names of this machine, and Google's metadata service, which has a link-local address.
 _PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
 _CERTIFICATE = re.compile(
     r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]{1,65536}-----END (?:TRUSTED )?CERTIFICATE-----"
@@ -81,9 +81,9 @@ _PROVIDER_REMEDIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """A provider's response that can be read: 2xx, or 4xx for the errors that OAuth reports in JSON.
+    """A readable provider response: 2xx, or 4xx for errors that OAuth reports in JSON.
 
-    `reached_private`: it came from an address inside a network, without a proxy.
+    `reached_private`: it came directly, without a proxy, from an address inside a network.
     """
 
     status: int
@@ -99,7 +99,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawAnswer:
-    """Status, headers (names in lower case) and the undecoded body, at most one byte over the size cap."""
+    """Status, headers (names in lower case), and the undecoded body, at most one byte longer than the size limit."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -118,8 +118,8 @@ class RawAnswer:
 
     @property
     def date(self) -> datetime | None:
-        """The sender's clock as aware UTC; None when it is not known."""
-        # A cache repeats the Date of the response that it keeps, and says how old that is: RFC 9111 section 5.1.
+        """The sender's clock as aware UTC, or None if unknown."""
+        # Caches repeat the Date of the stored response and add its age: RFC 9111 section 5.1.
         text = self.headers.get("date")
         if text is None or self.headers.get("age", "0").strip() != "0":
             return None
@@ -139,7 +139,7 @@ class RawAnswer:
             return ""
 
     def json_object(self) -> SecretObject:
-        """Return the body as a JSON object whose repr shows nothing; an empty one when it is anything else."""
+        """Return the body as a JSON object with a hidden repr; empty if the body is anything else."""
         try:
             value = decode_strict_json(self.body.decode("utf-8"))
         except (UnicodeDecodeError, JsonError):
@@ -149,7 +149,7 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """How errors speak of the one who is called; `remedies` go before `remedy` for some kinds of network failure."""
+    """How errors describe the called service; `remedies` replace `remedy` for some kinds of network failures."""
 
     name: str
     remedy: str | None = None
@@ -158,10 +158,10 @@ class Callee:
 
 
 class HttpClient:
-    """Sends requests, a bounded number at a time; safe to use from several threads.
+    """Sends a limited number of requests at a time; safe to use from several threads.
 
-    `ca_bundle` is trusted instead of the environment's certificates, `extra_ca_bundle` as well as these. A name server
-    that hangs cannot be cut off, so a call that timed out may occupy its slot for a while.
+    `ca_bundle` replaces the environment's certificates, `extra_ca_bundle` adds to them. A hanging name server cannot be
+    interrupted, so a call that timed out may occupy its slot for a while.
     """
 
     TIMEOUT_SECONDS = PROVIDER_TIMEOUT_SECONDS
@@ -215,8 +215,8 @@ class HttpClient:
 
         timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
-        # Named even where it is the default: some versions of `requests` share one context of that with everybody,
-        # which the extra certificates must not reach.
+        # Set explicitly even if it is the default: some versions of `requests` share one context for the default, which
+        # must not get the extra certificates.
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
@@ -224,8 +224,8 @@ class HttpClient:
             )
         exchange = Exchange(
             prepare,
-            # The exchange's deadline bounds the call. This one, for each read, comes later and only frees a thread
-            # whose connection could not be cut.
+            # The exchange's deadline limits the call. This later one, per read, only frees a thread if its connection
+            # could not be closed.
             settings={"timeout": 2 * timeout_seconds, "verify": authorities},
             max_bytes=self._max_bytes,
             on_end=self._free_slots.release,
@@ -244,7 +244,7 @@ class HttpClient:
                 )
             raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
-            raw = None  # on a machine that stood still, the deadline passed before a failure was seen
+            raw = None  # the machine was suspended, and the deadline passed before the failure was noticed
             if SYSTEM_CLOCK.monotonic() < deadline:
                 raise ProviderUnavailable(
                     f"{callee.name} could not be reached: {failure}.",
@@ -288,14 +288,14 @@ class ProviderHttp(HttpClient):
     ) -> HttpAnswer:
         """Fetch the JSON document at `url`, https or http on loopback; errors describe its host as `kind`.
 
-        With `refuses_private`, nothing is sent to an address inside a network; without effect through a proxy.
+        With `refuses_private`, nothing is sent to an address inside a network; this has no effect with a proxy.
         """
         return self._call("GET", url, headers, refuse_private=refuses_private, kind=kind)
 
     def post_form(
         self, url: str, fields: FormFields, *, headers: FormFields | None = None, needs_body: bool = True
     ) -> HttpAnswer:
-        """Post a form; `needs_body` is False where a successful body means nothing (RFC 7009 section 2.2)."""
+        """Post a form; `needs_body` is False if a successful response's body is irrelevant (RFC 7009 section 2.2)."""
         return self._call("POST", url, headers, fields, needs_body=needs_body)
 
     def _call(  # noqa: PLR0913 - one request
@@ -314,7 +314,7 @@ class ProviderHttp(HttpClient):
         raw = self._send(
             lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),
             callee,
-            # A proxy would carry plain http for loopback off this machine.
+            # A proxy would send plain http for loopback to another machine.
             proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
             refuse_private=refuse_private,
             needs_body=needs_body,
@@ -323,7 +323,7 @@ class ProviderHttp(HttpClient):
 
 
 class PlatformHttp(HttpClient):
-    """Asks a platform who this program is, over plain http inside the machine and never through a proxy."""
+    """Requests this program's identity from a platform, over plain http inside the machine, without a proxy."""
 
     TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
@@ -332,18 +332,18 @@ class PlatformHttp(HttpClient):
         is_plain = check_platform_url(url, platform)
         raw = self._send(lambda: _prepare("GET", url, headers), platform)
         if is_plain and not raw.reached_private:
-            # The name led out of this network: whoever answers there is no metadata service.
+            # The name resolved outside this network, so the responder isn't a metadata service.
             raise ProviderMisbehaved(f"{platform.name} responded from an Internet address.", remedy=platform.remedy)
         return raw
 
 
 class HubHttp(HttpClient):
-    """Calls the sign-in service of a JupyterHub with this server's token; no proxy may read it."""
+    """Calls a JupyterHub's sign-in service with this server's token, never through a proxy."""
 
     def call(
         self, url: str, *, token: Secret, body: Mapping[str, object] | None = None, timeout_seconds: float | None = None
     ) -> tuple[int, SecretObject | None]:
-        """Post `body` as JSON to a URL that was checked, or GET without one; return status and JSON object, if any."""
+        """Post `body` as JSON to a checked URL, or GET if there is no body; return status and JSON object, if any."""
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         headers = {"Accept": _JSON, "Content-Type": _JSON}
         raw = self._send(
@@ -359,11 +359,11 @@ class HubHttp(HttpClient):
 def check_answer(
     raw: RawAnswer, callee: Callee, *, max_bytes: int, accept_server_errors: bool = False, needs_body: bool = True
 ) -> None:
-    """Check that a response is neither an error of the server, a redirect, oversized nor encoded."""
+    """Check that a response is neither a server error, a redirect, oversized, nor encoded."""
     if not accept_server_errors and (raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS):
         raise ProviderUnavailable(f"{callee.name} returned status {raw.status}.")
     problem = None
-    if raw.status in _REDIRECTS:  # it could lead a secret to another host: RFC 9700 section 4.12
+    if raw.status in _REDIRECTS:  # it could redirect a secret to another host: RFC 9700 section 4.12
         problem = f"answered with a redirect (status {raw.status}), which is not followed"
     elif raw.is_success and not needs_body:
         return
@@ -376,7 +376,7 @@ def check_answer(
 
 
 def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> HttpAnswer:
-    """Decode a provider's response; raises `ProviderMisbehaved` when it is not JSON."""
+    """Decode a provider's response; raises `ProviderMisbehaved` if it is not JSON."""
     if not raw.is_success and raw.status not in _CLIENT_ERRORS:
         raise ProviderMisbehaved(f"{callee.name} returned status {raw.status}, not with a document.")
     body = None
@@ -391,7 +391,7 @@ def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> H
 
 
 def check_platform_url(url: str, platform: Callee) -> bool:
-    """Check that a platform may be called at `url`, which may hold a secret; True when it is plain http."""
+    """Check that a platform may be called at `url`, which may contain a secret; return whether it is plain http."""
     parts = split_plain_url(url, max_characters=MAX_PLATFORM_URL_CHARACTERS)
     problem = "cannot be used"
     if parts is not None and "@" not in parts.netloc and not parts.fragment:
@@ -413,7 +413,7 @@ def _is_inside_machine(host: str) -> bool:
 
 
 def environment_ca_bundle() -> str | None:
-    """Return the file or folder of certificates that the environment names, as `requests` finds it."""
+    """Return the file or folder of certificates from the environment, as `requests` finds it."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if found and not Path(found).exists():
         raise ConfigurationError(
@@ -425,7 +425,7 @@ def environment_ca_bundle() -> str | None:
 
 
 def read_certificates(path: Path) -> str:
-    """Return the certificates of a PEM file and nothing else in it."""
+    """Return only the certificates of a PEM file."""
     import ssl
 
     try:
@@ -463,7 +463,7 @@ def _reveal(values: FormFields) -> dict[str, str]:
 
 
 def _host_and_port(url: str, *, host: str) -> str:
-    """Return the host for people, with the port unless it is the scheme's own."""
+    """Return the host for messages, with the port unless it is the scheme's default."""
     parts = urlsplit(url)
     if parts.port in {None, _USUAL_PORTS[parts.scheme]}:
         return host
@@ -471,14 +471,14 @@ def _host_and_port(url: str, *, host: str) -> str:
 
 
 _CHUNK_BYTES = 16 * 1024
-# A process that wakes up so late was suspended. What it was sent meanwhile may be a refresh token that replaces a spent
-# one, so it is read within a moment.
+# A process that wakes up this late was suspended. The received data may be a refresh token that replaces a used one, so
+# it is read briefly.
 _SUSPENDED_SECONDS = 1.0
 _LATE_READ_SECONDS = 2.0
 _PROXY_NAMES = "https_proxy, HTTPS_PROXY, all_proxy or ALL_PROXY, or unset it"
-# An IPv4 address stands in the last four bytes of these: RFC 6052 section 2.1.
+# The last four bytes of these addresses are an IPv4 address: RFC 6052 section 2.1.
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-# RFC 8215. Not every version of Python knows it.
+# RFC 8215. Missing in some versions of Python.
 _TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
@@ -495,8 +495,8 @@ class ExchangeFailed(Exception):
 class Exchange:
     """Runs one request on a daemon thread, where its secrets are revealed.
 
-    `requests` bounds each read, not the call: a server that sends a byte a second never trips its timeout. The lock
-    covers the list of connections and whether they were cut; no I/O happens under it.
+    `requests` limits each read, not the call: a server that sends a byte per second never exceeds its timeout. The lock
+    guards the list of connections and whether they were closed; it is never held during I/O.
     """
 
     def __init__(  # noqa: PLR0913 - one request's circumstances
@@ -525,7 +525,7 @@ class Exchange:
         self._outcome: RawAnswer | ExchangeFailed = ExchangeFailed("nothing was sent")
 
     def run(self, *, timeout_seconds: float) -> RawAnswer | None:
-        """Send the request and return the response; None when the deadline passed."""
+        """Send the request and return the response, or None if the deadline passed."""
         thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
         try:
             thread.start()
@@ -546,7 +546,7 @@ class Exchange:
         return self._outcome
 
     def abort(self) -> None:
-        """Cut every connection of this exchange, now and later; safe to call twice and from any thread."""
+        """Close every connection of this exchange, now and later; safe to call twice and from any thread."""
         with self._lock:
             self._is_cut = True
             connections, self._connections = self._connections, []
@@ -554,13 +554,13 @@ class Exchange:
             _cut(connection)
 
     def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
-        """Remember a new connection so that it can be aborted; `is_direct` means without a proxy."""
-        # Looked up a second time, the name could give another address, so the connection itself is asked.
+        """Register a new connection so that it can be aborted; `is_direct` means without a proxy."""
+        # Checks the connection itself, because a second lookup of the name could return another address.
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True
             if self._refuse_private:
                 raise ExchangeFailed("its address is a private one, which this call does not accept")
-        # TLS takes the socket object apart and keeps only its descriptor: a duplicate still reaches the connection.
+        # TLS takes over the socket's descriptor; a duplicate still reaches the connection.
         duplicate = connection.dup()
         with self._lock:
             if not self._is_cut:
@@ -625,7 +625,7 @@ def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
     found = select_proxy(url, get_environ_proxies(url))
     if not found:
         return None
-    # Libraries fail on these in ways that show the address, or say nothing of use.
+    # Libraries fail on these with messages that show the address or are useless.
     try:
         parts = urlsplit(found if "://" in found else f"http://{found}")
         is_address = bool(parts.hostname) and parts.port != 0
@@ -650,7 +650,7 @@ def _cut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # the other side was faster
+        pass  # the peer was faster
     finally:
         connection.close()
 
@@ -681,7 +681,7 @@ def _adapter_class() -> type[HTTPAdapter]:
         def connect(self) -> None:
             exchange = _running.get()
             if exchange is not None and exchange.extra_certificates is not None:
-                # Added to those of `ca_certs`, for the proxy's certificate too.
+                # Added to `ca_certs`, also for the proxy's certificate.
                 self.ca_cert_data = exchange.extra_certificates
             super().connect()
 
@@ -713,7 +713,7 @@ def _adapter_class() -> type[HTTPAdapter]:
 def _describe(error: Exception) -> ExchangeFailed:
     from requests.exceptions import ProxyError, SSLError, Timeout
 
-    # What an error is, what its text holds, what to say, and its kind; the first line that fits counts.
+    # The error's class, a part of its text, the message, and its kind; the first matching line applies.
     failures: tuple[tuple[type[Exception], str, str, str], ...] = (
         (ProxyError, "CERTIFICATE_VERIFY", "the proxy's TLS certificate could not be verified", "proxy"),
         (ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),

@@ -1,10 +1,10 @@
 """Binary JSON as Micromegas stores properties: databend's `jsonb`, version 0.5, big-endian.
 
-A container is a header (kind, count), a header for each element (type, length) and the elements; an object's keys, in
-the order of their bytes, come before its values. A lone scalar is a container of one.
+A container is a header (kind, count), a header per element (type, length), and the elements. An object's keys, sorted
+by their bytes, precede its values. A lone scalar is a container with one element.
 
-In results, this project's server gives the type's name in the field's metadata, and upstream's does not: a column of
-bytes is taken for JSONB if its first values all are. A wrong guess loses nothing: other bytes stay bytes.
+In results, this project's server sets the type's name in the field's metadata, but upstream's does not: a binary column
+is treated as JSONB if its first values all are. Wrong guesses are harmless, because other bytes stay bytes.
 """
 
 import json
@@ -40,9 +40,9 @@ class MalformedJsonb(ValueError):
 
 
 def encode(value: object, *, is_signed: bool = False) -> bytes:
-    """Return a value of the kinds that `json.loads` returns; others are a MalformedJsonb.
+    """Encode a value of the kinds that `json.loads` returns; raise MalformedJsonb for others.
 
-    With `is_signed`, integers from zero on are written as signed ones, as OTLP's are; else as JSON text's, unsigned.
+    With `is_signed`, nonnegative integers are encoded as signed, like OTLP's; otherwise as unsigned, like JSON text's.
     """
     if isinstance(value, Mapping | list | tuple):
         return _encode_container(value, is_signed=is_signed, depth=1)
@@ -125,7 +125,7 @@ def decode(data: bytes) -> object:
 def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
     """Return an object's members or an array's elements, each as separate binary JSON; None for a scalar.
 
-    What they hold is not read, so numbers keep the form that they were written in.
+    Doesn't decode them, so numbers keep their original encoding.
     """
     try:
         return _items(data)
@@ -134,7 +134,7 @@ def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
 
 
 def find(data: bytes, key: str) -> bytes | None:
-    """Return an object's member as separate binary JSON; an exact name match wins over a case-insensitive one."""
+    """Return an object's member as separate binary JSON; prefers exact name matches to case-insensitive ones."""
     try:
         return _find(data, key.encode())
     except (struct.error, ValueError, LookupError):
@@ -181,7 +181,7 @@ def _find(data: bytes, wanted: bytes) -> bytes | None:
 
 
 def array_of(elements: Sequence[bytes]) -> bytes:
-    """Return an array of values that are binary JSON each."""
+    """Return an array of values that are already binary JSON."""
     headers, data = [_ARRAY << _KIND_BITS | len(elements)], []
     for element in elements:
         kind, _, inner = _head(element)
@@ -209,7 +209,7 @@ def _element(data: bytes, position: int, header: int) -> bytes:
 
 
 def _as_value(header: int, element: bytes) -> bytes:
-    """Return an element as a value of its own."""
+    """Return an element as a separate value."""
     if header >> _TYPE_BITS == _CONTAINER:
         return element
     return struct.pack(">II", _SCALAR << _KIND_BITS, header) + element
@@ -342,7 +342,7 @@ def with_json(table: pa.Table, names: Collection[str | None] | None = None) -> p
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
-    """Return the texts, each distinct value's made once, and whether all of them are JSON."""
+    """Return the column's strings, computed once per distinct value, and whether all of them are JSON."""
     kind = pa.string() if column.get_total_buffer_size() < _LARGE_BYTES else pa.large_string()
     known: dict[bytes, str] = {}
     are_json = True
@@ -363,7 +363,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
 
 
 def _is_worth_its_dictionary(chunk: pa.Array) -> bool:
-    """Whether a dictionary has no more values than rows, as that of some rows of a result may, and none is null."""
+    """Whether a dictionary has no nulls and no more values than rows; slices of results often have more."""
     if not pa.types.is_dictionary(chunk.type):
         return False
     return len(chunk.dictionary) <= len(chunk) and not chunk.dictionary.null_count
@@ -376,7 +376,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain(chunk: pa.Array) -> pa.Array:
-    """Return the bytes of each row."""
+    """Return each row's bytes."""
     if pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary.cast(pa.large_binary()).take(chunk.indices)
     return chunk.cast(pa.large_binary())

@@ -1,6 +1,6 @@
-"""Log lines on their way to a destination that may hang: callers only queue them, and a thread writes them.
+"""Queues log lines for a destination that may hang; a thread writes them.
 
-A pipe that nobody reads, a full disk or a hanging mount blocks that thread and nothing else.
+A pipe without a reader, a full disk, or a hanging mount blocks only that thread.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from typing import Final, Protocol, TextIO
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 from micromegas_jupyter.errors import ServerUnavailable
 
-#: A record that has this field reports the end of a call. Its handler replaces the value with a `Receipt`.
+#: Records with this field report the end of a call. The handler replaces the value with a `Receipt`.
 RECEIPT_FIELD: Final = "log_receipt"
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 STALL_SECONDS: Final = 2.0
-#: How much of the queue ordinary lines may fill, and until when new calls are accepted. The rest is for running calls.
+#: The share of the queue for ordinary lines, and up to which new calls are accepted. Running calls can use the rest.
 _ORDINARY_SHARE: Final = 0.8
 _ACCEPTING_SHARE: Final = 0.9
 _MAX_MESSAGE_CHARACTERS: Final = 64 * 1024
@@ -33,13 +33,13 @@ _BATCH_BYTES: Final = 256 * 1024
 _BATCH_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 0.5
 _DELIVERY_SECONDS: Final = 10.0
-# POSIX writes at most this many bytes to a pipe in one piece. A larger write would hide that a slow reader still reads.
+# POSIX writes up to this size to a pipe atomically. Larger writes would hide that a slow reader is still reading.
 _PIPE_BYTES: Final = 4096
 _FORMATTER: Final = logging.Formatter()
 
 
 class Destination(Protocol):
-    """Where lines go. Calls that report to one that `is_durable` end only after their line is written."""
+    """A destination of lines. If it `is_durable`, calls return only after their line is written."""
 
     name: str
     is_durable: bool
@@ -48,10 +48,10 @@ class Destination(Protocol):
         """Return the line that reports how many lines were dropped."""
 
     def report_failure(self, error: OSError) -> None:
-        """Report that writing fails; called once for each period of failures."""
+        """Report that writing fails; called once per period of failures."""
 
     def write(self, lines: list[bytes]) -> int:
-        """Write lines in order and return how many were written whole; may block, and raises OSError on failure."""
+        """Write lines in order and return how many were completely written; may block, and raises OSError."""
 
 
 class StreamDestination:
@@ -75,7 +75,7 @@ class StreamDestination:
         return self._lost_line(count)
 
     def report_failure(self, error: OSError) -> None:
-        """Do nothing: there is nowhere else to report it."""
+        """Do nothing, because there is no other place to report it."""
 
     def write(self, lines: list[bytes]) -> int:
         """Write lines; a failed call continues within the line where it stopped."""
@@ -83,7 +83,7 @@ class StreamDestination:
             self._stream.write(b"".join(lines).decode("utf-8", "replace"))
             self._stream.flush()
             return len(lines)
-        # Not through the stream: a thread that hangs while it holds its lock would hang the interpreter's exit.
+        # Bypasses the stream: a thread that hangs while holding its lock would hang the interpreter's exit.
         for count, line in enumerate(lines):
             while self._written_bytes < len(line):
                 piece = line[self._written_bytes : self._written_bytes + _PIPE_BYTES]
@@ -99,7 +99,7 @@ class StreamDestination:
 
 
 class Receipt:
-    """What became of one line; `wait` returns when the call that it reports may end."""
+    """The state of one line; `wait` returns when the reported call may return."""
 
     def __init__(self, writer: "LogWriter", number: int | None) -> None:
         self._writer = writer
@@ -109,7 +109,7 @@ class Receipt:
         """Return once the line is queued, or written if the writer is durable.
 
         Raises:
-            ServerUnavailable: There was no room for the line, or it could not be written within ten seconds.
+            ServerUnavailable: The queue was full, or the line could not be written within ten seconds.
         """
         return self._writer.wait_for(self._number)
 
@@ -127,7 +127,7 @@ class LogWriter:
         self._destination = destination
         self._clock = clock
         self._lock = threading.RLock()
-        self._wake = threading.Lock()  # is held, and released to wake the thread that is asleep
+        self._wake = threading.Lock()  # held; released to wake the sleeping thread
         self._wake.acquire()
         self._is_asleep = False
         self._closing = threading.Event()
@@ -147,7 +147,7 @@ class LogWriter:
     def put(self, render: Callable[[], str], size: int, *, is_required: bool = False) -> Receipt:
         """Queue a line of about `size` bytes, which `render` returns on the writer's thread; never blocks.
 
-        A line that `is_required` reports the end of a call. Others are dropped earlier.
+        A line with `is_required` reports the end of a call. Other lines are dropped earlier.
         """
         share = 1.0 if is_required else _ORDINARY_SHARE
         with self._lock:
@@ -165,7 +165,7 @@ class LogWriter:
 
     @property
     def line_count(self) -> int:
-        """How many lines are not written yet."""
+        """The number of lines not yet written."""
         return len(self._queue)
 
     @property
@@ -195,7 +195,7 @@ class LogWriter:
             if number <= self._written_number:
                 return
             self._waiting.append((number, loop, written))
-        # A timer of its own costs a seventh of `asyncio.timeout`.
+        # A timer costs a seventh of `asyncio.timeout`.
         late = loop.call_later(_DELIVERY_SECONDS, _resolve, [written], False)
         try:
             if not await written:
@@ -204,7 +204,7 @@ class LogWriter:
             late.cancel()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Write what is queued, for at most so long, and return whether all of it is written. May be called twice."""
+        """Write queued lines for at most this time, and return whether all were written. May be called twice."""
         with self._lock:
             self._closing.set()
             self._wake_up()
@@ -239,14 +239,14 @@ class LogWriter:
                 self._note_written(count)
 
     def _await_lines(self) -> bool:
-        """Wait until there is something to write; False when the writer is closed and everything is written."""
+        """Wait until there is something to write; return False once the writer is closed and everything is written."""
         with self._lock:
-            # No call follows the look at the queue: one might run a destructor that logs.
+            # No calls after checking the queue: one might run a destructor that logs.
             is_idle = self._is_asleep = not self._closing.is_set() and not self._queue
         if is_idle:
             self._wake.acquire()
         if not self._destination.is_durable:
-            # Waking this thread for each line would cost a busy server more than writing it.
+            # Waking this thread per line would cost a busy server more than writing it.
             self._closing.wait(_BATCH_SECONDS)
         with self._lock:
             if self._unreported and (self._closing.is_set() or self._fits(0, _ORDINARY_SHARE)):
@@ -316,7 +316,7 @@ class LogWriterHandler(logging.Handler):
         try:
             is_required = hasattr(record, RECEIPT_FIELD)
             if is_required and self.formatter is None and isinstance(record.msg, str) and not record.args:
-                line = record.msg[:_MAX_MESSAGE_CHARACTERS]  # needs no formatting, as those of the audit
+                line = record.msg[:_MAX_MESSAGE_CHARACTERS]  # needs no formatting, like audit lines
                 receipt = self.writer.put(lambda: line, len(line) + _LINE_OVERHEAD_BYTES, is_required=True)
             else:
                 captured = _captured(record)
@@ -329,7 +329,7 @@ class LogWriterHandler(logging.Handler):
 
 
 def _captured(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a copy that refers to nothing which may change before it is formatted."""
+    """Return a copy that doesn't reference anything that may change before formatting."""
     fields: dict[str, object] = {}
     for name, value in record.__dict__.items():
         if isinstance(value, str):

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class AuthProvider(Protocol):
-    """Anything that can give a valid bearer token, called once before each call to the server."""
+    """Anything that provides valid bearer tokens; called once before each call to the server."""
 
     def get_token(self) -> str:
-        """Return a token that is valid now; raises `AuthenticationError` or `Unavailable`."""
+        """Return a token that is currently valid; raises `AuthenticationError` or `Unavailable`."""
 
 
 class AuthType(enum.StrEnum):
-    """How a caller proved who they are."""
+    """How a caller proved their identity."""
 
     OIDC = "oidc"
     API_KEY = "api_key"
@@ -33,7 +33,7 @@ ClaimValue = str | int | bool
 
 
 class TokenKind(enum.StrEnum):
-    """Which tokens of an issuer are accepted; a token that does not show its kind is taken for either."""
+    """Which tokens of an issuer are accepted; a token whose kind is unknown counts as either."""
 
     ACCESS = "access"
     ID = "id"
@@ -44,7 +44,7 @@ class TokenKind(enum.StrEnum):
 class TableAccess:
     """Which tables a caller may read (`*`: all others); no other table exists for them.
 
-    `filters` are conditions in SQL by table, of which a row must meet one; an empty tuple means all rows.
+    `filters` are SQL conditions by table; a row must meet at least one. An empty tuple means all rows.
     """
 
     filters: Mapping[str, tuple[str, ...]] = field(hash=False)
@@ -54,7 +54,7 @@ class TableAccess:
         return table in self.filters or "*" in self.filters
 
     def conditions(self, table: str) -> tuple[str, ...]:
-        """Return the conditions of which a row must meet one, for a table that exists for the caller."""
+        """Return the conditions for a table that exists for the caller; a row must meet at least one."""
         found = self.filters.get(table)
         return self.filters["*"] if found is None else found
 
@@ -65,8 +65,9 @@ class WriteAccess:
 
     Attributes:
         ingest: Tables that they may send rows to.
-        creates: Tables that they may also create; whoever created a table owns it.
-        owns: Tables that they may create, replace, alter, optimize and drop, and delete rows of, whoever created them.
+        creates: Tables that they may also create; the creator of a table owns it.
+        owns: Tables that they may create, replace, alter, optimize, and drop, and whose rows they may delete,
+            regardless of the creator.
     """
 
     ingest: frozenset[str] = frozenset()
@@ -78,7 +79,7 @@ class WriteAccess:
         return _matches(table, self.ingest | self.creates | self.owns)
 
     def may_create(self, table: str) -> bool:
-        """Whether the caller may create a table of this name."""
+        """Whether the caller may create a table with this name."""
         return _matches(table, self.creates | self.owns)
 
     def owns_table(self, table: str) -> bool:
@@ -92,28 +93,27 @@ def _matches(table: str, patterns: frozenset[str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthContext:
-    """Who makes a call, as the validator found it.
+    """The caller of a request, as identified by the validator.
 
     Attributes:
-        subject: The issuer's own name of the caller (`sub`), or the API key's name.
-        email: The caller's address as the token states it; for display, rights need `email_verified`.
-        issuer: The token's issuer, or `api_key`, or `none`.
-        expires_at: When the credential ends (aware UTC); None when it does not.
-        auth_type: How the caller proved who they are.
-        is_admin: Whether the server's administrator list names this caller.
-        name: A name for people, when the token has one.
-        email_verified: Whether the issuer says, as JSON `true`, that the address belongs to the caller.
-        may_delegate: Whether `x-user-*` headers attribute this caller's calls to somebody else.
+        subject: The caller's name at the issuer (`sub`), or the API key's name.
+        email: The caller's address in the token; for display only, because rights require `email_verified`.
+        issuer: The token's issuer, `api_key`, or `none`.
+        expires_at: When the credential expires (aware UTC); None if it does not expire.
+        auth_type: How the caller proved their identity.
+        is_admin: Whether this caller is on the server's administrator list.
+        name: A display name, if the token has one.
+        email_verified: Whether the issuer confirms, as JSON `true`, that the address belongs to the caller.
+        may_delegate: Whether `x-user-*` headers can attribute this caller's calls to another user.
         groups: Group or role names from the token.
-        client_id: The application that the token was made for (`azp` or `client_id`), when stated.
+        client_id: The application that the token was issued to (`azp` or `client_id`), if stated.
         roles: The caller's roles on this server.
-        scopes: What the credential is for: `read`, `write`, `ingest`, `ingest:TABLE`.
+        scopes: The credential's purposes: `read`, `write`, `ingest`, `ingest:TABLE`.
         table_access: Which tables and rows the caller may read; None for all.
-        max_scan_bytes: How many bytes a statement of the caller may read; None for any number.
+        max_scan_bytes: How many bytes a statement of the caller may read; None for no limit.
         write_access: Which tables the caller may write to; administrators may write to all.
-        owner: Of an API key, the user who is responsible for it, as `issuer|subject`; None if the key names none.
-        notice: A sentence that every answer to this caller should carry, about a credential that will not do for
-            ever.
+        owner: The user who is responsible for an API key, as `issuer|subject`; None if the key has no owner.
+        notice: A sentence to include in every response to this caller, about a credential that will stop working.
     """
 
     subject: str
@@ -137,9 +137,9 @@ class AuthContext:
 
 
 def find_table_access(caller: AuthContext, default_conditions: Mapping[str, str]) -> TableAccess | None:
-    """Return which tables and rows a caller may read, None for all.
+    """Return which tables and rows a caller may read; None for all.
 
-    `default_conditions` limit callers without other limits, except administrators.
+    `default_conditions` restrict callers without other restrictions, except administrators.
     """
     if caller.table_access is not None or caller.is_admin or not default_conditions:
         return caller.table_access
@@ -151,33 +151,33 @@ class TokenValidator(Protocol):
     """Identifies the bearer of a token."""
 
     def validate_token(self, token: str) -> AuthContext:
-        """Return who bears `token`. May use the network; safe to call from several threads.
+        """Return the bearer of `token`. May use the network; safe to call from several threads.
 
         Raises:
             Rejected: The token is not acceptable.
-            Unavailable: It could not be decided now; the same token may be accepted later.
+            Unavailable: The token could not be checked now; it may be accepted later.
         """
 
     def cached_context(self, token: str) -> AuthContext | None:
-        """Return the context if it is known without I/O or signature checks, or None; never raises."""
+        """Return the context if it can be found without I/O or signature checks, or None; never raises."""
 
     def close(self) -> None:
         """Stop background work and release connections."""
 
 
-#: The field of a column's metadata that has its ID, as PyArrow has it in the schemas of Parquet files.
+#: The key of a column's ID in its metadata, as PyArrow uses it for Parquet schemas.
 FIELD_ID: Final = b"PARQUET:field_id"
 
 
 class DeletionVector(NamedTuple):
-    """Where the log of a Delta table has which rows of a file are deleted (PROTOCOL.md, Deletion Vectors).
+    """A reference in a Delta table's log to a file's deleted rows (PROTOCOL.md, Deletion Vectors).
 
     Attributes:
-        location: The path or URL of the file that it is stored in; without an `offset`, its content in Z85.
-        offset: Where it begins in that file.
+        location: The path or URL of the file that contains it; without an `offset`, its content in Z85.
+        offset: Its position in that file.
         size: The number of bytes of its content.
         cardinality: How many rows it deletes.
-        rows: How many rows the data file has; None if that is unknown.
+        rows: How many rows the data file has; None if unknown.
     """
 
     location: str
@@ -191,10 +191,10 @@ class DataFile(NamedTuple):
     """A file of a table: an absolute path, or a URL in a bucket.
 
     Attributes:
-        partition: The values of the table's `partition_columns` as text, as the Delta log has them; None is null.
-        begin: No row has an earlier time in the first of `range_columns` (microseconds since 1970); None when unknown.
-        end: No row has a later time in the last of `range_columns`.
-        deleted: Which of its rows are deleted; None for none.
+        partition: The values of the table's `partition_columns` as strings, as in the Delta log; None means null.
+        begin: The lower bound of the first of `range_columns` (microseconds since 1970); None if unknown.
+        end: The upper bound of the last of `range_columns`; None if unknown.
+        deleted: Which of its rows are deleted; None if all rows are live.
     """
 
     path: str
@@ -214,7 +214,7 @@ class FileFormat(enum.Enum):
 
 
 class TableProblem(NamedTuple):
-    """Why a table cannot be read now, or by such a statement ever, and what to do; for those who may see the table."""
+    """Why a table can't be read, now or by such statements, and a remedy; for callers who may see the table."""
 
     what: str
     remedy: str
@@ -226,8 +226,8 @@ class TableProblem(NamedTuple):
 class ViewSource:
     """The rows that a view is computed from.
 
-    Their times are up to `lookback_seconds` before and `slack_seconds` after the view's own `time_column`. It reads
-    these `columns` of the table, whichever of its own columns are asked for.
+    Their times are from `lookback_seconds` before to `slack_seconds` after the view's own `time_column`. The view reads
+    these `columns` of the table, regardless of the requested columns.
     """
 
     table: str
@@ -239,20 +239,21 @@ class ViewSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
-    """A snapshot of one table: its schema, and files with each row in exactly one of them.
+    """A snapshot of one table: its schema, and its files. Each row is in exactly one file.
 
-    A time range filters rows by the first and last of `range_columns`. Where rows are partial states, `merge_sql`
-    makes the table of those in `raw_name`. With `has_mixed_types` some files have a narrower type in a column.
-    The values of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files
-    of its `source`, and `merge_sql` computes it. Rows of a table with a `problem` must not be read; its columns are
-    those that it had before, if any are known. If columns have other names in the files, `stored_schema` has them in
-    the same order, with the IDs of fields if columns are matched by these. Columns of `split_times` count nanoseconds;
-    files have them in microseconds, and the rest in columns whose names end in `NANOS`. A materialized view has its own
-    files, with partial rows that `merge_sql` merges, and `materialized`.
+    A time range filters rows by the first and last of `range_columns`. If rows are partial states, `merge_sql` computes
+    the table from those in `raw_name`. With `has_mixed_types`, some files have a narrower type in a column. The values
+    of `partition_columns` are not in the files but in `DataFile.partition`. A view has the columns and files of its
+    `source`, and `merge_sql` computes it.
 
-    `bounds` has a row for each of `files`, and of some columns `min.x`, `max.x` and `nulls.x`, where no value of the
-    file is lower or greater and so many are null, `rows`, and `bytes`; null where it is unknown. Times count
-    microseconds.
+    Rows of a table with a `problem` must not be read; its columns are the previous ones, if known. If columns have
+    other names in the files, `stored_schema` has these names in the same order, with field IDs if columns are matched
+    by ID. Columns in `split_times` are in nanoseconds; files contain their microseconds, and the remainder in columns
+    with the suffix `NANOS`. A materialized view has `materialized` and its own files, with partial rows that
+    `merge_sql` merges.
+
+    `bounds` has one row per file. Its columns are `rows`, `bytes`, and, for some columns, `min.x`, `max.x`, and
+    `nulls.x`: bounds of the file's values and the number of nulls. Unknown values are null. Times are in microseconds.
     """
 
     name: str
@@ -276,9 +277,9 @@ class TableSnapshot:
 class Materialized:
     """The definition of a materialized view: the rows of `extract_sql` over `source`.
 
-    The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, they are all files of
-    that table, and the view has none. `properties` are those of its Delta table; `updated_at` and `updated_by` tell of
-    its definition.
+    The files of `source` are those whose rows are not in the view yet. If the view `is_stale`, `source` has all files
+    of that table, and the view has no files. `properties` are those of its Delta table; `updated_at` and `updated_by`
+    are about its definition.
     """
 
     source: TableSnapshot
@@ -294,14 +295,14 @@ class TableSource(Protocol):
     """The tables of an engine."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those that `sql` may read or describe are current. None is for all of them.
+        """Return all tables; those that `sql` may read or describe are current (None: all tables).
 
         It is cheap enough to call for every query.
         """
 
 
 class WriteMode(enum.Enum):
-    """What a write does about the table that it names."""
+    """How a write treats an existing or missing table."""
 
     APPEND = "append"
     CREATE = "create"
@@ -311,12 +312,12 @@ class WriteMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest:
-    """One write of rows into one table; a second one with the same `write_id` stores nothing more.
+    """One write of rows into one table; a second write with the same `write_id` stores nothing.
 
-    `is_trusted` rows may claim to be the server's own records. Without `may_read`, errors name no column that the
-    caller did not send. `maker` names the caller, who may have made `most_tables`. Without `is_owner`, a table may be
-    replaced only if `maker` created it. Rows that are `is_own` have exactly the columns of a table of the data model,
-    and are not checked. A `write_id` that `is_short_lived` is forgotten after some minutes.
+    With `is_trusted`, rows may claim to be the server's own records. Without `may_read`, errors only mention columns
+    that the caller sent. `maker` identifies the caller, who may have created up to `most_tables`. Without `is_owner`, a
+    table may be replaced only if `maker` created it. With `is_own`, rows have exactly the columns of a data model
+    table, and are not checked. With `is_short_lived`, the `write_id` is forgotten after some minutes.
     """
 
     table: str
@@ -332,23 +333,23 @@ class WriteRequest:
 
 
 class TableWrite(Protocol):
-    """One write under way, for one thread at a time; ends with `commit` or `abandon`.
+    """One write in progress, for one thread at a time; finished with `commit` or `abandon`.
 
-    Raises `UsageError` when rows do not fit, else `ResourcesExhausted` or `Unavailable`; nothing is stored then.
+    Raises `UsageError` if rows do not fit, otherwise `ResourcesExhausted` or `Unavailable`; nothing is stored then.
     """
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows with the schema that the write was opened with; they are invisible before `commit`."""
+        """Add rows with the schema of `open_write`; they are invisible before `commit`."""
 
     def commit(self) -> int:
         """Make all rows durable and visible atomically, and return their number."""
 
     def abandon(self) -> None:
-        """Forget the rows; does nothing after a `commit`, and never raises."""
+        """Discard the rows; does nothing after a `commit`, and never raises."""
 
 
 class TableSink(Protocol):
     """The destination of rows that callers send."""
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        """Begin a write of rows with `schema`; blocks, and raises as the write does."""
+        """Begin a write of rows with `schema`; blocks, and raises like `TableWrite`."""

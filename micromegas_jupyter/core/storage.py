@@ -1,7 +1,7 @@
-"""Location of a lake: a local folder, or a prefix of an S3 bucket. Small objects are read and replaced here.
+"""Location of a lake: a local folder, or a prefix of an S3 bucket. Reads and replaces small objects.
 
-Errors are `Unavailable`, or `ResourcesExhausted` when a disk is full. What a bucket needs comes from the usual
-variables (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …) of this process's environment.
+Errors are `Unavailable`, or `ResourcesExhausted` if a disk is full. Bucket settings come from the usual variables
+(`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …) of this process's environment.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL: Final = re.compile("No space left|File too large|Disk quota exceeded")
-# As obstore, deltalake and DataFusion word it. To a HEAD, S3 answers without the code that says why.
+# Messages of obstore, deltalake, and DataFusion. To a HEAD, S3 responds without the error code.
 _REFUSED: Final = re.compile(
     r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
     r"|performing HEAD [^\n]*400 Bad Request"
 )
 _LOCK_SECONDS: Final = 5.0
 _NO_BUCKET: Final = re.compile("<Code>(?:NoSuchBucket|PermanentRedirect|IllegalLocationConstraintException)<")
-# Of one request; deltalake has the same as texts.
+# Per request; deltalake has the same values as strings.
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
 _MAX_RETRIES: Final = 3
-# More objects than that are looked for by listing them: a listing has up to a thousand.
+# For more objects than this, list them instead: a listing has up to a thousand.
 _MAX_HEADS: Final = 32
 _RETRY_SECONDS: Final = 20
 
@@ -46,7 +46,7 @@ _RETRY_SECONDS: Final = 20
 class Entry(NamedTuple):
     """One object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC).
 
-    In a bucket it has the object's mark besides.
+    In a bucket, it also has the object's mark.
     """
 
     path: str
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 
 class Storage:
-    """A folder or a prefix of a bucket. `uri` is an absolute path or begins with `s3://`; it has no slash at its end.
+    """A folder or a prefix of a bucket. `uri` is an absolute path or begins with `s3://`, without a trailing slash.
 
     Paths are relative to it, with slashes. Safe to use from several threads.
     """
@@ -67,7 +67,7 @@ class Storage:
         self.is_local = not text.startswith(S3_SCHEME)
         if self.is_local:
             scheme = _SCHEME.match(text)
-            if scheme is not None and len(scheme[1]) > 1:  # one letter is a drive of Windows
+            if scheme is not None and len(scheme[1]) > 1:  # one letter is a Windows drive
                 raise UsageError(
                     f"{scheme[1]}: is not a place where tables can be kept.",
                     remedy="Use a folder, or a bucket as s3://bucket/prefix.",
@@ -101,11 +101,11 @@ class Storage:
         return f"bucket {bucket}, region {region}, prefix {prefix or 'none'}"
 
     def child_uri(self, path: str) -> str:
-        """Return the absolute path or address of something in this storage."""
+        """Return the absolute path or URL of an object in this storage."""
         return f"{self.uri}/{path}"
 
     def list_folders(self, below: str = "") -> list[str]:
-        """Return the names of the folders in the storage or in one of its folders, or none if there is nothing."""
+        """Return the names of the folders in the storage or in one of its folders, possibly empty."""
         with storage_errors("The tables could not be listed.", self):
             if not self.is_local:
                 prefix = f"{below}/" if below else None
@@ -118,7 +118,7 @@ class Storage:
                 return []
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """Yield all objects below a folder, in no order; only those whose names sort behind `after`."""
+        """Yield all objects below a folder, unordered; with `after`, only those with greater names."""
         with storage_errors("The files of a table could not be listed.", self):
             first = f"{prefix}/{after}"
             if self.is_local:
@@ -140,7 +140,7 @@ class Storage:
                 ThreadPoolExecutor(len(paths)) as pool,
             ):
                 return all(pool.map(self._has, paths))
-        # From the first of them on, until the last was found: a bucket lists in the order of names.
+        # From the first to the last missing one: buckets list in name order.
         folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
         missing, first = set(paths), min(paths)
         for entry in self.list(folder, after=first.removeprefix(f"{folder}/")[:-1]):
@@ -162,7 +162,7 @@ class Storage:
             if self.is_local:
                 try:
                     with (Path(self.uri) / path).open("rb") as stream:
-                        # Of what may be read, Python reserves all before it knows how little there is.
+                        # Python allocates the requested size in advance, even if the file is small.
                         content = stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes) + 1)
                 except (FileNotFoundError, NotADirectoryError):
                     return None
@@ -180,7 +180,7 @@ class Storage:
         return content, mark
 
     def read_parts(self, path: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
-        """Return parts of an object, shorter where it ends; None if there is no such object."""
+        """Return parts of an object, truncated at its end; None if it does not exist."""
         with storage_errors("A file of the lake could not be read."):
             try:
                 if not self.is_local:
@@ -196,7 +196,7 @@ class Storage:
                 return None
 
     def read_end(self, path: str, size: int) -> bytes | None:
-        """Return the last bytes of an object in a bucket, up to so many; None if there is no such object."""
+        """Return at most `size` bytes from the end of an object in a bucket; None if it does not exist."""
         with storage_errors("A file of the lake could not be read."):
             try:
                 return bytes(self._obstore.get(self._store, path, options={"range": {"suffix": size}}).bytes())
@@ -204,7 +204,7 @@ class Storage:
                 return None
 
     def write(self, path: str, content: Any) -> None:
-        """Make or replace an object; it is durable, and was never there in part."""
+        """Create or replace an object atomically and durably."""
         with storage_errors("A file of the lake could not be written.", self):
             if self.is_local:
                 _write_durably(Path(self.uri) / path, content)
@@ -212,7 +212,7 @@ class Storage:
                 self._obstore.put(self._store, path, bytes(content))
 
     def replace(self, path: str, content: bytes, *, mark: str | None) -> bool:
-        """Write an object if it is still as `mark` says (None: not there); return whether it was written."""
+        """Write an object if its mark is still `mark` (None: it doesn't exist); return whether it was written."""
         if self.is_local:
             target = Path(self.uri) / path
             with storage_errors("A file of the lake could not be written.", self):
@@ -235,7 +235,7 @@ class Storage:
                 return False
             except FileNotFoundError:
                 if mark is None:
-                    raise  # there is no bucket
+                    raise  # the bucket does not exist
                 return False
         return True
 
@@ -252,7 +252,7 @@ class Storage:
         return True
 
     def copy(self, source: str, target: str) -> None:
-        """Copy an object of a bucket within it; does nothing if there is no such object."""
+        """Copy an object within its bucket; does nothing if it does not exist."""
         with storage_errors("A file of the lake could not be copied.", self), contextlib.suppress(FileNotFoundError):
             self._obstore.copy(self._store, source, target)
 
@@ -266,13 +266,13 @@ class Storage:
                     self._obstore.delete(self._store, path)
 
     def sync_folder(self, path: str) -> None:
-        """Put a folder's names on disk; a bucket needs no such thing."""
+        """Make a folder's names durable; does nothing for a bucket."""
         if self.is_local:
             with storage_errors("A folder of the lake could not be written.", self):
                 sync_folder(Path(self.uri) / path)
 
     def sync_file(self, path: str) -> bool:
-        """Put a file's content on disk; False when there is no such file. A bucket needs no such thing."""
+        """Make a file's content durable; False if it does not exist. Does nothing for a bucket."""
         if not self.is_local:
             return False
         with storage_errors("A file of the lake could not be written.", self):
@@ -291,7 +291,7 @@ class Storage:
         return self._config().get("aws_endpoint_url", "").startswith("http://")
 
     def _config(self) -> dict[str, str]:
-        """Return the AWS variables that are set, as object stores name them; of two the last one counts."""
+        """Return the AWS variables that are set, with object store names; the last of two aliases applies."""
         names = {
             "AWS_DEFAULT_REGION": "aws_region",
             "AWS_REGION": "aws_region",
@@ -373,7 +373,7 @@ def refused_credentials(what: str, error: BaseException | str, *, where: str = "
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this account only."""
+    """Create a folder and its missing parents, for this account only."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
         sync_folder(missing.parent)

@@ -17,20 +17,20 @@ _HOURS_OF_TWO_DAYS: Final = 48
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """A source of the current time."""
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start that never run backwards; for deadlines and durations."""
+        """Return monotonic seconds from an arbitrary start; for deadlines and durations."""
 
 
 class Browser(Protocol):
     """Shows a page to the user."""
 
     def open(self, url: str) -> bool:
-        """Open `url` in the user's browser; return False without a browser. Returns at once."""
+        """Open `url` in the user's browser without waiting; return False without a browser."""
 
 
 class Randomness(Protocol):
@@ -52,11 +52,11 @@ class SystemClock:
 
 
 class SystemBrowser:
-    """The person's default browser."""
+    """The user's default browser."""
 
     def open(self, url: str) -> bool:
-        """Open `url` in a new tab of the default browser; False when none can be started."""
-        import webbrowser  # most programs open none
+        """Open `url` in a new tab of the default browser; False if none can be started."""
+        import webbrowser  # most programs don't need it
 
         try:
             return webbrowser.open(url, new=2)
@@ -65,12 +65,12 @@ class SystemBrowser:
 
 
 def jitter() -> float:
-    """Return a number from 0 to 1, to spread out callers that would all come at the same moment."""
+    """Return a number from 0 to 1, to spread out simultaneous callers."""
     return random.random()  # noqa: S311 - nobody gains from guessing it
 
 
 class Variables(dict[str, str]):
-    """Environment variables, fit to stand among those that a verbose traceback shows: it shows their names only."""
+    """Environment variables that are safe in verbose tracebacks, which show only their names."""
 
     __slots__ = ()
 
@@ -86,7 +86,7 @@ def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, 
 
 
 def duration_text(duration: timedelta) -> str:
-    """Return how long that is: `45 s`, `58 min`, `10 h 4 min`, `3 days`."""
+    """Return a duration as text: `45 s`, `58 min`, `10 h 4 min`, `3 days`."""
     minutes, seconds = divmod(max(int(duration.total_seconds()), 0), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= _HOURS_OF_TWO_DAYS:
@@ -108,7 +108,7 @@ T = TypeVar("T")
 
 
 def start_thread(target: Callable[..., object], *arguments: object, name: str) -> threading.Thread:
-    """Start a daemon thread in a copy of the caller's context (ipykernel finds the cell that prints by it)."""
+    """Start a daemon thread in a copy of the caller's context, which ipykernel uses to find the printing cell."""
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
@@ -117,7 +117,7 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
 
 def run_interruptibly(work: Callable[[], T]) -> T:
     """Run `work`, which has a deadline, on another thread; Ctrl-C returns immediately and lets the thread finish."""
-    # Ctrl-C ends the wait of a `SimpleQueue` only with its time.
+    # Ctrl-C interrupts the wait of a `SimpleQueue` only at its timeout.
     outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()
 
     def run() -> None:
@@ -146,7 +146,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text itself; call this only where it leaves for its one destination."""
+        """Return the text itself; call this only where it is sent to its destination."""
         return self._text
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ class Secret:
 
 
 class HiddenText(str):
-    """Secret text for calls that want plain text: it is that text, but no verbose traceback shows it."""
+    """Secret text for functions that require plain text; verbose tracebacks don't show it."""
 
     __slots__ = ()
 
@@ -174,7 +174,7 @@ class HiddenText(str):
 
 
 class HiddenBytes(bytes):
-    """Secret bytes, as `HiddenText` is secret text."""
+    """Secret bytes, like `HiddenText`."""
 
     __slots__ = ()
 
@@ -185,7 +185,7 @@ class HiddenBytes(bytes):
 
 
 def hide_texts(pairs: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
-    """Return pairs with values that no verbose traceback shows; anything but pairs becomes an empty list."""
+    """Return pairs with values that verbose tracebacks don't show; anything but pairs becomes an empty list."""
     with suppress(TypeError, ValueError):
         return [(key, _hide(value)) for key, value in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
     return [()]
@@ -212,18 +212,18 @@ class SecretObject(dict[str, object]):
 
 
 def secret_object(value: object) -> SecretObject | None:
-    """Return a decoded JSON object that shows nothing; None for anything else."""
+    """Return a decoded JSON object with a hidden repr; None for anything else."""
     return SecretObject(value) if isinstance(value, dict) else None
 
 
 def keep_pandas_out() -> None:
-    """Keep this process from loading pandas, which takes half of the time and memory of all that a server imports.
+    """Prevent this process from loading pandas, which takes half of the time and memory of all imports of a server.
 
-    pyarrow would load it with the first array that it makes. A process that has loaded either of them keeps both.
+    pyarrow would load it with the first array. A process that has already loaded either of them is unchanged.
     """
     if sys.modules.keys().isdisjoint({"pandas", "pyarrow"}):
         sys.modules["pandas"] = None  # type: ignore[assignment] # as `import` documents it
         import pyarrow as pa
 
-        with suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, then knows
+        with suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, and then remembers
             pa.scalar(0)

@@ -1,4 +1,4 @@
-"""Text from elsewhere: strict JSON, addresses, times, and what is safe to show; text for people: sizes, excerpts."""
+"""Untrusted text: strict JSON, addresses, times, safe display. Also sizes and excerpts for messages."""
 
 import ipaddress
 import json
@@ -24,23 +24,23 @@ _INDENT: Final = "    "
 _MAX_SHOWN_CHARACTERS: Final = 80
 MAX_DEPTH = 32
 
-# A string (an unfinished one runs to the end of the text), or one bracket. Each character is looked at once.
+# A string (an unterminated one extends to the end of the text), or one bracket. Each character is read once.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
     """The text is not unambiguous JSON; `args[0]` describes the problem and its position without repeating the text.
 
-    Duplicate names, NaN, Infinity, half characters and deep nesting are rejected.
+    Duplicate names, NaN, Infinity, lone surrogates, and deep nesting are rejected.
     """
 
 
 def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
     """Decode JSON text, or raise `JsonError`.
 
-    Source: RFC 7515 section 4 and RFC 7519 section 4 ask that duplicate names be refused.
+    Source: RFC 7515 section 4 and RFC 7519 section 4 require that duplicate names be rejected.
     """
-    # Most texts have fewer brackets than the limit has levels, and counting them is fast.
+    # Most texts have fewer brackets than the maximum depth, and counting them is fast.
     if text.count("[") + text.count("{") > max_depth:
         _check_depth(text, max_depth)
     if text.startswith("\ufeff"):
@@ -57,7 +57,7 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
 
 
 def _decode(text: str) -> object:
-    # Without white space around the value, this spares the decoder's two searches for it.
+    # Without surrounding white space, the decoder can skip two searches for it.
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -84,7 +84,7 @@ def _finite(text: str) -> float:
 
 
 def _check_characters(text: str, value: object) -> None:
-    """Refuse lone surrogates, written out or escaped: they are no characters, and no UTF-8 can carry them."""
+    """Reject lone surrogates, literal or escaped: they are not characters, and UTF-8 can't encode them."""
     try:
         text.encode("utf-8")
         if "\\u" in text:
@@ -105,7 +105,7 @@ def _check_depth(text: str, max_depth: int) -> None:
             raise JsonError(f"nested deeper than {max_depth}")
 
 
-# Made once: a decoder costs about as much to make as a token costs to decode.
+# Created once, because creating a decoder costs about as much as decoding a token.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
 )
@@ -138,7 +138,7 @@ def bytes_text(size_bytes: int) -> str:
     """Return a size in decimal units: `131 MB`, `1.4 kB`, `12 B`."""
     size = float(size_bytes)
     unit = 0
-    # 999.5 would be written as 1000 of the unit below.
+    # 999.5 would otherwise be written as 1000 of the smaller unit.
     while size >= _BYTE_STEP - 0.5 and unit < len(_BYTE_UNITS) - 1:
         size /= _BYTE_STEP
         unit += 1
@@ -158,12 +158,12 @@ def seconds_text(seconds: float) -> str:
 
 
 def short_query_id(query_id: str) -> str:
-    """Return the beginning of a query's id, for a line."""
+    """Return the beginning of a query's ID, for use in messages."""
     return printable(query_id[:_SHORT_ID_CHARACTERS])
 
 
 def printable(text: str) -> str:
-    r"""Return text from elsewhere with what would move a cursor or reorder a line written out (`\x1b`)."""
+    r"""Return untrusted text with escapes (`\x1b`) for characters that would move a cursor or reorder a line."""
     return "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _UNSAFE_CATEGORIES or character in _DIRECTION_CHARACTERS
@@ -173,7 +173,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, max_characters: int) -> str:
-    """Return at most `max_characters` of the text, ending in an ellipsis when something is left out."""
+    """Return at most `max_characters` of the text, ending in an ellipsis if it was truncated."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
@@ -197,7 +197,7 @@ def has_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:
-    """Return the line of the SQL that an error points at, and a caret below the place; nothing without a place."""
+    """Return the line of the SQL that an error refers to, and a caret below the position; empty without a position."""
     if not isinstance(error, QueryError) or sql is None or error.line is None or error.column is None:
         return []
     source = sql.split("\n")
@@ -217,12 +217,12 @@ def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:
 MAX_URL_CHARACTERS = 2048
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
-# Two readers of URLs could take these differently.
+# URL parsers could interpret these differently.
 _AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether the URL's host is this machine, by an address or a name that cannot point elsewhere."""
+    """Whether the URL's host is this machine, by an address or a name that always means this machine."""
     try:
         return urlsplit(url).hostname in LOOPBACK_HOSTS
     except ValueError:
@@ -230,7 +230,7 @@ def is_loopback_url(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach an address to listen on."""
+    """Whether only programs on this machine can reach a listening address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -238,7 +238,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
-    """Return a URL's parts; None when it has no host, is too long, or two parsers could read it differently."""
+    """Return a URL's parts; None if it has no host, is too long, or is ambiguous between parsers."""
     if max_characters is not None and len(url) > max_characters:
         return None
     if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
@@ -258,7 +258,7 @@ def scheme_and_host(url: str) -> tuple[str, str | None]:
 
 
 def check_endpoint_url(url: str) -> str:
-    """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for sentences."""
+    """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for messages."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or parts.hostname is None:
         raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
@@ -283,7 +283,7 @@ def host_text(url: str) -> str:
 
 
 def refused(key: str, problem: str, remedy: str | None = None) -> ConfigurationError:
-    """Return the error of a setting; its message begins with the key."""
+    """Return the error for a setting; its message begins with the key."""
     return ConfigurationError(f"{key} {problem}.", key=key, remedy=remedy)
 
 
@@ -295,14 +295,14 @@ def as_text(value: object, key: str) -> str:
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether `value` is text that is not empty and has no control characters."""
+    """Whether `value` is a nonempty string without control characters."""
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def as_issuer(value: object, key: str) -> str:
-    """Return an issuer: an https URL, or http on loopback, without query, fragment or user (RFC 9700 section 2.6)."""
+    """Return an issuer: an https URL, or http on loopback, without query, fragment, or user (RFC 9700 section 2.6)."""
     issuer = as_text(value, key)
-    # What stands before an @ may be a password, so such a text is not shown.
+    # The text before an @ may be a password, so the value is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
         raise refused(key, "names an issuer with a query, a fragment or a user")
     scheme, host = scheme_and_host(issuer)
@@ -314,7 +314,7 @@ def as_issuer(value: object, key: str) -> str:
 
 
 def as_fetch_url(value: object, key: str) -> str:
-    """Return a document's address: as an issuer, but with a query, which may hold a secret and is never shown."""
+    """Return a document's URL: like an issuer, but with a query, which may contain a secret and is never shown."""
     url = as_text(value, key)
     scheme, host = scheme_and_host(url)
     if host is None or "@" in url.partition("?")[0] or "#" in url:
@@ -332,7 +332,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return the time, aware, that `text` names: RFC 3339 (without an offset: UTC), or `7d` ago or, `is_future`, on."""
+    """Return an aware time: RFC 3339 (default UTC), or `7d` for seven days ago (ahead with `is_future`)."""
     try:
         if relative := _RELATIVE.fullmatch(text):
             distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})
@@ -350,7 +350,7 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
 
 
 def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the range of `--begin` and `--end`; a begin alone lasts until now."""
+    """Return the range of `--begin` and `--end`; without an end, it extends to now."""
     if begin is None:
         if end is not None:
             raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
@@ -379,7 +379,7 @@ TimeArgument = datetime | str | None
 
 
 def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format, nanoseconds included."""
+    """Return RFC 3339 text with an offset in upstream's format, including nanoseconds."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -388,18 +388,18 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
         raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_TIME_REMEDY)
     try:
         offset = value.utcoffset()
-    except ValueError:  # pandas.NaT is a datetime that has none
+    except ValueError:  # pandas.NaT is a datetime without a value
         offset = None
     if offset is None:
         raise UsageError(f"{name} has no time zone.", remedy=_TIME_REMEDY)
     if offset.total_seconds() % 60:
-        # RFC 3339 offsets end at minutes; historic local times have seconds.
+        # RFC 3339 offsets have minutes only; historic local times have seconds.
         value = value.astimezone(UTC)
     return value.isoformat()
 
 
 def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
-    """Return both ends of a time range, or neither: a server silently ignores one that lacks an end."""
+    """Return both ends of a time range, or neither: a server silently ignores a range without an end."""
     begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
     if begin_text is None and end_text is None:
         return None, None

@@ -1,6 +1,6 @@
-"""Calls of table functions that are not left to DataFusion, which would run them while it plans.
+"""Table function calls that DataFusion must not run, because it would run them during planning.
 
-A name takes the place of each call, and blanks that of its arguments, so that positions in messages stay right.
+Each call is replaced by a name, and its arguments by blanks, so that positions in messages stay correct.
 """
 
 import re
@@ -17,7 +17,7 @@ _NO_BLANK: Final = re.compile(r"\S")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call with its offset in the statement, the name that stands in for it, and its arguments with theirs."""
+    """One call with its offset in the statement, its placeholder name, and its arguments with their offsets."""
 
     function: str
     stand_in: str
@@ -27,7 +27,7 @@ class Call:
 
 
 def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
-    """Return the calls of functions with these names that are not within another of them."""
+    """Return the outermost calls of these functions."""
     if scanned.names.isdisjoint(functions):
         return []
     tokens, found = scanned.tokens, list[Call]()
@@ -47,7 +47,7 @@ def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
 
 
 def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
-    """Return the statement with a name in the place of each call."""
+    """Return the statement with a name in place of each call."""
     pieces, end = [], 0
     for call in calls:
         replaced, rest = call.text[: len(call.stand_in)], call.text[len(call.stand_in) :]
@@ -58,13 +58,13 @@ def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
 
 
 def refused(sql: str, at: int, what: str, remedy: str, *, kind: type[QueryError] = InvalidStatement) -> QueryError:
-    """Return an error with the place of what is wrong."""
+    """Return an error with the position of the problem."""
     line, column = line_and_column(sql, at)
     return kind(what, remedy=remedy, line=line, column=column)
 
 
 def _build_call(sql: str, tokens: Sequence[Token], stand_in: str) -> Call:
-    """Return the call that tokens from the function's name to the closing bracket make."""
+    """Return the call whose tokens extend from the function's name to the closing bracket."""
     depth, begin = 0, 2
     arguments: list[tuple[str, int]] = []
     for place, token in enumerate(tokens[2:], start=2):

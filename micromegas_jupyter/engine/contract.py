@@ -1,4 +1,4 @@
-"""The engine's interface: settings and a statement go in, an exact schema and record batches come out."""
+"""The engine's interface: takes settings and a statement, and returns an exact schema and record batches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.partition_calls import PartitionCall
 
 
-#: The longest statement that any setting allows.
+#: The maximum statement size in any setting.
 MAX_STATEMENT_BYTES: Final = 524288
-#: The table function over what runs on the server, which the server tells the engine when a statement names it.
+#: The table function for running queries; the server passes them to the engine if a statement mentions it.
 RUNNING_QUERIES: Final = "running_queries"
-#: In `Reads`, any column of a table; as a table's name, any table.
+#: In `Reads`, any column of a table; as a table name, any table.
 ANY: Final = "*"
-#: The columns that a statement reads, by table; none for a table of which only rows are counted.
+#: The columns that a statement reads, by table; empty for a table whose rows are only counted.
 Reads = Mapping[str, Sequence[str]]
 
 
@@ -32,10 +32,10 @@ Reads = Mapping[str, Sequence[str]]
 class EngineSettings:
     """Limits of one embedded engine.
 
-    The pool of `memory_limit_bytes` is that of the operators of running queries. Decoding and output live outside of it
-    (a 500 MB pool has been seen with 2.7 GB peaks), so the process needs a limit of the operating system, too.
-    `spill_limit_bytes` is for each running query. `default_conditions` are, by table, conditions in SQL that rows must
-    meet for callers who are not administrators and whose `table_access` is None.
+    `memory_limit_bytes` is the pool for operators of running queries. Decoding and output use other memory (2.7 GB
+    peaks were observed with a 500 MB pool), so the process needs a limit from the operating system, too.
+    `spill_limit_bytes` is per running query. `default_conditions` are SQL conditions by table that rows must meet for
+    callers who are not administrators and have no `table_access`.
     """
 
     memory_limit_bytes: int = 1 << 30
@@ -48,7 +48,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeRange:
-    """A closed range of aware times; one that ends before it begins is empty, as upstream has it."""
+    """A closed range of aware times; if it ends before it begins, it is empty, like upstream's."""
 
     begin: datetime
     end: datetime
@@ -56,9 +56,9 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """What a read of a follow covers: `files` of a table, one after another, up to a number of rows and bytes.
+    """The input for a read of a follow: `files` of a table in order, up to a number of rows and bytes.
 
-    `offset` counts the rows of the statement's result over the first file that earlier reads returned.
+    `offset` is the number of result rows from the first file that earlier reads returned.
     """
 
     table: str
@@ -70,19 +70,19 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementRequest:
-    """One statement as a caller sent it.
+    """One statement as sent by a caller.
 
     Attributes:
-        parameters: Rows of values; the statement runs once for each row, and the results follow one another. Columns
-            named "0", "1", … bind `?` in order, or `$1`, `$2`, …; other names bind `$name`. None when nothing is bound.
-        time_range: What every table with a time is cut to before the statement sees it; None for all rows.
-        row_limit: At most this many rows are returned, on top of the statement's own LIMIT; None for all.
-        partitions: How many partitions it runs in; None for one per processor.
-        messages: What the administrators' function in it has done: times (nanoseconds since 1970) and texts.
-        running: The rows of `running_queries()`: those that the caller may see, and no others.
-        tail: The files to read in place of the table's own; None for an ordinary statement.
-        is_estimated: Whether what it would read is wanted.
-        is_read_only: Whether it must not change anything.
+        parameters: Rows of values; the statement runs once per row, and the results are concatenated. Columns named
+            "0", "1", … bind `?` in order, or `$1`, `$2`, …; other names bind `$name`. None without parameters.
+        time_range: Restricts all tables with a time before the statement reads them; None for all rows.
+        row_limit: At most this many rows are returned, in addition to the statement's own LIMIT; None for all.
+        partitions: The number of partitions; None for one per processor.
+        messages: Results of its administrators' function: times (nanoseconds since 1970) and strings.
+        running: The rows of `running_queries()` that the caller may see.
+        tail: The files to read instead of the table's own; None for an ordinary statement.
+        is_estimated: Whether to estimate its reads.
+        is_read_only: Whether it must not make changes.
     """
 
     sql: str = field(repr=False)
@@ -100,13 +100,12 @@ class StatementRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleTable:
-    """One table as one caller sees it: a row must meet one of the conditions, if there are any.
+    """One table as one caller sees it: a row must meet one of the conditions, if any.
 
-    `raw_name` is None when the table has no raw rows or when they do not exist for the caller. Of a view,
-    `source_conditions` are those on the rows that it is computed from. Only rows with the values of `equal` are in it.
-    `instance_of` is the table or view that it stands in for, if any. Rows that do not meet `retained` were deleted by
-    retention. `needed` are the files that a planned statement needs of it. If it `cuts_times`, the statement gets all
-    times in microseconds.
+    `raw_name` is None if the table has no raw rows or if they do not exist for the caller. `source_conditions` apply to
+    the rows that a view is computed from. The table only contains rows with the values in `equal`. `instance_of` is the
+    table or view that it stands in for, if any. Rows that do not meet `retained` were deleted by retention. `needed`
+    are the files that a planned statement needs. If it `cuts_times`, the statement gets all times in microseconds.
     """
 
     snapshot: TableSnapshot
@@ -121,36 +120,36 @@ class VisibleTable:
 
     @property
     def read_as(self) -> str:
-        """The name under which the audit lists it."""
+        """Its name in the audit."""
         return self.snapshot.name if self.instance_of is None else self.instance_of
 
     @property
     def all_conditions(self) -> tuple[str, ...]:
-        """The conditions on its own rows and on those that it is computed from."""
+        """The conditions on its own rows and on its source's rows."""
         return (*self.conditions, *self.source_conditions)
 
     @property
     def hides_rows(self) -> bool:
-        """Whether there may be rows that the caller must not see."""
+        """Whether some rows may be hidden from the caller."""
         return bool(self.all_conditions)
 
     @property
     def has_deleted_rows(self) -> bool:
-        """Whether its files may have rows that are deleted, which exist for nobody."""
+        """Whether its files may have deleted rows, which no caller may see."""
         materialized = self.snapshot.materialized
         sources = () if materialized is None else (materialized.source,)
         return self.retained is not None or any(FileList.of(one.files).has_vectors for one in (self.snapshot, *sources))
 
     @property
     def reuses_names(self) -> bool:
-        """Whether the name of a column is that of another one in the files."""
+        """Whether a column has the name of another column in the files."""
         stored = self.snapshot.stored_schema
         pairs = [] if stored is None else zip(self.snapshot.schema.names, stored.names, strict=True)
         return stored is not None and any(name != other and name in stored.names for name, other in pairs)
 
     @property
     def needs_barrier(self) -> bool:
-        """Whether what the caller wrote could be evaluated on rows that do not exist for the caller."""
+        """Whether the caller's expressions could be evaluated on hidden or deleted rows."""
         return self.hides_rows or self.has_deleted_rows
 
     @property
@@ -161,11 +160,11 @@ class VisibleTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStatistics:
-    """What a statement took so far; None for counts that the engine does not give.
+    """A statement's resource use so far; None for counts that the engine does not report.
 
-    Listing and registering tables is `context_init_seconds`; `execution_seconds` are without reading rows. Of the
-    `files_total` of its tables, `files_read` were opened. `rows_scanned` were decoded, whether or not they met a
-    condition. Counts depend on rows that are hidden from the caller: see `PlannedQuery.hides_rows`.
+    `context_init_seconds` covers listing and registering tables; `execution_seconds` excludes reading rows. Of the
+    `files_total` in its tables, `files_read` were opened. `rows_scanned` were decoded, whether or not they met a
+    condition. Counts depend on hidden rows: see `PlannedQuery.hides_rows`.
     """
 
     context_init_seconds: float = 0.0
@@ -178,7 +177,7 @@ class QueryStatistics:
     spill_count: int | None = 0
 
     def plus(self, other: QueryStatistics) -> QueryStatistics:
-        """Return what two statements took together."""
+        """Return the combined statistics of two statements."""
         facts: dict[str, Any] = asdict(self)
         for name, value in asdict(other).items():
             facts[name] = None if value is None or facts[name] is None else facts[name] + value
@@ -186,31 +185,31 @@ class QueryStatistics:
 
 
 class FileSource(Protocol):
-    """Tells of the files that tables are stored in, beyond what a snapshot needs of them."""
+    """Provides information about tables' files that snapshots don't contain."""
 
     def files(self, table: str) -> pa.Table:
-        """Return a row for each file; no rows when there is no such table.
+        """Return a row per file, or no rows if the table does not exist.
 
-        Its columns: `path` below the table's folder, `size`, `rows` (null if unknown), `written` (when), and bounds of
-        times, null if unknown: `first_insert`, `last_insert`, `first_event`, `last_event`.
+        Columns: `path` relative to the table's folder, `size`, `rows` (null if unknown), `written` (a time), and time
+        bounds (null if unknown): `first_insert`, `last_insert`, `first_event`, `last_event`.
         """
 
     def past(
         self, table: str, to: datetime | int | None, caller: AuthContext
     ) -> tuple[TableSnapshot, str | None] | None:
-        """Return a table at a time or version, by default now, if the caller may read earlier ones; None if it is gone.
+        """Return a table at a time or version (default: now), if the caller may read earlier ones; None if missing.
 
-        Rows that do not meet the condition, if there is one, do not exist.
+        Rows that do not meet the condition, if any, do not exist.
         """
 
     def history(self, table: str, caller: AuthContext) -> pa.Table | None:
-        """Return a row for each commit, with counts of files and rows, if the caller may read earlier versions."""
+        """Return a row per commit, with counts of files and rows, if the caller may read earlier versions."""
 
 
 class TableFiles(NamedTuple):
-    """What a statement that is explained or estimated reads of a table: so many `files` of `total`, bytes, and rows.
+    """The reads of an explained or estimated statement from a table: `files` of `total`, bytes, and rows.
 
-    `size` and `rows` are for all its scans of the table, None if these aren't known for each file.
+    `size` and `rows` are for all scans of the table, or None if unknown for some file.
     """
 
     name: str
@@ -221,21 +220,21 @@ class TableFiles(NamedTuple):
 
 
 class ScanProgress(NamedTuple):
-    """How much is `scanned` (0 to 1) of the `files` that a running statement needs."""
+    """How much (0 to 1) of the `files` that a running statement needs is `scanned`."""
 
     files: int
     scanned: float
 
 
 class PlannedQuery(Protocol):
-    """A statement that was understood and can be run once.
+    """A planned statement that can be run once.
 
-    `schema` is that of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?` as "0",
-    "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the plan, as it was before
-    it was optimized, depends on no table, view or listing of them. `reads` covers the rows of parameters that were
-    planned so far. If it `hides_rows`, its caller must not learn its counts or progress. `explained` is what EXPLAIN
-    and a request that `is_estimated` show of tables to callers who see all their rows. For a `Tail`, `reached` is the
-    index of the next file to read, with the offset in it. The front makes the `change` before it runs the statement.
+    `schema` is the schema of every batch on the wire. `parameter_schema` has one field per placeholder, in order: `?`
+    as "0", "1", …; `$1` as "0"; `$name` as "name"; null if unknown. `reads_tables` is False only if the unoptimized
+    plan depends on no table, view, or listing of them. `reads` covers the parameter rows that were planned so far. If
+    it `hides_rows`, its caller must not learn its counts or progress. `explained` is the information about tables for
+    EXPLAIN and `is_estimated` requests, for callers who see all their rows. For a `Tail`, `reached` is the index of the
+    next file to read, with the offset in it. The front makes the `change` before it runs the statement.
     """
 
     schema: pa.Schema
@@ -251,7 +250,7 @@ class PlannedQuery(Protocol):
     def statistics(self) -> QueryStatistics: ...  # noqa: D102 - see above
 
     def progress(self) -> ScanProgress | None:
-        """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
+        """Return the scan progress, from any thread; None if the query isn't running or hides rows."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Optimize the plan and start it, then return its batches. Closing the iterator stops the query."""
+        """Optimize and start the plan, then yield its batches. Closing the iterator stops the query."""

@@ -1,7 +1,7 @@
 """The engine that is embedded in an executor: DataFusion over Parquet files, one statement at a time.
 
-It plans on the calling thread, which needs a large stack since planning recurses with the statement. Whoever started
-the process limits its time and memory, and may end it at any moment.
+It plans on the calling thread, which needs a large stack because planning recurses with the statement. The process that
+started it limits its time and memory, and may kill it at any time.
 """
 
 import logging
@@ -105,7 +105,7 @@ _FUNCTIONS: Final = IDENTITY_NAMES | ADMINISTRATION_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
 _EXPLAIN: Final = frozenset({"explain"})
-#: With these, EXPLAIN shows counts of rows and bounds of values.
+#: With these, EXPLAIN shows row counts and bounds of values.
 _DETAILS: Final = frozenset({"analyze", "verbose"})
 _ANALYZE: Final = frozenset({"analyze"})
 _MAX_PLANNING_SECONDS: Final = 2.0
@@ -113,7 +113,7 @@ _MAX_PLANNING_SECONDS: Final = 2.0
 
 @dataclass(slots=True, kw_only=True)
 class _Statement:
-    """One request with what its text tells, and the tables that its caller sees."""
+    """One request with its parsed text, and the tables that its caller sees."""
 
     request: StatementRequest
     caller: AuthContext
@@ -135,23 +135,23 @@ class _Statement:
 
     @property
     def is_estimated(self) -> bool:
-        """Whether it needs to be known what it will read."""
+        """Whether its reads must be estimated."""
         is_wanted = self.request.is_estimated or self.caller.max_scan_bytes is not None
         return is_wanted or bool(self.mentions.among(_EXPLAIN))
 
     @property
     def is_bound(self) -> bool:
-        """Whether it has the values that it needs."""
+        """Whether it has all required values."""
         return self.request.parameters is not None or not self.placeholders.columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outline:
-    """What is known of a statement before its tables are read: the `files` that are enough, and `limits` of rows.
+    """Facts about a statement before its tables are read: the needed `files`, and `limits` on rows.
 
-    Of `counted` tables with deleted rows, it needs the number of rows, and no values. What the caller wrote must be
-    behind the barrier, unless all of it is leakproof. Constants may have been checked. `optimized` is its plan over
-    `scans` of no files. Of these, an estimate has a `text`, and the files that are `charged` of tables with rows that
+    For `counted` tables with deleted rows, it needs the number of rows, but no values. The caller's expressions must be
+    behind the barrier, unless all of them are leakproof. Constants may have been checked. `optimized` is its plan over
+    `scans` without files. An estimate also has the plan's `text`, and the `charged` files of tables with rows that
     don't exist for the caller.
     """
 
@@ -171,8 +171,8 @@ class _Outline:
 class _Plan:
     """A statement's plan, and the tables in its session.
 
-    `written` is before, and `text` shows, what is `optimized`: nothing for EXPLAIN, or if a value is missing. `costs`
-    are what it reads, if that is estimated. The `change` is what it does besides.
+    `optimized` was derived from the plan `written`, and `text` shows it; it is None for EXPLAIN, or if a value is
+    missing. `costs` are its estimated reads, if requested. `change` is the change that it makes.
     """
 
     lent: LentSession
@@ -186,7 +186,7 @@ class _Plan:
 
 
 class DataFusionEngine:
-    """Plans statements over tables, for one thread at a time; administrators see and change the `denials`, if any."""
+    """Plans statements over tables, for one thread at a time; administrators can change the `denials`, if any."""
 
     def __init__(
         self,
@@ -207,13 +207,13 @@ class DataFusionEngine:
         self._hides_deleted_rows: bool | None = None
 
     def warm(self) -> None:
-        """Start DataFusion's threads and open the sessions that the first statements get."""
+        """Start DataFusion's threads and create the sessions for the first statements."""
         for lent in (self._sessions.lend(), self._sessions.lend()):
             lent.session.sql("SELECT 1").collect()
             lent.release()
 
     def plan(self, request: StatementRequest, caller: AuthContext) -> PlannedQuery:
-        """Check and plan `request`, perhaps without its parameters, over what `caller` sees; nothing of it runs yet."""
+        """Check and plan `request`, possibly without parameters, over the tables that `caller` sees; doesn't run it."""
         scanned = check_statement(request.sql, max_bytes=self._settings.max_statement_bytes)
         check_no_ignored_clause(scanned)
         scanned = with_identity_syntax(scanned)
@@ -230,7 +230,7 @@ class DataFusionEngine:
         request = with_plain_parameters(request, placeholders)
         rows, tail, spent = request.parameters, request.tail, list[int]()
         if tail is not None:
-            caller = replace(caller, max_scan_bytes=None)  # a rejection would tell of hidden rows in a file
+            caller = replace(caller, max_scan_bytes=None)  # a rejection would reveal hidden rows in a file
 
         def plan_part(part: StatementRequest) -> PlannedQuery:
             return self._plan_row(part, caller, placeholders, mentions, calls, spent=spent)
@@ -240,12 +240,12 @@ class DataFusionEngine:
         return plan_part(request) if tail is None else FileByFile(plan_part, request, tail)
 
     def tables(self, caller: AuthContext) -> Sequence[tuple[str, pa.Schema]]:
-        """Return each table that `caller` sees with the schema that `SELECT *` gives."""
+        """Return each table that `caller` sees with the schema of `SELECT *`."""
         visible = self._visible_tables(caller)
         return [(table.snapshot.name, listed_schema(table.snapshot)) for table in visible if table.snapshot.schema]
 
     def close(self) -> None:
-        """Drop the sessions that no query uses."""
+        """Drop unused sessions."""
         self._sessions.free.clear()
 
     def _with_far_times(self, scanned: Scan, caller: AuthContext) -> Scan:
@@ -266,7 +266,7 @@ class DataFusionEngine:
         *,
         spent: list[int],
     ) -> "DataFusionQuery":
-        """Plan a request without parameters, or with one row of them; others may have `spent` bytes of its limit."""
+        """Plan a request with at most one row of parameters; others may have `spent` a part of its byte limit."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
@@ -313,13 +313,13 @@ class DataFusionEngine:
             for call in calls:
                 error.what = error.what.replace(call.stand_in, f"{call.function}(…)")
             if isinstance(error, QueryError) and placeholders.has_question_marks:
-                error.line = error.column = None  # DataFusion counts in a text with `$1` in their place
+                error.line = error.column = None  # DataFusion's positions refer to the text with `$1`
             raise
 
     def _travel(
         self, statement: _Statement, visible: Sequence[VisibleTable], *, values: Mapping[str, pa.Scalar] | None
     ) -> None:
-        """Read the earlier versions of tables, and their histories, for the calls of a statement."""
+        """Read the earlier versions of tables, and their histories, for a statement's calls."""
         calls = [call for call in statement.calls if call.function in TIME_TRAVEL]
         if not calls:
             return
@@ -337,10 +337,10 @@ class DataFusionEngine:
         }
 
     def _plan(self, statement: _Statement, *, can_spill: bool = True, allows_fragments: bool = True) -> _Plan:
-        """Plan a statement in a session with all that it mentions, and check the plan before it is optimized."""
+        """Plan a statement in a session with everything that it mentions, and check the plan before optimization."""
         started = SYSTEM_CLOCK.monotonic()
         request, caller, mentions = statement.request, statement.caller, statement.mentions
-        # A function with the caller's values must not stay in a session, and is listed only in a later copy of it.
+        # A function with the caller's values must not remain in a session, and is listed only in a later copy of it.
         is_shared = mentions.text is None and not mentions.among(_FUNCTIONS | FUNCTION_LISTS)
         sources = [*statement.tables, *statement.instances]
         mentioned = [table for table in sources if any(map(mentions.has, table.names))]
@@ -397,7 +397,7 @@ class DataFusionEngine:
         check_plan(text)
         administration.is_explained, change = is_explain(text), administration.check(is_run=is_run(text))
         if self._builder.has_fragments and may_join(text):
-            # The rewrites of joins hold only with filters in the decoder.
+            # The rewrites of joins are valid only with filters in the decoder.
             lent.release()
             return self._plan(statement, can_spill=can_spill, allows_fragments=False)
         has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
@@ -429,7 +429,7 @@ class DataFusionEngine:
         )
 
     def _estimate(self, statement: _Statement, outline: _Outline, tables: Sequence[VisibleTable]) -> list[TableCost]:
-        """Return what a statement over registered tables reads."""
+        """Return the estimated reads of a statement over registered tables."""
         by_name = {table.snapshot.name: table for table in tables}
         scans: dict[str, VisibleTable] = {}
         hidden: dict[str, VisibleTable] = {}
@@ -448,7 +448,7 @@ class DataFusionEngine:
         sources: Sequence[VisibleTable],
         plan: Callable[[], tuple[DataFrame, str]],
     ) -> _Outline:
-        """Plan a statement over scans of no files, check its constants, and find what it needs of its tables."""
+        """Plan a statement over scans without files, check its constants, and find what it needs from its tables."""
         mentions, time_range = statement.mentions, statement.request.time_range
         hides_rows = any(table.needs_barrier and any(map(mentions.has, table.names)) for table in sources)
         tail, is_estimated = statement.request.tail, statement.is_estimated
@@ -465,7 +465,7 @@ class DataFusionEngine:
             except BaseException as error:
                 if tail is not None or not is_engine_failure(error):
                     raise
-                # Planning it over the tables, or running it, shows what is wrong.
+                # Planning it over the tables, or running it, will raise the error.
                 scan_all = "\n".join(f"TableScan: {name}" for name in scans)
                 return _Outline(needs_barrier=hides_rows, scans=scans, text=scan_all)
             if not is_explain(text):
@@ -511,10 +511,10 @@ class DataFusionEngine:
     def _charged(
         self, statement: _Statement, session: SessionContext, scans: Mapping[str, VisibleTable]
     ) -> FilesByTable:
-        """Return the files that count towards the limit of a caller for whom some rows of them don't exist.
+        """Return the files that count towards a caller's limit if some rows don't exist for the caller.
 
-        Only the time range of the call, in whole days, and the conditions of the caller's roles rule out files: by what
-        the statement rules out, a caller could search for values of hidden rows.
+        Only the time range of the call, in whole days, and the conditions of the caller's roles exclude files. If the
+        statement's own conditions did, a caller could use them to search for hidden values.
         """
         caller, mentions = statement.caller, statement.mentions
         hidden = {name: one for name, one in scans.items() if one.needs_barrier and not caller.is_admin}
@@ -523,7 +523,7 @@ class DataFusionEngine:
         return {one.snapshot.name: find_files_in_range(one, days) for one in hidden.values()} | dict(of_large)
 
     def _check_deleted_rows(self, tables: Sequence[VisibleTable]) -> None:
-        """Check, once in this process, that deleted rows stay hidden before a table that has some is read."""
+        """Check, once per process, that deleted rows are hidden, before a table with deleted rows is read."""
         with_some = [table.read_as for table in tables if table.has_deleted_rows]
         if with_some and self._hides_deleted_rows is None:
             self._hides_deleted_rows = hides_deleted_rows(self._sessions.open())
@@ -539,9 +539,9 @@ class DataFusionEngine:
             raise InternalError("The server can't run this statement safely on part of a table, so it wasn't run.")
 
     def _with_workarounds(self, plan: _Plan, statement: _Statement, *, can_spill: bool = True) -> _Plan:
-        """Return a plan that gives the right rows where DataFusion would give others."""
+        """Return a plan that returns correct rows where DataFusion would return wrong ones."""
         has_joins = may_join(plan.text)
-        # What they filter by may fail on a deleted row.
+        # Their filter expressions may fail on a deleted row.
         is_held_back = any(table.needs_barrier for table in plan.tables) and bool(
             statement.outline and statement.outline.needs_barrier
         )
@@ -569,16 +569,16 @@ class DataFusionEngine:
 
 
 class DataFusionQuery:
-    """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
+    """A `PlannedQuery` of the embedded engine; its session lives equally long.
 
-    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two, but a
-    join of each row with each other row, for example, does not: only ending the process stops that.
+    Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two, but
+    others, such as cross joins, do not; only killing the process stops them.
     """
 
     def __init__(self, plan: _Plan, statement: _Statement, context: Context, *, reads: Reads) -> None:
         self.reads = reads
         self.change = plan.change
-        #: The plan before it was optimized.
+        #: The plan before optimization.
         self.text = plan.text
         request, placeholders = statement.request, statement.placeholders
         frame = plan.lent.frame(plan.written, plan.optimized)
@@ -605,21 +605,21 @@ class DataFusionQuery:
         self._is_explain = is_explain(plan.text)
         is_shown = self._is_explain or request.is_estimated
         self.explained: Sequence[TableFiles] = [cost.counts() for cost in plan.costs] if is_shown else []
-        # A described plan must stay the root of its plan, so its limit is applied while the rows pass.
+        # A described plan must remain the root, so its limit is applied to the rows.
         self._row_limit = request.row_limit if self._is_explain else None
         self._context = context
         self._lent = plan.lent
         self.reached: tuple[int, int] | None = None
 
     def progress(self) -> ScanProgress | None:
-        """Return how much of its files is scanned, from any thread; None if it's not running or hides rows."""
+        """Return the scan progress, from any thread; None if the query isn't running or hides rows."""
         running = self._running
         if running is None or self.hides_rows:
             return None
         return find_progress(running.execution_plan(), self._tables)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Optimize the plan and start it, then return its batches; can be called once."""
+        """Optimize and start the plan, then yield its batches; can be called once."""
         if self._unbound:
             raise missing_parameter(list(self._unbound))
         frame, self._frame = self._frame, None
@@ -648,7 +648,7 @@ class DataFusionQuery:
                         return
             is_whole = True
         finally:
-            # A traceback keeps this frame alive; the work stops when the stream itself is dropped.
+            # Tracebacks keep this frame alive; the work stops only when the stream is dropped.
             del source
             self._running = None
             self._count(frame)
@@ -658,7 +658,7 @@ class DataFusionQuery:
 
     def _count(self, frame: DataFrame) -> None:
         try:
-            # The plan that ran, with its counters: DataFusion keeps it beside the frame.
+            # DataFusion keeps the executed plan, with its counters, separately from the frame.
             self.statistics = with_counts(self.statistics, frame.execution_plan())
         except Exception:  # noqa: BLE001 - the rows were given
             _log.warning("the engine's counters cannot be read", exc_info=True)
@@ -675,7 +675,7 @@ def _has_floats(kind: pa.DataType) -> bool:
 
 
 def _plan_in(session: SessionContext, functions: QueryFunctions, statement: _Statement) -> tuple[DataFrame, str]:
-    """Plan a statement in a session, rewritten where DataFusion would give other rows; return also its plan as text."""
+    """Plan a statement in a session, rewritten if DataFusion would return wrong rows; also return the plan's text."""
 
     def plan_text(sql: str) -> DataFrame:
         statement.administration.forget()
@@ -694,7 +694,7 @@ def _plan_in(session: SessionContext, functions: QueryFunctions, statement: _Sta
 
 
 def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_admin: bool) -> None:
-    """Check that the plan of a statement shows nothing of rows that don't exist for its caller."""
+    """Check that the plan of a statement reveals nothing about rows that don't exist for its caller."""
     if any(table.hides_rows for table in tables):
         raise StatementRefused(
             "The plan and the estimate of this statement aren't shown, because you may read only some "
@@ -726,9 +726,10 @@ def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:
 def _without_problems(
     tables: Sequence[VisibleTable], mentions: Mention
 ) -> tuple[list[VisibleTable], dict[str, TableProblem]]:
-    """Return the tables that a statement may read, or list by their known columns, and what is wrong with the others.
+    """Return the tables that a statement may read, or list by their known columns, and the problems of the others.
 
-    A column may have the name of such a table, so a statement that mentions it fails only when it reads the table.
+    A column may have the name of a table with a problem, so a statement that mentions it fails only if it reads the
+    table.
     """
     readable: list[VisibleTable] = []
     problems: dict[str, TableProblem] = {}
@@ -743,7 +744,7 @@ def _without_problems(
 
 
 def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
-    """Return what a planned statement reads; may use up the tables in its session."""
+    """Return the reads of a planned statement; may consume the tables in its session."""
     if _SCAN not in plan.text:
         return {}
     time_range, outline = statement.request.time_range, statement.outline
@@ -761,7 +762,7 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
             columns = {name: table.snapshot.schema.names for name, table in scans.items()}
         elif optimized is None or not are_plain(plan.tables, time_range):
             if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
-                return unknown_reads(plan.tables)  # a second plan would take as long
+                return unknown_reads(plan.tables)  # planning again would take as long
             session = plan.lent.session
             columns = without_rows(session, plan.tables)
             frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)

@@ -1,6 +1,6 @@
 """Translates DataFusion's exceptions into the package's errors, by the prefixes of their messages.
 
-DataFusion-Python has no classes for its errors: `ValueError` for SQL, schema and plan, bare `Exception` for the rest
+DataFusion-Python has no error classes: it raises `ValueError` for SQL, schema, and plan, bare `Exception` for the rest,
 and `PanicException` (a `BaseException`) for a panic.
 """
 
@@ -34,9 +34,9 @@ from micromegas_jupyter.telemetry.levels import Level
 
 _log = logging.getLogger(__name__)
 
-_PANIC: Final = "PanicException"  # pyo3 gives the class no module to import it from
+_PANIC: Final = "PanicException"  # pyo3 puts the class in no importable module
 _MAX_SHOWN: Final = 600
-# Messages repeat parts of the statement; they are cut before patterns are matched, so that none runs long.
+# Messages repeat parts of the statement; they are truncated so that pattern matching is fast.
 _MAX_MATCHED: Final = 8000
 _MAX_CLEANED: Final = 1000
 _MAX_LOGGED: Final = 4000
@@ -55,16 +55,16 @@ _TAIL = re.compile(
 )
 _VALID_FIELDS = re.compile(r"Valid fields are (.*?)\.?$", re.DOTALL)
 _SECRET = re.compile(r"PyErr|Traceback|\.rs:\d|\.py\b")
-# A path is a URL, or two parts or more that begin at the root, in what may be a sentence.
+# A path is a URL, or at least two parts that begin at the root, possibly within a sentence.
 _PATH = re.compile(r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|[\w./%=@+-]*\.parquet\b")
-# How Rust writes its own values: `: Identifier(Ident { value: …`; from there on nothing is meant for people.
+# Rust's debug format: `: Identifier(Ident { value: …`; from there on, the text is useless to users.
 _RUST_VALUE = re.compile(r":? ?\b[A-Z]\w*(?:\(\[?[A-Z]\w*)*(?: \{ |\(\[?[A-Z]\w* \{ ).*", re.DOTALL)
 _RESOURCES = re.compile(r"^Resources exhausted|exceeded the allowable limit|Memory error|failed to allocate")
 _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"regex parse error:|Compiled regex exceeds|Regular expression did not compile")
-# Complaints about arguments that DataFusion takes for defects of its own.
+# Errors in arguments that DataFusion reports as internal errors.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
-# A batch's texts or lists, or a count in the statement, are larger than an offset or an address can be.
+# A batch's strings or lists, or a count in the statement, exceed an offset or an address.
 _OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
 _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
@@ -76,10 +76,10 @@ _PREDICATE = re.compile(
 )
 _VALUE_KIND = re.compile(r"^(?:(?:Cast|Compute|Parser|Execution|Invalid argument) error: )+")
 _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
-# Others may replace, remove or close a file of a plain folder at any moment, also under a running query.
+# Other programs may replace, remove, or close a file in a plain folder at any time, even during a query.
 _CHANGED_FILE = re.compile(r"not found|Out of range of file", re.IGNORECASE)
 _UNREADABLE_FILE = re.compile(r"Unable to open file|Permission denied|failed to fill whole buffer")
-# Complaints of the Parquet reader that are not about a file's content: a condition, or a part of the format.
+# Errors of the Parquet reader that are not caused by a file: a condition, or an unsupported feature.
 _NOT_OF_THE_FILE = re.compile(
     r"evaluating filter predicate|\bNYI\b|not (?:yet )?(?:implemented|supported)", re.IGNORECASE
 )
@@ -87,10 +87,10 @@ _NOT_OF_THE_FILE = re.compile(
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """What helps to explain a failure: the statement as DataFusion got it, the caller's tables, those not readable.
+    """Helps to explain a failure: the statement as passed to DataFusion, the caller's tables, and unreadable ones.
 
-    The last of `own_errors`, which the project's own functions raised while the statement ran, is the cause. With
-    `hides_values` an error must show no value, since rows that the caller must not see were read.
+    The last of `own_errors`, raised by the project's own functions during the statement, is the cause. With
+    `hides_values`, errors must not contain values, because rows that the caller must not see were read.
     """
 
     sql: str = field(repr=False)
@@ -106,7 +106,7 @@ def is_engine_failure(error: BaseException) -> bool:
 
 
 def translate(error: BaseException, context: Context) -> MicromegasError:
-    """Return the package's error for what DataFusion raised; an error of the package is returned as it is."""
+    """Return the package's error for a DataFusion error; errors of the package are returned unchanged."""
     if isinstance(error, MicromegasError):
         return error
     if context.own_errors:
@@ -114,7 +114,7 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
     found = _translate(error, context)
     if isinstance(found, QueryError) and found.what == _JSONB_FIELD.what:
         return found
-    # The engine's own words repeat values and parts of plans.
+    # The engine's own messages repeat values and parts of plans.
     if context.hides_values and isinstance(found, UnsupportedStatement):
         return UnsupportedStatement("The engine does not implement a part of the statement.")
     if context.hides_values and isinstance(found, InvalidStatement):
@@ -127,7 +127,7 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
 
 @contextlib.contextmanager
 def translated(context: Context) -> Iterator[None]:
-    """Raise the package's error for what DataFusion raises inside."""
+    """Convert DataFusion's errors in the block to the package's errors."""
     try:
         yield
     except BaseException as error:
@@ -148,7 +148,7 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, but this server is read-only.")
-    if isinstance(error, SystemError):  # of pyarrow 23 on such a null among the parameters
+    if isinstance(error, SystemError):  # from pyarrow 23 for such a null parameter
         what = "A value contains a null in place of a list of a fixed size."
         return InvalidStatement(what, remedy="Send lists of variable size instead.")
     if isinstance(error, pa.ArrowException):
@@ -160,7 +160,7 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
 
 
 def _is_writing(sql: str) -> bool:
-    """Return whether a statement that failed begins like one that writes; only chooses the words of the refusal."""
+    """Return whether a failed statement looks like one that writes; affects only the error message."""
     words = [token.text.lower() for token in scan(sql).tokens if token.kind is Kind.WORD]
     if words[:1] == ["explain"]:
         words = [word for word in words[:4] if word not in _EXPLAIN_KEYWORDS]
@@ -178,7 +178,7 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
     if any(_SECRET.search(cause) for cause in causes):
         return None
     if _RESOURCES.search(root):
-        # What follows " for " names expressions of the statement, which are the caller's own.
+        # The text after " for " contains expressions of the statement, which are confidential.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
         return ResourcesExhausted(
             "The query needs more memory or disk than this server allows for one query.", limit="memory"
@@ -216,7 +216,7 @@ def _syntax_error(text: str, context: Context) -> MicromegasError:
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _CLAUSES: Final = ("SELECT", "FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT")
 _KEYWORDS: Final = (*_CLAUSES, "JOIN", "UNION", "DISTINCT", "BETWEEN", "WITH", "DESCRIBE", "EXPLAIN")
-# After these a bracket may hold a word that otherwise begins a clause.
+# After these, a bracket may contain a word that otherwise begins a clause.
 _WITH_KEYWORDS: Final = frozenset({"extract", "substring", "trim", "overlay", "position", "over", "group", "("})
 _SIGNS: Final = {
     "#": "Begin a comment with --.",
@@ -235,7 +235,7 @@ _VALUES: Final = frozenset({Kind.WORD, Kind.QUOTED, Kind.STRING, Kind.NUMBER})
 def _mistake(
     scanned: Scan, at: int, what: str, remedy: str | None = None, change: tuple[int, int, str] | None = None
 ) -> InvalidStatement:
-    """Return an error at an offset; `change` is an offset, and so many characters there that become another text."""
+    """Return an error at an offset; `change` is an offset, a length, and the replacement text."""
     line, column = line_and_column(scanned.sql, at)
     error = InvalidStatement(what, remedy=remedy, line=line, column=column)
     if change is not None:
@@ -248,7 +248,7 @@ def _offset(sql: str, line: int, column: int) -> int:
 
 
 def _open_bracket(scanned: Scan, end: int) -> InvalidStatement | None:
-    """Return the error for the first bracket that has no other half, or None."""
+    """Return the error for the first unmatched bracket, or None."""
     opened: list[int] = []
     for place, token in enumerate(scanned.tokens):
         if token.kind is Kind.OPEN:
@@ -287,7 +287,7 @@ def _open_case(scanned: Scan) -> InvalidStatement | None:
 
 
 def _unexpected(complaint: str, at: int, scanned: Scan) -> InvalidStatement:
-    """Return the error for a token that the parser did not expect at an offset."""
+    """Return the error for an unexpected token at an offset."""
     found = re.search(r"Expected: (.{1,200}), found: (.*)", complaint)
     if found is None:
         return InvalidStatement(_sentence("The statement cannot be parsed", complaint))
@@ -394,10 +394,10 @@ def _own_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _parquet_error(text: str, context: Context) -> MicromegasError | None:
-    """Return the error for a complaint of the Parquet reader; None when it is neither the statement's nor a file's.
+    """Return the error for a Parquet reader's failure, or None if it is caused by neither the statement nor a file.
 
     A predicate that runs inside the reader wraps its failure. A file that was replaced while it was read looks like a
-    damaged one, and damage shows in as many words as there are encodings and compressions.
+    damaged one, and each encoding and compression has different messages for damage.
     """
     if found := _PREDICATE.search(text):
         explain_kind = _not_implemented if found[1] == "NotImplemented" else _value_error
@@ -419,7 +419,7 @@ def file_gone() -> Unavailable:
 
 
 def files_removed(table: str) -> Unavailable:
-    """Return the error for a table of which files are missing before a statement runs."""
+    """Return the error for a table with missing files, before a statement runs."""
     return Unavailable(
         f"The table {table} cannot be read: some of its files were removed or replaced.",
         remedy="Tell the server's administrator: another program removed files that the table still needs.",
@@ -428,7 +428,7 @@ def files_removed(table: str) -> Unavailable:
 
 
 def damaged_vector(table: str, why: str) -> Unavailable:
-    """Return the error for a table whose deleted rows cannot be told from others."""
+    """Return the error for a table whose deleted rows can't be identified."""
     return Unavailable(
         f"The table {table} cannot be read: a deletion vector {why}.",
         remedy="Tell the server's administrator.",
@@ -437,7 +437,7 @@ def damaged_vector(table: str, why: str) -> Unavailable:
 
 
 def _unreadable(text: str) -> Unavailable:
-    _log.error("a file of a table cannot be read", extra={"engine_error": text[:_MAX_LOGGED]})  # names the file
+    _log.error("a file of a table cannot be read", extra={"engine_error": text[:_MAX_LOGGED]})  # contains the file
     return Unavailable(
         "A file of a table cannot be read: it has changed, it is damaged, or the server may not read it.",
         remedy="Try again. If that does not help, tell the server's administrator; the server's log has details.",
@@ -461,7 +461,7 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
 
 
 def missing_parameter(written: list[str]) -> InvalidStatement:
-    """Return the error for placeholders without a value, as they are written in the statement."""
+    """Return the error for placeholders without a value, as spelled in the statement."""
     return InvalidStatement(
         f"The parameter {', '.join(written[:5])} has no value.",
         remedy="Send one value for each placeholder of the statement; `micromegas query` takes them with -p.",
@@ -469,10 +469,10 @@ def missing_parameter(written: list[str]) -> InvalidStatement:
 
 
 def _sentence(start: str, text: str) -> str:
-    """Return a sentence of `text` without paths, hints for developers and line breaks."""
+    """Return `text` as a sentence without paths, hints for developers, and line breaks."""
     message = _TAIL.sub("", text)
     if len(message) > _MAX_CLEANED:
-        message = message[:_MAX_CLEANED].rpartition(" ")[0]  # half a path would not be recognized as one
+        message = message[:_MAX_CLEANED].rpartition(" ")[0]  # half a path would not be recognized
     message = with_sql_names(_clean(message))
     if len(message) > _MAX_SHOWN:
         message = message[:_MAX_SHOWN] + "…"
@@ -497,10 +497,10 @@ _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Rule(NamedTuple):
-    """One complaint: `{1}` in its texts is the group that matched, `{last}` that of `name` without its table.
+    """One rule for messages: `{1}` in its strings is the matched group, `{last}` is the group `name` without its table.
 
-    Without a name it is at the first of the tokens `at` that the statement has only once; with a blank at the end of
-    one, at the token after it.
+    Without a name, the error is at the first of the tokens `at` that occurs exactly once in the statement. If that
+    token has a trailing blank, the error is at the next token.
     """
 
     pattern: str
@@ -513,7 +513,7 @@ class Rule(NamedTuple):
 
 
 def explain(text: str, sql: str) -> QueryError | None:
-    """Return the error for a complaint by the first rule that matches, or None."""
+    """Return the error for a message by the first matching rule, or None."""
     for rule in _RULES:
         if found := re.search(rule.pattern, text):
             name = _last_part(found[rule.name].strip('"')) if rule.name else ""
@@ -529,7 +529,7 @@ def explain(text: str, sql: str) -> QueryError | None:
 
 
 def _qualify(found: re.Match[str], sql: str) -> tuple[int, int, str] | None:
-    """Return the change that puts the alias of the first table before a column."""
+    """Return the change that qualifies a column with the first table's alias."""
     table = re.search(
         r"\bFROM\s+(\w+)(?:\s+(?:AS\s+)?(?!(?:JOIN|ON|USING|LEFT|RIGHT|FULL|INNER|CROSS|NATURAL)\b)(\w+))?",
         sql,
@@ -580,7 +580,7 @@ _QUOTED: Final = re.compile(r"'([\w.]+)'")
 
 
 def _find_mentioned(text: str, sql: str) -> tuple[int | None, int | None]:
-    """Return the position of the quoted name in a message, or of the operator if the statement has it once."""
+    """Return the position of the quoted name in a message, or of the operator if the statement contains it once."""
     if quoted := _QUOTED.search(text):
         return find_name(_last_part(quoted[1]), sql)
     operation = _OPERATION.search(text)
@@ -592,7 +592,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_NAME_LENGTH else f"{text[:half]}…{text[1 - half :]}"
 
 
-#: Statements written for maps fail so, whatever the values are.
+#: Statements written for maps fail in this way, regardless of the values.
 _JSONB_FIELD: Final = Rule(
     r"Cannot access field at argument \d+: type (?:\w+\(\w+, )?Binary\b",
     "Binary JSON, such as properties, has no fields that [ ] or a dot could take.",
@@ -625,7 +625,7 @@ _RULES: Final = (
     Rule("Unterminated string literal", "This quotation mark is never closed.",
          "Close it. Double a quotation mark inside text: 'it''s'."),
     Rule(r"Unsupported SQL type (.+?)\.?$", "The engine has no type named {1}.", name=1, kind=UnsupportedStatement),
-    # DataFusion reports these as its own defects.
+    # DataFusion reports these as internal errors.
     Rule("ScalarSubqueryExpr evaluated before", "The engine does not implement a subquery in VALUES.",
          "Write SELECT … UNION ALL SELECT … in place of VALUES.", kind=UnsupportedStatement),
     Rule("Unexpected empty work table",
@@ -707,7 +707,7 @@ _RULES: Final = (
 
 _ONLY_UPSTREAM: Final = "Only Micromegas's own server has it."
 _AUDIENCES: Final = "Roles take the place of Micromegas's audiences. " + UPSTREAM_ONLY_PAGE
-#: What to do about names that only Micromegas's own server has. One that this server learns leaves this list.
+#: Remedies for names that exist only in Micromegas's own server. Remove names that this server implements.
 _UPSTREAM_FUNCTIONS: Final = {
     r"view_instance": "Query the table itself, for example FROM log_entries WHERE process_id = '…'.",
     r"parse_block|get_payload": "Only rows are kept here, not the bytes they came in: WHERE block_id = '…' finds them. "
@@ -728,7 +728,7 @@ _OTHER_FUNCTIONS: Final = {
     r"getdate|sysdate|curdate": "Write now().",
     r"percentile|quantile": "Write approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY column).",
 }
-#: What the names are elsewhere, by what they are here.
+#: Other systems' names, by the names here.
 _OTHER_NAMES: Final = {
     "message": "msg", "timestamp": "time", "severity": "level", "logs": "log_entries", "metrics": "measures",
     "spans": "otel_spans", "traces": "otel_spans", "average": "avg", "mean": "avg", "len": "length",
@@ -743,7 +743,7 @@ _WINDOW_FUNCTIONS: Final = frozenset(
 def unknown_name(
     kind: Literal["column", "table", "function"], name: str, candidates: Iterable[str], sql: str
 ) -> InvalidStatement:
-    """Return the error for an unknown name; it and `candidates` are written as in DataFusion, with dots and quotes."""
+    """Return the error for an unknown name; it and `candidates` are spelled as in DataFusion, with dots and quotes."""
     last = _last_part(name)
     shown = " ".join(name.removeprefix("datafusion.").removeprefix("public.").split())[:_MAX_NAME_LENGTH]
     candidates = list(candidates)
@@ -765,7 +765,7 @@ def unknown_name(
 
 
 def _uses(name: str, sql: str) -> list[Token]:
-    """Return the token where a name is first used, not given as an alias, after the two before it; maybe nothing."""
+    """Return the token where a name is first used (not as an alias), preceded by two tokens; empty if unused."""
     tokens = scan(sql).tokens
     for written in (name, name.lower()):
         places = [place for place, one in enumerate(tokens) if one.kind in _NAMES and one.name == written]
@@ -785,7 +785,7 @@ def _remedy_by_kind(what: str, name: str, sql: str) -> str | None:
 
 
 def _suggest(tokens: list[Token], name: str, known: list[str], *, kind: str) -> tuple[str | None, str | None]:
-    """Return what to do about an unknown name, and what to write in the place of the last of the tokens."""
+    """Return the remedy for an unknown name, and the replacement for the last of the tokens."""
     is_compared = len(tokens) > 2 and tokens[-2].text.upper() in _COMPARISONS  # noqa: PLR2004
     others = {old: new for old, new in _OTHER_NAMES.items() if new in known or kind == "function"}
     others |= {one.lower(): one for one in known if one != name and not (is_compared and one == tokens[-3].name)}
@@ -797,7 +797,7 @@ def _suggest(tokens: list[Token], name: str, known: list[str], *, kind: str) -> 
     if (tokens and tokens[-1].kind is Kind.QUOTED) or (is_compared and kind == "column"):
         return "Write text in single quotes (') and names in double quotes.", "'" + name.replace("'", "''") + "'"
     listed = ", ".join(_quote(one) for one in known[: _MAX_LISTED + 1])
-    # DataFusion suggests one function out of hundreds: worth a guess, not a list.
+    # DataFusion suggests one function out of hundreds, which is worth showing as a guess only.
     is_short = 0 < len(listed) <= _MAX_LIST_LENGTH and len(known) <= _MAX_LISTED
     if kind == "column" and known and not is_short:
         return "DESCRIBE table lists a table's columns.", None
@@ -805,7 +805,7 @@ def _suggest(tokens: list[Token], name: str, known: list[str], *, kind: str) -> 
 
 
 def _quote(name: str) -> str:
-    """Return a name as it is written in a statement, in quotes where it needs them, shortened."""
+    """Return a name as spelled in a statement, quoted if necessary, and truncated."""
     shown = name[:_MAX_NAME_LENGTH]
     return shown if _PLAIN_NAME.fullmatch(shown) else '"' + shown.replace('"', '""') + '"'
 
@@ -820,6 +820,6 @@ def _first_part(name: str) -> str:
 
 
 def find_name(name: str, sql: str) -> tuple[int | None, int | None]:
-    """Return line and column where a name first occurs, or None for both."""
+    """Return the line and column where a name first occurs, or None for both."""
     tokens = _uses(name, sql)
     return line_and_column(sql, tokens[-1].start) if tokens else (None, None)

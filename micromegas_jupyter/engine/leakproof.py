@@ -2,10 +2,10 @@
 
 An error about a hidden row reveals something about it, so only expressions that have a value for every row are listed:
 no casts of columns, no arithmetic, no functions. Each engine has an adapter that describes its expressions as `Term`s
-(`engine.plans.terms`, `gateway.terms`). An expression that an adapter doesn't recognize is None, which isn't leakproof.
+(`engine.plans.terms`, `gateway.terms`). Adapters return None for unknown expressions, which are not leakproof.
 
-A comparison is leakproof if all its columns have one kind and its constants become values of that kind: the engine then
-converts no column, which could fail.
+A comparison is leakproof if all its columns have one kind and its constants can be converted to that kind. The engine
+then doesn't convert columns, which could fail.
 """
 
 import re
@@ -17,10 +17,10 @@ from typing import Final
 
 import pyarrow as pa
 
-#: The longest pattern of a LIKE, in characters. A pattern 10 times as long always fits into a compiled regular
-#: expression; one 20 times as long may not, and fails when a row is read.
+#: The longest LIKE pattern, in characters. A pattern 10 times as long always fits into a compiled regular expression;
+#: one 20 times as long may not, and fails when a row is read.
 MAX_PATTERN: Final = 1000
-#: The longest list of an IN, in constants.
+#: The longest IN list, in constants.
 MAX_LISTED: Final = 1000
 
 COLUMN: Final = "column"
@@ -34,13 +34,14 @@ INTEGER: Final = "integer"
 FLOAT: Final = "float"
 TEXT: Final = "text"
 DATE: Final = "date"
-TIMESTAMP: Final = "timestamp"  # of columns with the unit, as in "timestamp(6)"
+TIMESTAMP: Final = "timestamp"  # columns also have the unit, as in "timestamp(6)"
 TIMESTAMPTZ: Final = "timestamptz"
 NULL: Final = "null"
 #: Decimals, bytes, and nested values: never compared.
 OTHER: Final = "other"
 
-#: Which constants become values of a column's kind. Texts that are times (`is_time`) do so for the last three, too.
+#: Constants that can be converted to a column's kind. Text that is a time (`is_time`) can also be converted to the last
+#: three kinds.
 CONSTANTS: Final[Mapping[str, frozenset[str]]] = {
     BOOLEAN: frozenset({BOOLEAN, NULL}),
     INTEGER: frozenset({INTEGER, NULL}),
@@ -50,16 +51,16 @@ CONSTANTS: Final[Mapping[str, frozenset[str]]] = {
     TIMESTAMP: frozenset({TIMESTAMP, DATE, NULL}),
     TIMESTAMPTZ: frozenset({TIMESTAMP, TIMESTAMPTZ, DATE, NULL}),
 }
-#: IN of a query compares with the column of that query, and EXISTS is such an IN without operands.
+#: IN with a query compares with the query's column, and EXISTS is such an IN without operands.
 COMPARISONS: Final = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM", "BETWEEN", "IN"}
 )
 #: With a constant pattern and the default escape character.
 PATTERNS: Final = frozenset({"LIKE", "ILIKE"})
 LOGIC: Final = frozenset({"AND", "OR", "NOT", "IS TRUE", "IS FALSE", "IS UNKNOWN"})
-#: Of operands of any kind.
+#: Tests on operands of any kind.
 TESTS: Final = frozenset({"IS NULL"})
-#: Without FILTER and ORDER BY, with the kinds of their arguments and the kind of the result if it's another one.
+#: Without FILTER and ORDER BY, with the kinds of their arguments and the kind of the result if it differs.
 AGGREGATES: Final[Mapping[str, tuple[frozenset[str], str | None]]] = {
     "count": (frozenset({*CONSTANTS, NULL, OTHER}), INTEGER),
     "min": (frozenset(CONSTANTS), None),
@@ -74,20 +75,20 @@ _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 _DATE_CHARACTERS: Final = 10
-_YEARS: Final = range(1800, 2150)  # nanoseconds reach from 1677 to 2262
-#: How far intervals may move a constant time.
+_YEARS: Final = range(1800, 2150)  # nanoseconds cover 1677 to 2262
+#: The maximum sum of intervals that are added to a constant time.
 _MAX_MOVED_DAYS: Final = 100 * 372
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """An expression in no engine's words.
+    """An expression in an engine-independent form.
 
     Attributes:
         operator: One of the names above, an aggregate, or `+` and `-` of constants.
-        operands: Its operands; a list of IN and the chain of an AND or OR follow one another.
-        kind: The kind of a column, of a literal, or that a literal is cast to.
-        text: A literal's text; of an interval, the days that it moves a time by.
+        operands: Its operands; an IN list and an AND or OR chain are flattened.
+        kind: The kind of a column or a literal, or the kind that a literal is cast to.
+        text: A literal's text; for an interval, the number of days.
     """
 
     operator: str
@@ -142,9 +143,9 @@ def _are_comparable(operands: Sequence[Term | None]) -> bool:
 
 
 def _becomes(term: Term, constant: str, kind: str) -> bool:
-    """Return whether a constant becomes a value of a column's kind."""
+    """Return whether a constant can be converted to a column's kind."""
     if constant in CONSTANTS[kind]:
-        # Engines differ in whether TIMESTAMP '…' has a zone, to which they would convert a column without one.
+        # Engines disagree on whether TIMESTAMP '…' has a zone; they would convert a column without one to it.
         return kind != TIMESTAMP or constant != TIMESTAMP or term.operator == LITERAL
     is_plain_text = constant == TEXT and term.operator == LITERAL
     if not is_plain_text or kind not in {DATE, TIMESTAMP, TIMESTAMPTZ}:
@@ -172,7 +173,7 @@ def constant_kind(term: Term) -> str | None:
 
 
 def _constant(term: Term | None) -> tuple[str | None, float]:  # noqa: PLR0911 - one per kind
-    """Return the kind of a constant, and by how many days its intervals move a time."""
+    """Return the kind of a constant, and the number of days that its intervals add."""
     match term:
         case Term(operator="literal", kind=kind, text=text):
             is_known = kind not in {INTEGER, FLOAT} or bool(_NUMBER.fullmatch(text))
@@ -204,7 +205,7 @@ def _sum(left: Term | None, right: Term | None) -> tuple[str | None, float]:
         is_short = all(_is_short(one) for one in (left, right))
         return (FLOAT if FLOAT in {kind, other} else INTEGER) if is_short else None, 0
     if other == INTERVAL and kind in {DATE, TIMESTAMP, TIMESTAMPTZ}:
-        # Engines differ in whether a moved date is still a date.
+        # Engines disagree on whether a date plus an interval is still a date.
         return TIMESTAMP if kind == DATE else kind, moved + moved_more
     return None, 0
 
@@ -216,7 +217,7 @@ def _is_short(term: Term | None) -> bool:
 
 
 def is_time(text: str) -> bool:
-    """Return whether every engine reads a text as a time that fits into nanoseconds."""
+    """Return whether every engine parses a text as a time that fits into nanoseconds."""
     if not _TIME.fullmatch(text) or int(text[:4]) not in _YEARS:
         return False
     try:
@@ -227,7 +228,7 @@ def is_time(text: str) -> bool:
 
 
 def number(value: float) -> Term:
-    """Return the term of a number, which `value` is an int or a float for, however it was written."""
+    """Return the term of a number, which must be an int or a float, regardless of its notation."""
     if isinstance(value, int):
         return Term(LITERAL, kind=INTEGER, text=str(value))
     return Term(LITERAL, kind=FLOAT, text=format(Decimal(repr(value)), "f"))
@@ -254,12 +255,12 @@ _KINDS: Final = (
     (pa.types.is_large_string, TEXT),
     (pa.types.is_string_view, TEXT),
     (pa.types.is_null, NULL),
-    (pa.types.is_nested, ""),  # not even read
+    (pa.types.is_nested, ""),  # can't even be read
 )
 
 
 def is_total_cast(value: pa.DataType, to: pa.DataType) -> bool:
-    """Return whether every value of a type has one in another type; an engine adds such casts to comparisons."""
+    """Return whether every value of a type can be cast to another; engines add such casts to comparisons."""
     types = pa.types
     if types.is_integer(value):
         if types.is_float64(to):

@@ -1,10 +1,10 @@
-"""Upstream's functions that change partitions, as administrators call them in SQL.
+"""Upstream's functions that change partitions, called by administrators in SQL.
 
-Of a materialized view, they rebuild the rows in a range of times. Partitions of other tables are the files of Delta
-tables here. To materialize or regenerate them merges small files. Retiring them is rejected, because these files are
+For a materialized view, they rebuild the rows in a range of times. Partitions of other tables are the files of Delta
+tables here. Materializing or regenerating them merges small files. Retiring them is rejected, because these files are
 the only copy of the rows, whereas upstream can rebuild its partitions.
 
-DataFusion's planner finds the calls (`functions.administration`), so this module doesn't read SQL.
+DataFusion's planner finds the calls (`functions.administration`), so this module doesn't parse SQL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from micromegas_jupyter.errors import InvalidStatement
 RETIRE: Final = "retire_partitions"
 _OPTIMIZE: Final = ("materialize_partitions", "regenerate_partitions")
 MESSAGE_FUNCTIONS: Final = frozenset({RETIRE, *_OPTIMIZE})
-#: Not offered, with how many arguments each takes.
+#: Unsupported functions, with their number of arguments.
 BY_ONE: Final[Mapping[str, int]] = {"retire_partition_by_metadata": 4, "retire_partition_by_file": 1}
 PARTITION_NAMES: Final = MESSAGE_FUNCTIONS | BY_ONE.keys()
 _PARAMETERS: Final = {
@@ -30,7 +30,7 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCall:
-    """One call, with the arguments that matter; the range of times is for materialized views."""
+    """One call, with the relevant arguments; the range of times is for materialized views."""
 
     function: str
     view_set: str
@@ -39,13 +39,13 @@ class PartitionCall:
 
 
 def may_call_partition_function(sql: str) -> bool:
-    """Return whether a statement can call one of the functions, which have to be in its text."""
+    """Return whether a statement's text contains one of the functions, which is necessary for a call."""
     lower = sql.lower()
     return any(name in lower for name in MESSAGE_FUNCTIONS)
 
 
 def parse_partition_call(function: str, arguments: Sequence[object]) -> PartitionCall:
-    """Return a call with these arguments; None is what isn't a constant."""
+    """Return a call with these arguments; None means that an argument isn't a constant."""
     names = _PARAMETERS[function]
     if len(arguments) != len(names):
         what, remedy = f"{function} takes {len(names)} constants.", f"Write {function}({', '.join(names)})."

@@ -1,7 +1,7 @@
-"""Reads a statement's text before DataFusion parses it (limits, placeholders and their values), and its plan.
+"""Parses a statement's text before DataFusion does (limits, placeholders and their values), and examines its plan.
 
-That it only reads is ensured by the options it is planned with (`sessions.READ_ONLY`). The process that runs it limits
-its time and memory.
+Planning options ensure that statements only read (`sessions.READ_ONLY`). The process that runs a statement limits its
+time and memory.
 """
 
 import re
@@ -19,20 +19,20 @@ from micromegas_jupyter.engine.plans.reads import merged
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
 from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
 
-#: DataFusion 55's parser stops at 48; for a CAST in a CAST it then tries again and again, without end.
+#: DataFusion 55's parser stops at 48; for nested CASTs it then backtracks endlessly.
 MAX_BRACKET_DEPTH: Final = 47
-#: A condition or a rule has none of these.
+#: Not allowed in conditions and rules.
 SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
-#: Of a condition or a rule, which any process may evaluate: DataFusion 55 crashes at 2,000 (`IS TRUE …`).
+#: For conditions and rules, which any process may evaluate: DataFusion 55 crashes at 2,000 (`IS TRUE …`).
 _MAX_OPERATORS: Final = 256
 _OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
 
-# The end of a table's name, its alias or a subquery; after these words a name stands for itself.
+# The end of a table's name, its alias, or a subquery; after any of these words, the next word is a name.
 _NAME: Final = (
     r"(?:[\"\])}]|(?!(?:all|and|as|by|case|distinct|else|from|having|in|join|not|on|or|recursive|select|then|when|where|"
     r"with|between|like|ilike|is|limit|offset|using|for|lateral|qualify) )[^\W\d]\S*)"
 )
-# None of the words that follow a name, unless it is a function.
+# The beginning of an expression, as opposed to words that follow a name.
 _CONDITION: Final = (
     r"(?:(?:left|right) [(\[{]|[-+:~@(\[{\"'0?]|(?!(?:and|as|asc|between|cross|desc|else|end|except|from|full|group|"
     r"having|ilike|in|inner|intersect|is|join|left|like|limit|natural|nulls|offset|on|or|order|right|then|union|using|"
@@ -40,8 +40,8 @@ _CONDITION: Final = (
 )
 _FEWER_ROWS: Final = "Write WHERE random() < 0.1 for a tenth of the rows."
 _GROUPING_SETS: Final = "Write GROUP BY ROLLUP (…) or GROUP BY CUBE (…)."
-# Clauses that DataFusion's parser accepts and its planner ignores: their first word, a pattern of the token before it
-# and the four after it (see `_describe`), what they are, and what to do.
+# Clauses that DataFusion's parser accepts and its planner ignores: the first word, a pattern for the token before it
+# and the four tokens after it (see `_describe`), its name, and a remedy.
 _IGNORED_CLAUSES: Final = (
     ("tablesample", _NAME + r" tablesample (?:[(\[{]|(?:bernoulli|system|row|block) )", "TABLESAMPLE", _FEWER_ROWS),
     ("sample", _NAME + r" sample (?:[(\[{]|0|\?|\. 0)", "SAMPLE", _FEWER_ROWS),
@@ -59,7 +59,7 @@ _STARTS: Final = frozenset(first for first, *_ in _IGNORED_CLAUSES)
 
 
 def check_statement(sql: str, *, max_bytes: int) -> Scan:
-    """Return the tokens of `sql` when it is one statement within the limits."""
+    """Return the tokens of `sql` if it is one statement within the limits."""
     _check_size(sql, max_bytes)
     scanned = scan(sql)
     if all(token.kind is Kind.SEMICOLON for token in scanned.tokens):
@@ -68,7 +68,7 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
     has_ended = False
     for token in scanned.tokens:
         if token.start >= scanned.certain_until:
-            break  # what follows may be part of a quote; DataFusion itself refuses a second statement
+            break  # the rest may be part of a quote; DataFusion itself rejects a second statement
         if token.kind is Kind.SEMICOLON:
             has_ended = True
         elif has_ended:
@@ -85,7 +85,7 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
 
 
 def check_expression(sql: str, *, max_bytes: int) -> Scan:
-    """Return the tokens of `sql`, an expression that an administrator wrote, when it is within the limits."""
+    """Return the tokens of `sql`, an administrator's expression, if it is within the limits."""
     scanned = check_statement(sql, max_bytes=max_bytes)
     operators = sum(
         token.kind is Kind.OPERATOR or (token.kind is Kind.WORD and token.name in _OPERATOR_KEYWORDS)
@@ -106,7 +106,7 @@ def _check_size(sql: str, max_bytes: int) -> None:
 
 
 def check_no_ignored_clause(scanned: Scan) -> None:
-    """Check for the clauses above, without which there are other rows, where they are not likely to be a name."""
+    """Check for the clauses above, which would change the rows, unless they are probably names."""
     tokens = scanned.tokens
     for index, token in enumerate(tokens):
         if token.start >= scanned.certain_until:
@@ -125,27 +125,27 @@ def check_no_ignored_clause(scanned: Scan) -> None:
 
 
 def _describe(token: Token) -> str:
-    """Return a word or an operator as it is, and one character for any name in quotes, text, number or placeholder."""
+    """Return a word or an operator unchanged, and one character for any quoted name, string, number, or placeholder."""
     short = {Kind.QUOTED: '"', Kind.STRING: "'", Kind.NUMBER: "0", Kind.PLACEHOLDER: "?"}
     return short.get(token.kind, token.text.lower()) + " "
 
 
-# A literal with a line break could look like a line of its own: then a statement is refused that need not be, never the
-# other way round. Lookups in information_schema ignore case.
+# A literal with a line break could look like a separate line, so a harmless statement may be rejected, but never the
+# reverse. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*(?:Explain|Analyze)\b")
 _DESCRIBE = re.compile(r"\s*DescribeTable\b")
 _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
 _STEPS_WITHOUT_TABLES: Final = ("Projection:", "EmptyRelation", "Values:", "Filter:", "Limit:", "Sort:")
 _MAX_VISITED: Final = 2000
-# The label of a counter; a name may hold blanks and commas.
+# The label of a counter; a name may contain blanks and commas.
 _FILE_LABEL = re.compile(r"filename=[^}]*")
 _PATH = re.compile(r"\w+://\S+|[^\s\[,{}\"'(]*\.parquet\b[^\s,\]{}\"')]*", re.IGNORECASE)
 _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
 
 
 def check_plan(plan_text: str) -> None:
-    """Check what only the plan shows; it is given one step a line, before it is optimized."""
+    """Check properties that only the plan shows; it has one step per line, and is not optimized."""
     if _SETTINGS.search(plan_text):
         raise StatementRefused(
             "The engine's settings aren't available.", remedy="Only SHOW TABLES and SHOW COLUMNS are supported."
@@ -153,22 +153,22 @@ def check_plan(plan_text: str) -> None:
 
 
 def reads_tables(plan_text: str) -> bool:
-    """Return whether a plan, one step a line, may depend on tables; True for steps that are not known."""
+    """Return whether a plan (one step per line) may depend on tables; True for unknown steps."""
     return not all(line.strip().startswith(_STEPS_WITHOUT_TABLES) for line in plan_text.splitlines())
 
 
 def is_explain(plan_text: str) -> bool:
-    """Return whether the result of a plan, one step a line, is a description of a plan, which may show paths."""
+    """Return whether a plan's (one step per line) result is a description of a plan, which may contain paths."""
     return _EXPLAIN.match(plan_text) is not None
 
 
 def is_run(plan_text: str) -> bool:
-    """Return whether a plan, one step a line, is of a statement that runs, and not of one that describes another."""
+    """Return whether a plan (one step per line) belongs to a statement that runs, not to one that describes another."""
     return not is_explain(plan_text) and _DESCRIBE.match(plan_text) is None
 
 
 def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
-    """Return the inferred types of placeholders (by name, without `$`), which plans show in filters and projections."""
+    """Return the inferred types of placeholders (by name, without `$`) in a plan's filters and projections."""
     found: dict[str, pa.DataType] = {}
     waiting: list[Any] = [plan]
     for _ in range(_MAX_VISITED):
@@ -195,7 +195,7 @@ def placeholder_types(plan: LogicalPlan) -> dict[str, pa.DataType]:
 
 
 def _row_counts(limit: Any) -> Iterator[str]:
-    """Yield the names of the placeholders of LIMIT and OFFSET, for which DataFusion infers no type."""
+    """Yield the names of placeholders in LIMIT and OFFSET, where DataFusion infers no types."""
     for bound in filter(None, (limit.fetch(), limit.skip())):
         variant = bound.to_variant()
         if type(variant).__name__ == "Placeholder":
@@ -205,7 +205,7 @@ def _row_counts(limit: Any) -> Iterator[str]:
 def parameter_schema(
     placeholders: "Placeholders", parameters: pa.RecordBatch | None, plan: LogicalPlan | None
 ) -> pa.Schema:
-    """Return the types of the values sent, else those that the plan inferred, else null."""
+    """Return the types of the values, the types that the plan inferred, or null, in this order of preference."""
     if not placeholders.columns:
         return pa.schema([])
     if parameters is not None:
@@ -215,7 +215,7 @@ def parameter_schema(
 
 
 def without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch of a described plan with numbers of file groups in place of lists, and `…` for other paths."""
+    """Return the batch of a described plan with numbers of file groups instead of lists, and `…` for other paths."""
 
     def clean(text: str | None) -> str | None:
         return text and _PATH.sub("…", _FILE_LABEL.sub("filename=…", _FILE_GROUPS.sub(r"file_groups={\1}", text)))
@@ -234,10 +234,10 @@ _MAX_PLACEHOLDERS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placeholders:
-    """What a statement wants bound; in `sql` every `?` is written as `$1`, `$2`, ….
+    """A statement's placeholders; `sql` has `$1`, `$2`, … in place of `?`.
 
-    `columns` of a parameter batch are in the order of placeholders: "0" for `?` or `$1`, else the name; `written` is
-    how the statement has them. Where quoting is not certain, they are `optional`.
+    `columns` of a parameter batch are in the order of placeholders: "0" for `?` or `$1`, or the name; `written` is
+    their spelling in the statement. They are `optional` if quoting is uncertain.
     """
 
     sql: str
@@ -247,7 +247,7 @@ class Placeholders:
     has_question_marks: bool = False
 
     def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
-        """Return DataFusion's `param_values` for the first row of values, types kept."""
+        """Return DataFusion's `param_values` for the first row of values, keeping types."""
         if not parameters.num_rows:
             raise InvalidStatement("The parameters contain no row of values.")
         names = parameters.schema.names
@@ -259,7 +259,7 @@ class Placeholders:
         if missing:
             raise missing_parameter(missing)
         values = (parameters.column(index)[0] for index in range(len(names)))
-        # pyarrow 23 fails on a null where it expects a list.
+        # pyarrow 23 fails for a null where it expects a list.
         plain = (pa.scalar(None) if pa.types.is_nested(one.type) and not one.is_valid else one for one in values)
         return dict(zip(map(bound_name, names), plain, strict=True))
 
@@ -298,7 +298,7 @@ def find_placeholders(scanned: Scan) -> Placeholders:
 
 
 def _number(token: Token) -> int:
-    """Return the number of a `$1`, or 0 for a `$name` and for numbers that no placeholder may have."""
+    """Return the number of `$1`, or 0 for `$name` and for invalid numbers."""
     digits = token.text[1:]
     is_number = digits.isascii() and digits.isdigit() and len(digits) <= len(str(_MAX_PLACEHOLDERS))
     return int(digits) if is_number and int(digits) <= _MAX_PLACEHOLDERS else 0
@@ -314,7 +314,7 @@ def bound_name(column: str) -> str:
 
 
 class RowByRow:
-    """A `PlannedQuery` over several rows of parameters; plans a row when the previous one has been read."""
+    """A `PlannedQuery` over several rows of parameters; plans each row when the previous one has been read."""
 
     reached: tuple[int, int] | None = None
 
@@ -332,15 +332,15 @@ class RowByRow:
         self.hides_rows = self._current.hides_rows
         self.explained = self._current.explained
         self.change = self._current.change
-        self._ended = QueryStatistics()  # of the rows before the current one
+        self._ended = QueryStatistics()  # total of the rows before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
-        """What the query took so far."""
+        """The query's resource use so far."""
         return self._ended.plus(self._current.statistics)
 
     def progress(self) -> None:
-        """Return None: nobody knows which files the next rows of parameters need."""
+        """Return None, because the files for later rows of parameters are unknown."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Run the statement for each row of parameters; can be called once."""
@@ -362,7 +362,7 @@ class RowByRow:
                     f"Row {following + 1} of the parameters gives other columns than the first.",
                     remedy="Run the statement for each row alone.",
                 )
-            # Only the statistics are kept: with very many rows the plans would add up.
+            # Keep only the statistics, because plans for many rows would add up.
             self._ended = self._ended.plus(self._current.statistics)
             self._current = planned
             self.hides_rows |= planned.hides_rows
@@ -372,16 +372,16 @@ class RowByRow:
 
 
 def _nullable(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with every column nullable: a value in one row may be null in the next."""
+    """Return the schema with all columns nullable, because values may be null in later rows."""
     return pa.schema([field.with_nullable(True) for field in schema], metadata=schema.metadata)
 
 
 def with_plain_parameters(request: StatementRequest, placeholders: Placeholders) -> StatementRequest:
-    """Return the request with its values named and typed as `Placeholders` expects them.
+    """Return the request with values named and typed as `Placeholders` expects.
 
     flightsql-dbapi names its columns `param_0`, `param_1`, … and wraps each value in a union; arrow-go names them `$1`,
-    `$2`, …; some clients give no names. Flight SQL binds by position, so such columns are for `?` and `$1` in their
-    order, and a single value is for a statement's only placeholder, whatever the value's name is.
+    `$2`, …; some clients omit names. Flight SQL binds by position, so such columns bind `?` and `$1` in their order,
+    and a single value binds a statement's only placeholder, regardless of the value's name.
     """
     batch = request.parameters
     if batch is None:
@@ -404,7 +404,7 @@ def with_plain_parameters(request: StatementRequest, placeholders: Placeholders)
 
 
 def _without_union(array: pa.Array) -> pa.Array:
-    """Return the values of a union whose rows are all of one type."""
+    """Return the values of a union if all rows have the same type."""
     if not pa.types.is_union(array.type):
         return array
     codes = set(array.type_codes.to_pylist())

@@ -1,6 +1,6 @@
-"""Cuts a statement into tokens as DataFusion's generic SQL dialect does, and says from where on that is uncertain.
+"""Splits a statement into tokens like DataFusion's generic SQL dialect, and reports where the result becomes uncertain.
 
-It does not understand SQL: DataFusion does.
+It does not understand SQL; DataFusion does.
 """
 
 import enum
@@ -15,7 +15,7 @@ from micromegas_jupyter.engine.contract import MAX_STATEMENT_BYTES
 
 
 class Kind(enum.StrEnum):
-    """What a token is."""
+    """The kind of a token."""
 
     WORD = "word"
     QUOTED = "quoted"
@@ -31,7 +31,7 @@ class Kind(enum.StrEnum):
 
 
 class Token(NamedTuple):
-    """One token, with its text as written and its offset in the statement."""
+    """One token, with its original text and its offset in the statement."""
 
     kind: Kind
     text: str
@@ -39,7 +39,7 @@ class Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that a word or a quoted identifier stands for."""
+        """The name that a word or a quoted identifier represents."""
         if self.kind is Kind.QUOTED:
             return self.text[1:-1].replace('""', '"')
         return self.text.lower()
@@ -49,9 +49,9 @@ class Token(NamedTuple):
 class Scan:
     """A statement's tokens, without blanks and comments.
 
-    `certain_until` is the offset of the first construct that other rules could read differently (a dollar quote, a
-    nested comment, an unusual prefix, something unterminated). From there on nothing was skipped: text inside quotes
-    and comments appears as tokens too, so that nothing can hide. It is the statement's length when all is certain.
+    `certain_until` is the offset of the first construct that other rules could parse differently (a dollar quote, a
+    nested comment, an unusual prefix, an unterminated quote), or the statement's length. After that offset, nothing is
+    skipped: text inside quotes and comments appears as tokens, too, so that nothing can be hidden.
     """
 
     sql: str
@@ -60,16 +60,16 @@ class Scan:
 
     @property
     def is_certain(self) -> bool:
-        """Whether every token is what DataFusion will see."""
+        """Whether DataFusion will see exactly these tokens."""
         return self.certain_until == len(self.sql)
 
     @functools.cached_property
     def names(self) -> frozenset[str]:
-        """The names that its words and quoted identifiers stand for."""
+        """The names that its words and quoted identifiers represent."""
         return frozenset(token.name for token in self.tokens if token.kind is Kind.WORD or token.kind is Kind.QUOTED)
 
     def with_replaced(self, changes: Iterable[tuple[Token, str]]) -> str:
-        """Return the statement with other texts in the place of some tokens, which are given in order."""
+        """Return the statement with other texts in place of some tokens, which are in order."""
         pieces, end = [], 0
         for token, text in changes:
             pieces += [self.sql[end : token.start], text]
@@ -86,8 +86,8 @@ _COMMON = r"""
   | (?P<other> \S )
 )"""
 
-# The order matters: a doubtful prefix or dollar quote comes before the word or the placeholder it begins with.
-# Quotes are possessive (`*+`): an unterminated quote is doubt, never a shorter quote.
+# The order matters: an ambiguous prefix or dollar quote precedes the word or the placeholder that it begins. Quotes are
+# possessive (`*+`): an unterminated quote is uncertain, never a shorter quote.
 _CERTAIN = re.compile(
     r"""\s*+ (?:
     (?P<blank> \Z | --[^\r\n]*(?:\r?\n|\Z) | /\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/ )
@@ -107,7 +107,7 @@ _CLAUSES: Final = frozenset(
 
 
 def scan(sql: str) -> Scan:
-    """Return the tokens of `sql`; takes any text and never fails."""
+    """Return the tokens of `sql`; accepts any text and never fails."""
     tokens: list[Token] = []
     certain_until = len(sql)
     for pattern in (_CERTAIN, _NOTHING_SKIPPED):
@@ -123,17 +123,17 @@ def scan(sql: str) -> Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Which names a statement can refer to: its identifiers, and any part of `text` when its quoting is not certain."""
+    """The names that a statement can refer to: its identifiers, and any part of `text` if quoting is uncertain."""
 
     names: frozenset[str]
     text: str | None = field(default=None, repr=False)
 
     def has(self, name: str) -> bool:
-        """Return whether the statement may refer to `name`; True when in doubt."""
+        """Return whether the statement may refer to `name`; True if uncertain."""
         return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
 
     def among(self, names: frozenset[str]) -> frozenset[str]:
-        """Return those of the names, in lower case, that the statement may refer to."""
+        """Return those of the lowercase names that the statement may refer to."""
         return names & self.names if self.text is None else frozenset(filter(self.has, names))
 
 
@@ -143,13 +143,13 @@ def find_mentions(scanned: Scan) -> Mention:
 
 
 def line_and_column(sql: str, offset: int) -> tuple[int, int]:
-    """Return line and column, both from 1, of an offset in `sql`."""
+    """Return the 1-based line and column of an offset in `sql`."""
     line_start = sql.rfind("\n", 0, offset) + 1
     return sql.count("\n", 0, offset) + 1, offset - line_start + 1
 
 
 def find_brackets(scanned: Scan) -> dict[int, int]:
-    """Return which token closes the bracket that opens at a token."""
+    """Return the closing token for each opening bracket's token."""
     opened: list[int] = []
     closed: dict[int, int] = {}
     for place, token in enumerate(scanned.tokens):
@@ -161,9 +161,9 @@ def find_brackets(scanned: Scan) -> dict[int, int]:
 
 
 def find_calls(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
-    """Return the first and last token of each call of functions with these names, also within others.
+    """Return the first and last token of each call of these functions, including nested ones.
 
-    Those that are `is_certain` end before quoting is doubtful.
+    With `is_certain`, only calls that end before quoting becomes uncertain.
     """
     tokens, closed = scanned.tokens, find_brackets(scanned)
     calls = [
@@ -175,7 +175,7 @@ def find_calls(scanned: Scan, functions: Container[str], *, is_certain: bool = T
 
 
 def find_calls_in_from(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
-    """Return those of the calls that are items of a FROM clause."""
+    """Return the calls that are items of a FROM clause."""
     calls, found = dict(find_calls(scanned, functions, is_certain=is_certain)), []
     clauses, before = [""], ""
     for place, token in enumerate(scanned.tokens):
@@ -192,13 +192,13 @@ def find_calls_in_from(scanned: Scan, functions: Container[str], *, is_certain: 
 
 
 def quoted(name: str) -> str:
-    """Return `name` as a quoted identifier, so that it is taken as it is."""
+    """Return `name` as a quoted identifier, so that it is used verbatim."""
     return '"' + name.replace('"', '""') + '"'
 
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
-# The front makes the fingerprint of every statement, while other calls wait.
+# The front computes the fingerprint of every statement, while other calls wait.
 _MAX_STEPS: Final = 20_000
 
 _TOKEN = re.compile(
@@ -221,18 +221,18 @@ _COMMENT = re.compile(r"/\*|\*/")
 
 
 def sql_hash(sql: str) -> str:
-    """Return the fingerprint of a statement, as upstream's query audit has it: 16 digits of a hash of its tokens.
+    """Return a statement's fingerprint, like upstream's query audit: 16 digits of a hash of its tokens.
 
-    Numbers and string literals of every kind become `?`, blanks and comments are left out, unquoted words are in lower
-    case, quoted names stay, and one space stands between two tokens. A text that is not made of tokens (an open quote)
-    is taken as it is, with each run of blanks as one space. Of a text that is longer than any statement may be, or
-    has more than 20,000 tokens, blanks and comments, only the beginning counts.
+    Numbers and all string literals become `?`; blanks and comments are removed; unquoted words are converted to lower
+    case, and tokens are separated by one space. Text that can't be tokenized (an open quote) is used unchanged, with
+    runs of blanks as one space. If the text is longer than any statement may be, or has more than 20,000 tokens,
+    blanks, and comments, only its beginning counts.
     """
     return fingerprints(sql)[0]
 
 
 def fingerprints(sql: str) -> tuple[str, str]:
-    """Return the fingerprints of a statement as it is and without semicolons at its end; a rule may name either."""
+    """Return a statement's fingerprints with and without trailing semicolons; a rule may use either."""
     sql = sql[:MAX_STATEMENT_BYTES]
     tokens = _tokens(sql)
     if tokens is None:
@@ -249,7 +249,7 @@ def _digest(tokens: list[str]) -> str:
 
 
 def _tokens(sql: str) -> list[str] | None:
-    """Return the normalised tokens of a text; None when a quote or a comment in it is not closed."""
+    """Return a text's normalized tokens; None if a quote or a comment is not closed."""
     found: list[str] = []
     at = 0
     for _ in range(_MAX_STEPS):
@@ -275,7 +275,7 @@ def _tokens(sql: str) -> list[str] | None:
 
 
 def _end_of_comment(sql: str, at: int) -> int:
-    """Return where the comment that was opened before `at` ends, with the comments in it; 0 when it does not."""
+    """Return the end of the comment that was opened before `at`, including nested comments; 0 if it is not closed."""
     depth = 1
     for found in _COMMENT.finditer(sql, at):
         depth += 1 if found[0] == "/*" else -1

@@ -1,4 +1,4 @@
-"""The schemas of rows: as SQL and conditions see a table, as its files are read, and as results go on the wire."""
+"""The schemas of rows: for SQL and conditions, for reading files, and for results on the wire."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from micromegas_jupyter.core.jsonb import TYPE_METADATA
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.telemetry.tables import NANOS, PROPERTIES
 
-# Types that go on the wire as they are.
+# Types that are unchanged on the wire.
 _ROWS_PER_BATCH: Final = 1 << 18
 _UNCHANGED: Final = frozenset(one.id for one in (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string()))
 
@@ -25,9 +25,9 @@ def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
 
 
 def rows_without_values(context: SessionContext, schema: pa.Schema, count: int) -> DataFrame | None:
-    """Return a frame of so many rows whose values must not matter, or None if a nested column is never null.
+    """Return a frame of `count` rows whose values must not matter, or None if a nested column is never null.
 
-    It knows the number of its rows. A column that is never null stays so, since `key IS NOT NULL` is then always true.
+    It has a known number of rows. Columns that are never null remain so, because `key IS NOT NULL` is then always true.
     """
     if any(one.type.num_fields and not one.nullable for one in schema):
         return None
@@ -45,23 +45,23 @@ def rows_without_values(context: SessionContext, schema: pa.Schema, count: int) 
 def register_rows(
     session: SessionContext, function: str, rows: Iterable[Mapping[str, object]], schema: pa.Schema
 ) -> None:
-    """Give a session a table function that returns these rows."""
+    """Register a table function that returns these rows."""
     found = session.read_batch(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=schema)).into_view()
     session.register_udtf(udtf(lambda *_: found, function))
 
 
 @functools.lru_cache(maxsize=64)
 def stored_times(schema: pa.Schema, split: tuple[str, ...]) -> pa.Schema:
-    """Return the columns that are read for a schema with times of which files have the nanoseconds apart."""
+    """Return the columns to read for a schema with times whose nanoseconds are stored separately."""
     fields = [one.with_type(_in_microseconds(one.type)) if one.name in split else one for one in schema]
     return pa.schema([*fields, *(pa.field(f"{name}{NANOS}", pa.int16()) for name in split)])
 
 
 @functools.lru_cache(maxsize=64)
 def whole_times(schema: pa.Schema, split: tuple[str, ...]) -> list[Expr]:
-    """Return the expressions that make the columns of a schema of those of `stored_times`.
+    """Return the expressions that compute a schema's columns from those of `stored_times`.
 
-    They are made of whole numbers, so that none fails on any value; a time without nanoseconds has 0.
+    They use integers, so that no value makes them fail; a time without nanoseconds has 0.
     """
     columns = {one.name: col(quoted(one.name)) for one in schema}
     for name in split:
@@ -84,11 +84,11 @@ def _in_microseconds(time: pa.TimestampType) -> pa.DataType:
 
 @functools.lru_cache(maxsize=256)
 def flat_schema(schema: pa.Schema, *, keeps_properties: bool = False) -> pa.Schema:
-    """Return `schema` with each dictionary type, also inside others, replaced by the type of its values.
+    """Return `schema` with each dictionary type, including nested ones, replaced by its value type.
 
-    A dictionary is shared by the rows of a batch. When some are filtered out their values stay in it, where a cast
-    meets them and from where they would go on the wire. With `keeps_properties`, columns of properties stay as they
-    are: functions on them decide once for each value.
+    The rows of a batch share a dictionary. If some rows are filtered out, their values remain in it, where a cast could
+    fail on them and from where they would be sent. With `keeps_properties`, property columns are unchanged: functions
+    on them are evaluated once per value.
     """
 
     def flat(found: pa.DataType) -> pa.DataType:
@@ -102,13 +102,12 @@ def _flat_type(found: pa.DataType) -> pa.DataType:
 
 
 def wire_schema(schema: pa.Schema, *, preserve_dictionary: bool, keeps_units: bool) -> pa.Schema:
-    """Return `schema` as it goes on the wire.
+    """Return `schema` as sent on the wire.
 
-    DataFusion's own choice varies with its rewrites (`upper` of a dictionary is a string view); clients need one answer
-    before the first batch.
-    String and binary views become Utf8 and Binary, timestamps count nanoseconds unless the result `keeps_units`,
-    dictionaries are flattened unless `preserve_dictionary`; names, order, nullability and the
-    fields' own metadata stay. Dictionaries of bytes are binary JSON, and the metadata says so.
+    DataFusion's own types vary with its rewrites (`upper` of a dictionary is a string view), but clients need one
+    schema before the first batch. String and binary views become Utf8 and Binary, timestamps are in nanoseconds unless
+    the result `keeps_units`, dictionaries are flattened unless `preserve_dictionary`; names, order, nullability, and
+    the fields' own metadata are unchanged. Dictionaries of bytes are binary JSON, which the metadata declares.
     """
     return pa.schema(
         [_wire_field(field, preserve_dictionary=preserve_dictionary, keeps_units=keeps_units) for field in schema]
@@ -124,7 +123,7 @@ def _wire_field(field: pa.Field, *, preserve_dictionary: bool, keeps_units: bool
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return `batch` with exactly `schema`, which `wire_schema` made of the plan's schema."""
+    """Return `batch` with exactly `schema`, the result of `wire_schema` for the plan's schema."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = batch.columns
@@ -169,10 +168,10 @@ def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataTy
 
 def _convert(column: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(target):
-        # The values first: they are few, and pyarrow cannot look up views.
+        # Convert the values first: they are few, and pyarrow cannot look up views.
         return _convert(column.dictionary, target).take(column.indices)
     if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
-        return pa.array(column.to_pylist(), target)  # pyarrow's own cast makes its offsets one too short
+        return pa.array(column.to_pylist(), target)  # pyarrow's own cast creates too few offsets
     return column.cast(target)
 
 
@@ -199,7 +198,7 @@ _TYPE_NAMES: Final = {
     "Date64": "DATE",
 }
 _TYPE: Final = "|".join(sorted(_TYPE_NAMES, key=len, reverse=True))
-# Constants first: `Int64(1)` is one, and `Decimal128(10, 2)` is a type.
+# Constants first: `Int64(1)` is a constant, but `Decimal128(10, 2)` is a type.
 _CONSTANTS: Final = (
     (re.compile(r"\b(?:U?Int(?:8|16|32|64)|Float(?:32|64))\((-?[\d.]+(?:e[+-]?\d+)?)\)"), r"\1"),
     (re.compile(r"\bBoolean\((true|false)\)"), r"\1"),
@@ -219,7 +218,7 @@ _TYPES: Final[tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 
 def with_sql_names(text: str) -> str:
-    """Return a message of the engine with the types and constants of SQL: `Int64 * Utf8` is `BIGINT * VARCHAR`."""
+    """Return an engine's message with SQL types and constants: `Int64 * Utf8` becomes `BIGINT * VARCHAR`."""
     text = with_sql_constants(text)
     for pattern, name in _TYPES:
         text = pattern.sub(name, text)
@@ -227,7 +226,7 @@ def with_sql_names(text: str) -> str:
 
 
 def with_sql_constants(text: str) -> str:
-    """Return a text, as the name that the engine gives a column, with the constants of SQL: `Int64(1)` is `1`."""
+    """Return a text, such as the engine's name for a column, with SQL constants: `Int64(1)` becomes `1`."""
     for pattern, constant in _CONSTANTS if "(" in text else ():
         text = pattern.sub(constant, text)
     return text

@@ -1,18 +1,18 @@
 """Hides rows: the conditions that decide which rows of a table a caller sees, and the barrier in front of them.
 
-A condition is one boolean expression over the table's columns that cannot fail on any value: its error would be about a
-hidden row. It is tried on rows with difficult values before it is applied to real rows.
+A condition is one boolean expression over the table's columns that cannot fail on any value, because its error would be
+about a hidden row. It is tested on rows with difficult values before it is applied to real rows.
 
-What a caller wrote is never evaluated on rows that the caller must not see: a predicate that fails on a value (a cast,
-a division) reveals something of the row, and DataFusion moves predicates and expressions as far down as it can. No
-single node of DataFusion stops all of them:
+A caller's expressions are never evaluated on rows that the caller must not see: a predicate that fails on a value (a
+cast, a division) reveals something about the row, and DataFusion moves predicates and expressions down as far as
+possible. No single DataFusion node stops all of them:
 
-- a LIMIT stops filters while the logical plan is optimised, but becomes a property of the filter below it in the
+- a LIMIT stops filters while the logical plan is optimized, but becomes a property of the filter below it in the
   physical plan, and `SELECT shown, CAST(secret AS INT) + x` is then computed below that filter;
-- UNNEST of a list with one element keeps its place in the physical plan, where neither expressions nor filters that
-  are made while the query runs pass it, but in the logical plan filters do.
+- UNNEST of a list with one element stays in place in the physical plan, where neither expressions nor filters that
+  are created while the query runs pass it, but filters pass it in the logical plan.
 
-Both together stop everything. Statements that cannot fail on any value need none of this: `leakproof` defines them.
+Both together stop everything. Statements that cannot fail on any value don't need this: `leakproof` defines them.
 """
 
 import functools
@@ -64,12 +64,12 @@ _SOMEBODY: Final = AuthContext(
     groups=("a", "b"),
     roles=("a", "b"),
 )
-# As little as can be known: empty lists and an address that is null.
+# The least informative caller: empty lists and a null address.
 _NOBODY: Final = AuthContext(subject="nobody", issuer="https://id.example", auth_type=AuthType.OIDC)
 
 
 def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str) -> DataFrame:
-    """Return the rows that meet one of `conditions`."""
+    """Return the rows that meet at least one of `conditions`."""
     schema = rows.schema()
     problems = (condition_problem(condition, schema) for condition in conditions)
     conditions = tuple(_with_far_times(condition, schema) for condition in conditions)
@@ -90,28 +90,28 @@ def _with_far_times(condition: str, schema: pa.Schema) -> str:
 
 
 def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
-    """Return the expression that is true for a row that meets one of `conditions`.
+    """Return an expression that is true for rows that meet at least one of `conditions`.
 
-    Several are not simplified together: NULL counts as false in each. One condition stays as it is, so that the files'
-    statistics can answer it.
+    Several conditions are not simplified together: NULL counts as false in each. A single condition is unchanged, so
+    that the files' statistics can decide it.
     """
     if len(conditions) == 1:
         return null_safe_condition(rows.parse_sql_expr(conditions[0]))
-    # The line break ends a comment that a condition may end with.
+    # The line break ends a comment at the end of the condition.
     known = [null_safe_condition(rows.parse_sql_expr(f"({condition}\n) IS TRUE")) for condition in conditions]
     return functools.reduce(operator.or_, known)
 
 
 @functools.lru_cache(maxsize=1024)
 def condition_problem(condition: str, schema: pa.Schema) -> str | None:
-    """Return why `condition` cannot be used on rows of `schema` (a clause about it), or None when it can."""
+    """Return why `condition` can't be used on rows of `schema` (a clause about it), or None."""
     condition = _with_far_times(condition, schema)
     return _problem_of_text(condition) or _problem_of_plan(condition, schema)
 
 
 def _problem_of_text(condition: str) -> str | None:
     try:
-        # The text for an empty list calls a function whose result changes, to no effect.
+        # The text for an empty list calls a volatile function, which has no effect.
         scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_MAX_CONDITION_BYTES)
     except QueryError:
         return "it is empty, too long, too deeply nested or more than one expression"
@@ -135,7 +135,7 @@ def _problem_of_tokens(scanned: Scan) -> str | None:
 def _goes_on_after_distinct_from(tokens: Sequence[Token], start: int) -> bool:
     """Whether more than one operand follows a `DISTINCT FROM` that begins with this token.
 
-    DataFusion 54 and 55 read `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
+    DataFusion 54 and 55 parse `a IS DISTINCT FROM b AND c` as `a IS DISTINCT FROM (b AND c)`.
     """
     words = [token.name if token.kind is Kind.WORD else "" for token in tokens[start : start + 2]]
     if words != ["distinct", "from"]:
@@ -170,7 +170,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
-    """Return why conditions that fit one by one show other rows when one of them is enough, or None."""
+    """Return why separately valid conditions show other rows when combined with OR, or None."""
     sample = trial_rows(schema)
     rows = _context().read_batch(sample)
     found = _evaluated(rows.filter(_either(rows, conditions)))
@@ -188,7 +188,7 @@ def _context() -> SessionContext:
 
 
 def _without_simplification() -> SessionContext:
-    """Return a session that evaluates expressions as they are written."""
+    """Return a session that evaluates expressions without simplification."""
     context = _context()
     context.remove_optimizer_rule("simplify_expressions")
     return context
@@ -203,7 +203,7 @@ def _filtered(
 
 
 def _evaluated(selected: DataFrame) -> list[str] | None:
-    """Return the rows as text (NaN equals NaN there); None when a row makes the evaluation fail."""
+    """Return the rows as text (NaN equals NaN there); None if a row makes the evaluation fail."""
     try:
         return [str(row) for batch in selected.collect() for row in batch.to_pylist()]
     except Exception:  # noqa: BLE001 - DataFusion has no class for it
@@ -221,7 +221,7 @@ def _reason(text: str) -> str:
 
 
 def trial_rows(schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows of `schema` in which each column has its type's difficult values and null, however it is declared."""
+    """Return rows of `schema` that contain each type's difficult values, and null regardless of the declaration."""
     values = [_difficult_values(field.type) for field in schema]
     count = max(map(len, values), default=1)
     columns = [
@@ -248,7 +248,7 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 
 
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
-    """Check the conditions in `filters`, by table name, of which a row must meet one; warn of missing tables."""
+    """Check the conditions in `filters`, by table name; warn of missing tables."""
     try:
         snapshots = with_views(tables.snapshot())
     except MicromegasError:
@@ -264,7 +264,7 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
             raise _configuration_error(table, problem)
     for snapshot in snapshots:
         if snapshot.problem is not None:
-            continue  # each condition is checked again when it is used
+            continue  # conditions are checked again when they are used
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
             raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
         own = filters.get(snapshot.name, ())
@@ -278,7 +278,7 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
 
 
 def _problem_without_table(condition: str) -> str | None:
-    """Return why `condition` cannot be used on any table, as far as that can be told without its columns."""
+    """Return why `condition` can't be used on any table, as far as this is independent of columns."""
     condition = with_caller_in_condition(condition, _SOMEBODY, columns=())
     if (problem := _problem_of_text(condition)) is not None:
         return problem
@@ -286,9 +286,9 @@ def _problem_without_table(condition: str) -> str | None:
 
 
 def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
-    """Return why one of the table's `own` conditions cannot be used, or None."""
+    """Return why one of the table's `own` conditions can't be used, or None."""
     try:
-        # A table without files has its columns too.
+        # A table without files has its columns, too.
         schema = flat_schema(visible_schema(snapshot))
         found = (
             condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
@@ -326,7 +326,7 @@ _TRUE: Final = lit(pa.scalar(value=True))
 
 
 def behind_barrier(rows: DataFrame) -> DataFrame:
-    """Return `rows` so that nothing on top of them is evaluated on other rows."""
+    """Return `rows` so that no expression on top of them is evaluated on other rows."""
     names = rows.schema().names
     extra = "barrier"
     while extra in names:
@@ -336,12 +336,12 @@ def behind_barrier(rows: DataFrame) -> DataFrame:
 
 
 def barrier_holds(context: SessionContext, barrier: Callable[[DataFrame], DataFrame] = behind_barrier) -> bool:
-    """Return whether statements that fail on a hidden row of a sample do not, behind `barrier`."""
+    """Return whether, behind `barrier`, statements don't fail on a sample's hidden row."""
     return reveals_nothing(context, barrier(context.read_batch(pa.record_batch(_SAMPLE)).filter(col("shown"))))
 
 
 def reveals_nothing(context: SessionContext, rows: DataFrame) -> bool:
-    """Return whether no statement fails on a row of a sample that is not among `rows`."""
+    """Return whether no statement fails on a sample row that is not among `rows`."""
     context.register_table("sample", rows.into_view())
     try:
         for sql in _REVEALING:

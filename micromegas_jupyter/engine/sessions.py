@@ -1,12 +1,12 @@
 """Opens DataFusion sessions, all from one memory pool and with measured settings, and reuses them.
 
-A new session has not read the files' footers, which is most of the work of a look-up in a large file.
+A new session has not read the files' footers, which is most of the work of a lookup in a large file.
 
-Nothing of one caller may reach another through a session. So sessions are lent only to statements that need nothing but
-tables and functions that depend on nobody, never a function with a caller's values; `READ_ONLY` refuses what a
-statement could set or create by itself; a session is kept only after the last row was given, never after a statement
-that failed or was abandoned; then all its tables and functions are removed, and one that still has something in it is
-not reused. What stays is a bounded cache of footers, by path, size and time of change; no statement can ask for it.
+Sessions must not carry data from one caller to another. They are therefore lent only to statements that need nothing
+but tables and caller-independent functions. `READ_ONLY` rejects everything that a statement could set or create. A
+session is kept only after its last row was returned, never after a failed or abandoned statement. Then all its tables
+and functions are removed; if anything is left, the session is not reused. Only a bounded cache of footers remains, by
+path, size, and modification time, and statements can't query it.
 """
 
 import logging
@@ -25,42 +25,42 @@ _log = logging.getLogger(__name__)
 READ_ONLY: Final = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
 _OPTIONS: Final = {
-    # Inside the engine views would be faster, but every result needs plain strings (wire_schema converts the rest).
+    # Inside the engine, views would be faster, but every result needs plain strings (wire_schema converts the rest).
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.sql_parser.map_string_types_to_utf8view": "false",
-    # What the least and greatest values so far rule out is not read. But while one of several columns had nulls only,
-    # DataFusion 55 rules out by the others alone, and its values are lost.
+    # Skips reading values outside the current minimum and maximum. But if one of several columns was always null,
+    # DataFusion 55 uses only the other columns, and that column's values are lost.
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
-    # DataFusion 55 fails its own check where IS TRUE is both a group and inside an aggregate.
+    # DataFusion 55 fails its own check if IS TRUE is both a group and inside an aggregate.
     "datafusion.execution.skip_physical_aggregate_schema_check": "true",
-    # Lines and columns in messages, where DataFusion has them.
+    # Adds lines and columns to messages, if DataFusion has them.
     "datafusion.sql_parser.collect_spans": "true",
 }
 
-#: The steps that may filter the scans below by what they have read. Above a join, DataFusion 55.2 may take the column
-#: of another table for the one that is meant, and lose rows (see `workarounds.joins`).
+#: The steps that may filter the scans below by the values that they have read. Above a join, DataFusion 55.2 may
+#: confuse columns of two tables, and lose rows (see `workarounds.joins`).
 DYNAMIC_FILTERS: Final = {
     "join": "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
     "limit": "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
 }
 _PARTITIONS: Final = "datafusion.execution.target_partitions"
-# DataFusion 55 answers `max(x)` from the files' footers, and takes one whose type is not the table's for one of nulls.
+# DataFusion 55 computes `max(x)` from the files' footers, and treats footers of another type than the table's as nulls.
 _USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
-# From local files few, for each thread that reads one keeps memory (see `workarounds.scan_folders`).
+# Few for local files, because each thread that reads one keeps memory (see `workarounds.scan_folders`).
 _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
-# DataFusion 55 panics when it keeps only the first of groups by floats, and one is NaN.
+# DataFusion 55 panics if it keeps only the first groups by float columns, and one value is NaN.
 _FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
-# DataFusion 55 takes one column for another, or fails, when it moves the access to a field below a projection that
-# gives a column the name of another one.
+# DataFusion 55 confuses columns, or fails, when it moves a field access below a projection that gives a column the name
+# of another one.
 _MOVES_FIELDS: Final = "datafusion.optimizer.enable_leaf_expression_pushdown"
-# How much is kept of what the footers of files said, for as long as a session lives.
+# Cache size for footers, for as long as a session lives.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
-# A folder of links may have been listed while the folder of its files was not there for a moment.
+# A folder of links may have been listed while the folder of its files was briefly missing.
 _LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1s'"
 
-# What these return names files of the server, or counts rows before this one, hidden ones too.
+# Their results contain the server's files, or count preceding rows, including hidden ones.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
 #: One statement runs at a time, while another may be planned.
@@ -69,7 +69,7 @@ _MAX_FREE: Final = 2
 
 @dataclass(slots=True, eq=False)
 class LentSession:
-    """A session in which one statement is planned; without a pool it is not used again.
+    """A session for planning one statement; without a pool, it is not reused.
 
     Plans run in a copy of the session, which shares its caches and its memory: optimized plans are not optimized again.
     """
@@ -79,13 +79,13 @@ class LentSession:
     _runner: SessionContext | None = None
     _applied: dict[str, str] = field(default_factory=dict)
     _settings: dict[str, str] = field(default_factory=dict)
-    #: Removes what the statement got besides tables.
+    #: Removes additions of the statement other than tables.
     clean_up: Callable[[], None] | None = None
 
     def configure(self, *, partitions: int, uses_footers: bool, is_remote: bool, has_floats: bool) -> None:
-        """Set how plans run: in how many partitions, 0 for one per processor, and how they read footers of files.
+        """Set how plans run: the number of partitions (0 for one per processor), and how they read footers.
 
-        These files are in a bucket if they're remote. Groups may be of floats if there are columns that have some.
+        `is_remote` means that the files are in a bucket. `has_floats` means that groups may contain floats.
         """
         self._settings[_FIRST_GROUPS] = str(not has_floats).lower()
         self._settings[_PARTITIONS] = f"{partitions:d}"
@@ -93,14 +93,15 @@ class LentSession:
         self._settings[_FOOTERS_AT_A_TIME] = "32" if is_remote else "2"
 
     def set_dynamic_filters(self, of: Collection[str]) -> None:
-        """Let some of `DYNAMIC_FILTERS` filter scans, and the others not."""
+        """Enable these `DYNAMIC_FILTERS`, and disable the others."""
         self._settings |= {name: str(one in of).lower() for one, name in DYNAMIC_FILTERS.items()}
 
     def frame(self, written: LogicalPlan, optimized: LogicalPlan | None = None) -> DataFrame:
-        """Return a plan as it will run; one that is not optimized yet will be."""
+        """Return a plan for execution; optimizes it if necessary."""
         self._settings[_OPTIMIZER_PASSES] = "3" if optimized is None else "0"
         if self._runner is None:
-            # DataFusion-Python has no other way to copy one. The copy could read any path, but plans no statement.
+            # DataFusion-Python has no other way to copy a session. The copy could read any path, but doesn't plan
+            # statements.
             self._runner = self.session.enable_url_table()
         for name, value in self._settings.items() - self._applied.items():
             self._runner.sql(f"SET {name} = {value}")
@@ -108,7 +109,7 @@ class LentSession:
         return self._runner.create_dataframe_from_logical_plan(written if optimized is None else optimized)
 
     def release(self) -> None:
-        """Give the session back once its statement has given its last row, or will not run; later calls do nothing."""
+        """Return the session when its statement has returned its last row, or will not run; later calls do nothing."""
         pool, self.pool = self.pool, None
         clean_up, self.clean_up = self.clean_up, None
         if pool is not None and len(pool) < _MAX_FREE and _clear(self.session, clean_up):
@@ -120,16 +121,16 @@ class Sessions:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        # Sessions that are built from one builder share its memory pool.
+        # Sessions from one builder share its memory pool.
         pooled = RuntimeEnvBuilder().with_fair_spill_pool(settings.memory_limit_bytes)
         self._runtime = pooled.with_disk_manager_disabled()
-        # What is spilled is capped by statement only, and for each session by itself. With the statement, DataFusion
-        # forgets any folder that it was given and takes the process's.
+        # The spill limit can only be set by statement, and per session. With the statement, DataFusion ignores its
+        # configured folder and uses the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
         self.free: list[LentSession] = []
 
     def open(self, *, can_spill: bool = True, reuses_names: bool = False) -> SessionContext:
-        """Return a new session without tables, which can spill up to the cap, below the process's `TMPDIR`, or not."""
+        """Return a new session without tables; `can_spill` allows spilling to the process's `TMPDIR`."""
         config = SessionConfig(_OPTIONS | {_MOVES_FIELDS: str(not reuses_names).lower()}).with_information_schema(True)
         config = config.with_batch_size(self._settings.batch_rows)
         if self._settings.target_partitions is not None:
@@ -144,12 +145,12 @@ class Sessions:
         return context
 
     def lend(self) -> LentSession:
-        """Return a session without tables; drop it, or release it when its statement has given its last row."""
+        """Return a session without tables; drop it, or release it when its statement has returned its last row."""
         return self.free.pop() if self.free else LentSession(self.open(), self.free)
 
 
 def _clear(session: SessionContext, clean_up: Callable[[], None] | None) -> bool:
-    """Remove all tables and functions of a statement from a session; return whether nothing is left in it."""
+    """Remove a statement's tables and functions from a session; return whether nothing is left."""
     try:
         if clean_up is not None:
             clean_up()

@@ -1,6 +1,6 @@
-"""Which tables exist for a caller, and how they get into a session, as views under their SQL names.
+"""Determines which tables exist for a caller, and registers them in a session, as views under their SQL names.
 
-Only tables that the statement names are built. Who has which rights is decided where the caller is identified.
+Only tables that the statement mentions are built. Rights are determined where the caller is identified.
 """
 
 import functools
@@ -87,36 +87,36 @@ _log = logging.getLogger(__name__)
 
 # Several partitions for fewer bytes cost more than they save.
 _SMALL_BYTES: Final = 4 * 1024 * 1024
-# Filters in the decoder cost 0.7 ms for each file. In larger files they save more: look-ups take 0.6 of the time.
+# Filters in the decoder cost 0.7 ms per file. In larger files, they save more: lookups take 0.6 of the time.
 _FRAGMENT_BYTES: Final = 64 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
-# A file that is ruled out only when it is opened costs 0.3 ms; planning a statement twice costs 1 ms.
+# A file that is excluded only when it is opened costs 0.3 ms; planning a statement twice costs 1 ms.
 _MIN_PRUNED: Final = 32
-#: Functions that have another value when a statement is planned again.
+#: Functions whose value changes when a statement is planned again.
 _CLOCKS: Final = frozenset({"now", "current_timestamp", "current_date", "current_time", "today"})
-# Other steps are planned better with the statistics in footers (25 MB for 500 files); a filter rules files out by them.
+# Other steps benefit from statistics in footers (25 MB for 500 files); filters exclude files with them.
 _STEPS_WITHOUT_STATISTICS: Final = ("Aggregate:", "Projection:", "Sort:", "SubqueryAlias:", "TableScan:")
 _PUSHDOWN: Final = "datafusion.execution.parquet.pushdown_filters"
-# The options of a scan travel with it. A footer is a few kilobytes, and DataFusion would read 512 of each file.
+# The options of a scan are part of its plan. A footer is a few kilobytes, and DataFusion would read 512 of each file.
 _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.metadata_size_hint": "32768",
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.execution.parquet.coerce_int96": "us",
 }
-#: Whatever shows the type of a column.
+#: Words that can show the type of a column.
 _TYPE_QUESTIONS: Final = frozenset({"arrow_typeof", "describe", "desc"})
-#: Whatever lists the tables that a statement does not mention.
+#: Words that can list tables that a statement does not mention.
 LISTS: Final = frozenset({"show", "information_schema"})
 _NOTHING: Final = Mention(names=frozenset())
 _NO_LIMITS: Final[Mapping[str, Expr]] = MappingProxyType({})
 _NO_FILE: Final = "file:///none"
-_MAX_REQUESTS: Final = 32  # to a bucket at once
-_MAX_SCHEMAS: Final = 4096  # of files whose columns have IDs
+_MAX_REQUESTS: Final = 32  # concurrent requests to a bucket
+_MAX_SCHEMAS: Final = 4096  # for files with column IDs
 _FOOTER_BYTES: Final = 64 * 1024
 _MAX_REASON: Final = 300
-_TAIL_BYTES: Final = 8  # the size of a footer, and a magic number
+_TAIL_BYTES: Final = 8  # a footer's size, and a magic number
 _Scan = Callable[[Sequence[FoundFile], pa.Schema], DataFrame]
 _ScanKey = tuple[str, pa.Schema, FileFormat, bool, tuple[str, ...]]
 
@@ -124,7 +124,7 @@ _ScanKey = tuple[str, pa.Schema, FileFormat, bool, tuple[str, ...]]
 def find_visible_tables(
     snapshots: Iterable[TableSnapshot], caller: AuthContext, default_conditions: Mapping[str, str]
 ) -> list[VisibleTable]:
-    """Return the tables that exist for `caller`, in order, as `find_table_access` says."""
+    """Return the tables that exist for `caller`, in order, according to `find_table_access`."""
     access = find_table_access(caller, default_conditions)
     snapshots = with_views(snapshots)
     if access is None:
@@ -137,7 +137,7 @@ def find_visible_tables(
 
 
 def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditions: Mapping[str, str]) -> VisibleTable:
-    """Return an earlier version of a table that exists for `caller`; its conditions must fit the columns of then."""
+    """Return an earlier version of a table that exists for `caller`; its conditions must fit that version's columns."""
     table = next(iter(find_visible_tables([snapshot], caller, default_conditions)), None)
     columns = flat_schema(visible_schema(snapshot))
     if table is None or any(condition_problem(one, columns) for one in table.conditions):
@@ -150,7 +150,7 @@ def restrict_past(snapshot: TableSnapshot, caller: AuthContext, default_conditio
 
 
 def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
-    """Whether a table exists for a caller; a view, only with what it is computed from."""
+    """Whether a table exists for a caller; views exist only if their source does."""
     source_name = snapshot.source.table if snapshot.source is not None else None
     if snapshot.materialized is not None:
         source_name = snapshot.materialized.source.name
@@ -160,10 +160,10 @@ def _exists(snapshot: TableSnapshot, access: TableAccess) -> bool:
 def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext) -> VisibleTable | None:
     if snapshot.source is not None:
         return _restrict_view(snapshot, snapshot.source, access, caller)
-    is_view = snapshot.materialized is not None  # a condition on all tables may not fit its columns
+    is_view = snapshot.materialized is not None  # a condition for all tables may not fit its columns
     conditions = access.filters.get(snapshot.name, ()) if is_view else tuple(access.conditions(snapshot.name))
     if conditions:
-        # A condition is about the merged rows, whose columns may have other names.
+        # Conditions are about merged rows, which may have other column names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
         conditions = tuple(with_caller_in_condition(one, caller, columns=columns) for one in conditions)
     of_source: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
         if view_condition(snapshot, of_source, condition_problem) is None:
             return None
     raw_name = snapshot.raw_name
-    # A condition is about the merged rows: it would not mean the same on the states that they are made of.
+    # Conditions are about merged rows: on partial states, they would have another meaning.
     if conditions or of_source or (raw_name is not None and access.filters.get(raw_name)):
         raw_name = None
     return VisibleTable(snapshot=snapshot, conditions=conditions, source_conditions=of_source, raw_name=raw_name)
@@ -183,7 +183,7 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
 def _restrict_view(
     snapshot: TableSnapshot, source: ViewSource, access: TableAccess, caller: AuthContext
 ) -> VisibleTable:
-    """Return a view; a condition that is on all tables holds on its source."""
+    """Return a view; conditions for all tables apply to its source."""
     own, of_source = access.filters.get(snapshot.name, ()), snapshot.schema.names
     of_rows = visible_schema(snapshot).names if own and snapshot.problem is None else ()
     return VisibleTable(
@@ -196,7 +196,7 @@ def _restrict_view(
 
 
 class TableBuilder:
-    """Builds tables in sessions; it keeps the last scans, in which DataFusion has the files' statistics."""
+    """Builds tables in sessions; caches the last scans, which contain the files' statistics."""
 
     def __init__(self) -> None:
         self._scans: LRUCache[_ScanKey, LogicalPlan] = LRUCache(64)
@@ -204,10 +204,10 @@ class TableBuilder:
         self._folders = ScanFolders()
         self._vectors = Vectors()
         self._schemas: LRUCache[FoundFile, pa.Schema] = LRUCache(_MAX_SCHEMAS)
-        # Of the tables that were registered last: the size of their files unless they hide rows, and where these are.
+        # About the last registered tables: the size of their files unless they hide rows, and their location.
         self._bytes: int | None = 0
         self.is_remote = False
-        # Whether filters may be kept out of the decoder where files are small, and whether any were.
+        # Whether filters may stay out of the decoder for small files, and whether this was used.
         self._allows_fragments = self.has_fragments = False
 
     def register(  # noqa: PLR0913 - what a table is built from
@@ -225,27 +225,27 @@ class TableBuilder:
         is_flat: bool = False,
         allows_fragments: bool = False,
     ) -> list[VisibleTable]:
-        """Register the mentioned tables and return them; `files` says which files of a table are enough.
+        """Register the mentioned tables and return them; `files` contains the sufficient files of a table.
 
-        Rows that don't meet the `limits` of their table are left out, those of `stored_limits` by what files hold, and
-        those of `counted` tables have no values.
+        Skips rows that don't meet the `limits` of their table, and stored rows that don't meet `stored_limits`. The
+        rows of `counted` tables have no values.
 
-        With `allows_fragments`, filters on small files are kept out of the decoder; see `has_fragments`.
+        With `allows_fragments`, filters on small files stay out of the decoder; see `has_fragments`.
 
-        With `is_flat`, columns of dictionaries of text are of plain text, unless the statement asks for types.
+        With `is_flat`, dictionary columns of text become plain text, unless the statement requests types.
 
-        A statement over information_schema sees the others too, as names and schemas without rows; raw rows are never
-        listed, for they are there for those who know of them.
+        A statement over information_schema also sees the other tables, as names and schemas without rows. Raw rows are
+        never listed; they are available by name.
         """
         self._bytes, self.is_remote, self.has_fragments = 0, False, False
         self._allows_fragments = allows_fragments
         lists_names = bool(mentions.among(LISTS))
         is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
-        # Views that are materialized come first, since their queries need the name of their source.
+        # Materialized views first, because their queries need their source's name.
         for table in sorted(tables, key=lambda one: one.snapshot.materialized is None):
             snapshot = table.snapshot
-            # Text is grouped in two thirds of the time.
+            # Grouping plain text takes two thirds of the time.
             is_flattened = is_flat and not table.needs_barrier
             schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flattened else scanned_schema(table)
             if any(map(mentions.has, table.names)):
@@ -289,7 +289,7 @@ class TableBuilder:
     def _with_new_rows(
         self, context: SessionContext, table: VisibleTable, view: Materialized, rows: DataFrame
     ) -> DataFrame:
-        """Return the rows of a materialized view and those that its source has got since."""
+        """Return the rows of a materialized view and the newer rows of its source."""
         if not len(view.source.files):
             return rows
         with _definition_errors(table):
@@ -298,7 +298,7 @@ class TableBuilder:
     def extract(
         self, context: SessionContext, table: VisibleTable, view: Materialized, columns: pa.Schema
     ) -> DataFrame:
-        """Return the rows that a materialized view's query gives over its source, with the columns of the view."""
+        """Return the result of a materialized view's query over its source, with the columns of the view."""
         source, name, shows_values = view.source, quoted(view.source.name), not table.needs_barrier
         files = FileList.of(source.files)
         schema = source.schema if shows_values else flat_schema(source.schema)
@@ -320,7 +320,7 @@ class TableBuilder:
 
     @property
     def partitions(self) -> int | None:
-        """How many partitions are best for the tables that were registered last, if that's known."""
+        """The best number of partitions for the last registered tables, or None if unknown."""
         return 1 if self._bytes is not None and 0 < self._bytes <= _SMALL_BYTES else None
 
     @contextmanager
@@ -332,10 +332,10 @@ class TableBuilder:
         mentions: Mention,
         time_range: TimeRange | None,
     ) -> Iterator[Mapping[str, VisibleTable]]:
-        """Register tables over scans of no files, and return those that are mentioned by the names of their scans.
+        """Register tables over scans without files, and return the mentioned ones by scan name.
 
-        In a plan over these, DataFusion itself moves the conditions of a statement down to the scans, and nothing in it
-        depends on what is stored.
+        In a plan over these, DataFusion itself moves the conditions of a statement down to the scans, and nothing
+        depends on stored data.
         """
         scans: dict[str, VisibleTable] = {}
         for position, table in enumerate(tables):
@@ -386,10 +386,10 @@ class TableBuilder:
         shows_values: bool = True,
         is_counted: bool = False,
     ) -> DataFrame:
-        """Return the plan of native scans over explicit files, one for each set of partition values that SQL sees.
+        """Return the plan of native scans over explicit files, one per set of visible partition values.
 
-        Unless it `shows_values`, whether a column can be null doesn't depend on them. Rows that are only counted come
-        from the log if it has their number.
+        Unless it `shows_values`, columns are nullable regardless of values. Rows that are only counted come from the
+        log if it has their number.
         """
         shown = [name for name in snapshot.partition_columns if name in schema.names]
         try:
@@ -403,7 +403,7 @@ class TableBuilder:
         if count is not None and (counted := rows_without_values(context, schema, count)) is not None:
             return counted
         sizes = [file.size for file in found]
-        # What a filter is evaluated on must not depend on hidden rows either.
+        # The rows that a filter is evaluated on must not depend on hidden rows, either.
         are_large = None in sizes or sum(filter(None, sizes)) > _FRAGMENT_BYTES * len(sizes)
         pushes_down = are_large or not shows_values or not self._allows_fragments
         self.has_fragments |= not pushes_down
@@ -417,7 +417,7 @@ class TableBuilder:
         for file, *values in zip(found, *texts, strict=True):
             groups.setdefault(tuple(values), []).append(file)
         stored = pa.schema([field for field in schema if field.name not in shown])
-        # Only a scan can't be optimized away.
+        # Unlike other plans, a scan can't be optimized away.
         scans = [] if shows_values else [scan([], schema)]
         for group, of_group in groups.items():
             constants = {
@@ -436,7 +436,7 @@ class TableBuilder:
         files: Sequence[FoundFile],
         schema: pa.Schema,
     ) -> DataFrame:
-        """Return the rows of files that are not deleted, under the names that SQL sees."""
+        """Return the live rows of files, under the names that SQL sees."""
         stored, names = snapshot.stored_schema, snapshot.schema.names
         wanted = schema if stored is None else pa.schema([stored.field(names.index(name)) for name in schema.names])
         groups: dict[tuple[pa.Schema, Fits], list[FoundFile]] = {}
@@ -487,7 +487,7 @@ class TableBuilder:
         return parts
 
     def _object(self, location: str) -> tuple[Storage, str]:
-        """Return where a file is: a storage, and its path there."""
+        """Return a file's storage and its path there."""
         if not location.startswith(S3_SCHEME):
             path = Path(location)
             return Storage(path.parent), path.name
@@ -503,11 +503,11 @@ class TableBuilder:
         *,
         pushes_down: bool,
     ) -> DataFrame:
-        """Return the plan of one native scan over an explicit list of files, with a schema that is given.
+        """Return the plan of one native scan over an explicit list of files, with a given schema.
 
-        DataFusion-Python can read one path or a folder, not a list of files. Its logical plans travel as protobuf,
-        though, and a listing scan's paths are a repeated field: the paths are appended to the plan for no file, as
-        protobuf merges messages that follow one another. `check_scans` and tests hold that.
+        DataFusion-Python can read one path or a folder, but not a list of files. Its logical plans can be encoded as
+        protobuf, though, and a listing scan's paths are a repeated field. The paths are appended to the plan without
+        files, because protobuf merges concatenated messages. `check_scans` and tests verify this.
         """
         kind = snapshot.file_format
         urls = self._folders.urls(files) if kind is FileFormat.PARQUET else [file.url for file in files]
@@ -519,7 +519,7 @@ class TableBuilder:
         return context.create_dataframe_from_logical_plan(scan)
 
     def _locate(self, context: SessionContext, paths: Sequence[str]) -> list[FoundFile]:
-        """Return files as they are now; DataFusion would read a file that is gone as no rows."""
+        """Return the current files; DataFusion would read a missing file as no rows."""
         keys: dict[str, list[str]] = {}
         if not paths or not paths[0].startswith(S3_SCHEME):
             found = list(map(FoundFile, paths, map(mark_of, map(os.stat, paths))))
@@ -544,9 +544,9 @@ class TableBuilder:
 
 
 def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
-    """Return whether files may have columns with other fields or IDs than a scan matches to those of a table.
+    """Return whether files may have columns with other fields or IDs than a scan matches to the table's.
 
-    DataFusion matches fields by their names, but those in maps by their places.
+    DataFusion matches fields by name, but those in maps by position.
     """
     if snapshot.stored_schema is not None:
         return any(FIELD_ID in (field.metadata or {}) or has_structs(field.type) for field in stored)
@@ -554,10 +554,10 @@ def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
 
 
 def _cuts_last(table: VisibleTable) -> bool:
-    """Whether a time range is about the merged rows.
+    """Whether a time range applies to the merged rows.
 
-    A condition is about whole merged rows: cut before the merge, they would be made of the range's states only, and a
-    row that is hidden could show itself as it was at another time. The merge of a materialized view may change times.
+    A condition is about complete merged rows: if rows were cut before the merge, they would contain the range's states
+    only, and a hidden row could appear as it was at another time. The merge of a materialized view may change times.
     """
     snapshot = table.snapshot
     is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None and snapshot.source is None
@@ -565,7 +565,7 @@ def _cuts_last(table: VisibleTable) -> bool:
 
 
 def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRange | None:
-    """Return the range that stored rows are cut to, from which a merge or a view makes those of the table."""
+    """Return the range for stored rows; a merge or a view computes the table's rows from them."""
     if time_range is None or _cuts_last(table):
         return None
     source = table.snapshot.source
@@ -579,7 +579,7 @@ def _stored_range(table: VisibleTable, time_range: TimeRange | None) -> TimeRang
 
 
 def scanned_schema(table: VisibleTable) -> pa.Schema:
-    """Return the schema that files are read with: the dictionary of a batch may hold values of hidden rows."""
+    """Return the schema for reading files: the dictionary of a batch may contain values of hidden rows."""
     return flat_schema(table.snapshot.schema) if table.needs_barrier else table.snapshot.schema
 
 
@@ -588,7 +588,7 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
     snapshot = table.snapshot
     # A statement over deleted rows is planned twice anyway.
     is_planned_twice = table.has_deleted_rows and not table.hides_rows
-    # DataFusion doesn't rule out files by times that are made of two columns.
+    # DataFusion doesn't exclude files by times that combine two columns.
     most = 1 if is_planned_twice or any(map(mentions.has, snapshot.split_times)) else _MIN_PRUNED - 1
     if len(snapshot.files) <= most or not any(map(mentions.has, table.names)):
         return False
@@ -600,7 +600,7 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
 
 
 def has_constants(table: VisibleTable) -> bool:
-    """Return whether columns of a table become constants in plans, which differ by what is stored."""
+    """Return whether a table's columns become constants in plans, which differ by stored values."""
     return not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
 
 
@@ -612,10 +612,10 @@ def needed_files(
     time_range: TimeRange | None,
     is_estimated: bool = False,
 ) -> FilesByTable:
-    """Return, for large tables, the files in which a row can meet the conditions that an outline's scans have.
+    """Return, for large tables, the files that may have rows that meet the conditions in an outline's scans.
 
-    If what it reads `is_estimated`, all tables count as large. A file that every scan of its table rules out cannot
-    change the result.
+    If the reads are estimated (`is_estimated`), all tables count as large. A file that every scan of its table excludes
+    cannot change the result.
     """
     candidates = {
         name: Candidates(table.snapshot, _stored_range(table, time_range))
@@ -626,7 +626,7 @@ def needed_files(
 
 
 def needs_statistics(text: str) -> bool:
-    """Return whether what the files' footers tell is useful before a plan with this text runs."""
+    """Return whether statistics from the files' footers are useful before a plan with this text runs."""
     return "groupBy=[[]]" in text or not all(
         line.lstrip().startswith(_STEPS_WITHOUT_STATISTICS) for line in text.splitlines()
     )
@@ -652,10 +652,10 @@ def _build(  # noqa: PLR0913 - what a table is built from
     limit: Expr | None = None,
     holds_back: bool = False,
 ) -> DataFrame:
-    """Return a table's rows as the caller sees them; raw rows that are mentioned stay registered.
+    """Return a table's rows as the caller sees them; mentioned raw rows remain registered.
 
-    A `limit` is a condition on stored rows, of which the others are not needed. With `holds_back`, nothing but that is
-    evaluated on deleted rows.
+    A `limit` is a condition on stored rows; others are not needed. With `holds_back`, no other expression is evaluated
+    on deleted rows.
     """
     snapshot = table.snapshot
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
@@ -675,7 +675,7 @@ def _build(  # noqa: PLR0913 - what a table is built from
     if table.conditions:
         rows = apply_conditions(rows, table.conditions, table=snapshot.name)
     for name, value in table.equal:
-        # A text of this kind becomes one of the column's dictionary; lit(value) would have the column cast.
+        # Text of this type is converted to the column's dictionary; lit(value) would cast the column instead.
         rows = rows.filter(col(quoted(name)) == lit(pa.scalar(value, pa.utf8())))
     if table.cuts_times:
         rows = cut_times(rows, snapshot.split_times)
@@ -686,7 +686,7 @@ def _build(  # noqa: PLR0913 - what a table is built from
 
 @contextmanager
 def _definition_errors(table: VisibleTable) -> Iterator[None]:
-    """Report an error of a materialized view's definition as such."""
+    """Report errors of a materialized view's definition as such."""
     try:
         yield
     except BaseException as error:
@@ -726,20 +726,20 @@ def check_scans() -> None:
         raise InternalError("This server doesn't support this DataFusion version.")
 
 
-#: Rows 3, 4, 7, 11, 18 and 29 are deleted: the example of PROTOCOL.md.
+#: Rows 3, 4, 7, 11, 18, and 29 are deleted: the example of PROTOCOL.md.
 _EXAMPLE: Final = DeletionVector("^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", None, 44, 6, 40)
 _LIVE: Final = [number for number in range(40) if number not in {3, 4, 7, 11, 18, 29}]
 
 
 def hides_deleted_rows(context: SessionContext | None = None) -> bool:
-    """Return whether statements that fail on deleted rows of a sample do not, and give the others."""
+    """Return whether statements on a sample return its live rows without failing on deleted ones."""
     context = SessionContext() if context is None else context
     for name in DYNAMIC_FILTERS.values():
         context.sql(f"SET {name} = false")
     texts = [str(number) if number in _LIVE else "hidden" for number in range(40)]
     rows = pa.table({"text": texts, "number": [int(number in _LIVE) for number in range(40)], "shown": range(40)})
     with tempfile.TemporaryDirectory() as folder:
-        for count in (1, 6):  # in a scan of its own; in one scan with others, which are found by links
+        for count in (1, 6):  # in a separate scan; in one scan with others, which are found by links
             paths = [f"{folder}/{count}.{number}" for number in range(count)]
             for path in paths:
                 pyarrow.parquet.write_table(rows, path, row_group_size=20)
@@ -767,14 +767,14 @@ def listed_schema(snapshot: TableSnapshot) -> pa.Schema:
 
 @functools.lru_cache(maxsize=64)
 def _template(schema: pa.Schema, file_format: FileFormat, *, pushes_down: bool) -> bytes:
-    """Return the plan of a scan of no file."""
+    """Return the plan of a scan without files."""
     options = _SCAN_OPTIONS | {_PUSHDOWN: str(pushes_down).lower()}
     context, place = SessionContext(SessionConfig(options)), f"{_NO_FILE}.{file_format.value}"
     match file_format:
         case FileFormat.PARQUET:
             rows = context.read_parquet(place, schema=schema)
         case FileFormat.CSV:
-            # Values with line breaks: such a file must not be read in pieces.
+            # Values may contain line breaks, so the file must not be read in pieces.
             rows = context.read_csv(place, options=CsvReadOptions(schema=schema, newlines_in_values=True))
         case FileFormat.JSON_LINES:
             rows = context.read_json(place, schema=schema)
@@ -783,12 +783,12 @@ def _template(schema: pa.Schema, file_format: FileFormat, *, pushes_down: bool) 
     node = message_class("Node").FromString(rows.logical_plan().to_bytes())
     scan = node.f1[0]
     del scan.f2[:]
-    del scan.f3[:]  # the extension: files with another one would be passed over
+    del scan.f3[:]  # the extension: files with another extension would be skipped
     return bytes(node.SerializeToString())
 
 
 def _named_scan(context: SessionContext, schema: pa.Schema, name: str) -> DataFrame:
-    """Return a scan that shows up under a name in plans, and is not to be run."""
+    """Return a scan that has a name in plans, and is not meant to run."""
     plan = _scan_named(name, context, schema, FileFormat.PARQUET, urls=[f"{_NO_FILE}.parquet"])
     return context.create_dataframe_from_logical_plan(plan)
 
@@ -802,7 +802,7 @@ def _scan_named(  # noqa: PLR0913 - what a scan is
     urls: Iterable[str],
     pushes_down: bool = True,
 ) -> LogicalPlan:
-    """Return the plan of a scan that shows up under a name in plans."""
+    """Return the plan of a scan that has a name in plans."""
     more = message_class("Node")(f1=[{"f2": urls, "f14": [{"f1": [{"f1": [name]}]}]}])
     return LogicalPlan.from_bytes(
         context, _template(schema, file_format, pushes_down=pushes_down) + more.SerializeToString()
@@ -824,7 +824,7 @@ def _object_store(bucket: str, options: Mapping[str, str]) -> AmazonS3:
 def _with_whole_times(
     rows: DataFrame, table: VisibleTable, time_range: TimeRange | None, schema: pa.Schema, limit: Expr | None
 ) -> DataFrame:
-    """Return rows with times of nanoseconds, after conditions on the times that files store, whose statistics count."""
+    """Return rows with times in nanoseconds, after conditions on the stored times, which have statistics."""
     snapshot = table.snapshot
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
     if limit is not None:
@@ -850,7 +850,7 @@ def _cut(
 
 
 def _bound(time: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scalar:
-    """Return `time` in the column's own type, so that no cast stands between the filter and the files' statistics."""
+    """Return `time` in the column's own type, because a cast would prevent the use of files' statistics."""
     stamp = column if pa.types.is_timestamp(column) else pa.timestamp("ns", "UTC")
     microseconds = (time - _EPOCH) // timedelta(microseconds=1)
     scaled = microseconds * _TICKS_PER_SECOND[stamp.unit]

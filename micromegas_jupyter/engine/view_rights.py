@@ -1,11 +1,11 @@
-"""Which conditions on the rows of a source mean the same on the rows of a materialized view.
+"""Determines which conditions on source rows have the same meaning on rows of a materialized view.
 
-A row of a view stands for rows of its source. If both of the view's queries pass a column through, as a key of every
+A row of a view represents rows of its source. If both of the view's queries pass a column through, as a key of every
 GROUP BY, these rows and the row of the view have the same value in it. A condition that uses only such columns keeps or
 hides whole groups, so it may be applied to the view's rows. A column that merely has the same name doesn't count.
 
-Only plans whose every step is known pass columns through: a chain of projections, filters, sorts, and groups over one
-scan, without subqueries, grouping sets, or functions whose result changes.
+Only plans with known steps pass columns through: a chain of projections, filters, sorts, and groups over one scan,
+without subqueries, grouping sets, or volatile functions.
 """
 
 import functools
@@ -37,11 +37,11 @@ _SAME_COLUMNS: Final = frozenset({"Filter", "Sort", "SubqueryAlias"})
 def view_condition(
     view: TableSnapshot, conditions: tuple[str, ...], problem_of: Callable[[str, pa.Schema], object]
 ) -> tuple[str, ...] | None:
-    """Return the conditions on a materialized view's stored rows that mean what `conditions` mean on its source.
+    """Return conditions on a materialized view's stored rows that are equivalent to `conditions` on its source.
 
-    They leave what the view's queries return for those rows of the source that meet one of the conditions. Returns None
-    if there are no such conditions: then the view doesn't exist for the caller. `problem_of` returns why a condition
-    doesn't fit columns, or None.
+    They keep the rows that the view's queries return for source rows that meet at least one of the conditions. Returns
+    None if there are no such conditions: the view then doesn't exist for the caller. `problem_of` returns why a
+    condition doesn't fit columns, or None.
     """
     if not conditions:
         return ()
@@ -70,7 +70,7 @@ _Query = tuple[str, str, pa.Schema]
 
 @functools.lru_cache(maxsize=512)
 def _shared_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]) -> pa.Schema:
-    """Return the columns that a view's queries, each over a table of a name and a schema, pass through to its rows."""
+    """Return the columns that a view's queries, each over a table with a name and a schema, pass through."""
     (_, _, source), (_, _, stored) = extract, merge
     try:
         extracted, merged = _passed_through(*extract), _passed_through(*merge)
@@ -89,7 +89,7 @@ def _shared_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]
 
 
 def _passed_through(sql: str, table: str, schema: pa.Schema) -> dict[str, str]:
-    """Return the columns of a query's result that are columns of a table, each with its name there."""
+    """Return the columns of a query's result that are columns of a table, with their names there."""
     scanned = scan(sql)
     if not scanned.is_certain or scanned.names & changing_functions():
         return {}
@@ -104,7 +104,7 @@ def _passed_through(sql: str, table: str, schema: pa.Schema) -> dict[str, str]:
 
 
 def _columns(context: SessionContext, plan: LogicalPlan, table: str) -> tuple[list[str], list[str | None]]:
-    """Return the names of a plan's columns, and for each the table's column that it is, if any."""
+    """Return the names of a plan's columns, and for each the corresponding column of the table, if any."""
     names = context.create_dataframe_from_logical_plan(plan).schema().names
     nothing: list[str | None] = [None] * len(names)
     variant, below = plan.to_variant(), plan.inputs()
@@ -123,14 +123,14 @@ def _columns(context: SessionContext, plan: LogicalPlan, table: str) -> tuple[li
     elif kind == "Projection":
         found = [_column(one, known) for one in variant.projections()]
     elif kind == "Aggregate" and all(one.variant_name() != "GroupingSet" for one in variant.group_by_exprs()):
-        # Its other columns follow its keys.
+        # Other columns follow the keys.
         keys = [_column(one, known) for one in variant.group_by_exprs()]
         found = keys + [None] * len(variant.aggregate_exprs())
     return names, found if len(found) == len(names) else nothing
 
 
 def _column(expression: Expr, known: Mapping[str, str | None]) -> str | None:
-    """Return the table's column that an expression is, perhaps under another name."""
+    """Return the table's column that an expression represents, possibly renamed."""
     while expression.variant_name() == "Alias":
         expression = expression.to_variant().expr()
     return known.get(expression.to_variant().name()) if expression.variant_name() == "Column" else None

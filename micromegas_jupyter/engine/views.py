@@ -1,8 +1,8 @@
-"""Views that are computed from tables whenever a statement asks for them, and `view_instance`.
+"""Views that are computed from tables on demand, and `view_instance`.
 
-`view_instance(set, id)` names what one process (or stream) sent of a view set. It is a table function in upstream's
-SQL; here a name takes its place in the statement, under which the engine registers the caller's own table, reduced to
-the id. So conditions on rows, the barrier and the time range hold as for the table, and files are pruned.
+`view_instance(set, id)` returns the rows of one process (or stream) in a view set. In upstream's SQL, it is a table
+function. Here, a name replaces it in the statement, and the engine registers the caller's own table, restricted to the
+ID, under this name. Row conditions, the barrier, the time range, and file pruning thus work as for the table.
 """
 
 import functools
@@ -45,10 +45,10 @@ from micromegas_jupyter.telemetry.tables import (
 )
 
 GLOBAL: Final = "global"
-#: The functions whose calls `instance_tables` takes.
+#: The functions whose calls `instance_tables` handles.
 VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name, PERFETTO_CHUNKS.name})
 _SPAN_KINDS: Final = ("thread", "async", "both")
-#: Functions of a process and a kind of spans: what they give, and which arguments follow.
+#: Functions of a process and a kind of spans: their table, and their other arguments.
 _OF_SPANS: Final = {
     PROCESS_SPANS.name: (PROCESS_SPANS, ()),
     PERFETTO_CHUNKS.name: (PERFETTO_CHUNKS, ("begin", "end")),
@@ -59,7 +59,7 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """A view of the data model; `sql` computes it from the rows of its source, whose name takes the place of `{}`."""
+    """A data model view; `sql` computes it from the rows of its source; the source's name replaces `{}`."""
 
     definition: TableDefinition
     columns: tuple[str, ...]
@@ -81,7 +81,7 @@ class _View:
         return replace(table, name=self.definition.name, merge_sql=sql, raw_name=raw_name, source=source)
 
     def is_possible(self, table: TableSnapshot) -> bool:
-        """Return whether a table has what the view is computed from."""
+        """Return whether a table has the columns that the view requires."""
         if table.problem is not None:
             return not table.problem.is_elsewhere
         schema = table.schema
@@ -92,7 +92,7 @@ _STATS_KEYS: Final = ("process_id", "level", "target")
 _STATS: Final = _View(
     definition=LOG_STATS,
     columns=("time", *_STATS_KEYS),
-    # In the unit of the time itself, which date_bin would change to one with a shorter range.
+    # Keeps the time's unit; date_bin would change it to one with a shorter range.
     sql=f"SELECT date_trunc('{LOG_STATS_BIN}', time) AS time_bin, {', '.join(_STATS_KEYS)}, count(*) AS count "  # noqa: S608
     f"FROM {{}} GROUP BY 1, {', '.join(_STATS_KEYS)}",
     slack_seconds=60,
@@ -101,18 +101,18 @@ _LOOKBACK: Final = f"INTERVAL '{INCREASE_LOOKBACK_SECONDS} seconds'"
 
 
 def _seconds(end: str, begin: str) -> str:
-    """Return the SQL of the seconds between two times."""
+    """Return an SQL expression for the seconds between two times."""
     end, begin = (f"CAST(arrow_cast({one}, 'Timestamp(Nanosecond, None)') AS BIGINT)" for one in (end, begin))
     return f"({end} - {begin}) / 1e9"
 
 
 def _listed(definition: TableDefinition, **computed: str) -> str:
-    """Return the SELECT list of a view's columns; those that aren't computed are the source's own."""
+    """Return the SELECT list of a view's columns; columns that aren't computed are the source's own."""
     return ", ".join(f"{computed[name]} AS {name}" if name in computed else name for name in definition.schema.names)
 
 
-# A cumulative series that began within the lookback has its first point in the range. Of others, the first is unknown.
-# So is a start at the time of the first point: OpenTelemetry's sign of an unknown start.
+# The first point of a cumulative series that began within the lookback counts completely; for others, it is unknown. It
+# is also unknown if the start equals the time of the first point, which is OpenTelemetry's sign for an unknown start.
 _HISTOGRAM_INCREASES: Final = _View(
     definition=HISTOGRAM_INCREASES,
     columns=tuple(HISTOGRAMS.schema.names),
@@ -156,7 +156,7 @@ _VIEWS: Final = (_STATS, _HISTOGRAM_INCREASES, _COUNTER_INCREASES)
 
 
 def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
-    """Return tables, and after them the views that are computed from some of them."""
+    """Return the tables, followed by the views that can be computed from them."""
     tables = list(snapshots)
     names = {table.name for table in tables}
     views = [
@@ -172,7 +172,7 @@ def with_views(snapshots: Iterable[TableSnapshot]) -> list[TableSnapshot]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSet:
-    """A view set, and what an id in it stands for: a process or a stream, all of it (`global`), or either."""
+    """A view set, and the meaning of its IDs: a process or a stream, everything (`global`), or either."""
 
     definition: TableDefinition
     of: str | None  # "process", "stream"
@@ -197,9 +197,9 @@ VIEW_SETS: Final[Mapping[str, ViewSet]] = {
 def instance_tables(
     calls: Sequence[Call], tables: Sequence[VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
 ) -> list[VisibleTable]:
-    """Return the tables that stand in for calls of `view_instance`, of those that the caller sees.
+    """Return the tables that replace calls of `view_instance`, from those that the caller sees.
 
-    `values` are the statement's parameters; None when it is planned without them.
+    `values` are the statement's parameters; None if it is planned without them.
     """
     known = {table.snapshot.name: table for table in tables}
     make = {VIEW_INSTANCE: _instance_table, **dict.fromkeys(_OF_SPANS, _spans_of_process)}
@@ -243,7 +243,7 @@ def _instance_table(
 def _spans_of_process(
     call: Call, _known: Mapping[str, VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
 ) -> VisibleTable:
-    """Return the table that stands in for a call about the spans of a process: nobody sends such spans here."""
+    """Return the empty table that replaces a call for a process's spans, which this server never receives."""
     definition, more = _OF_SPANS[call.function]
     kinds = ", ".join(map(repr, _SPAN_KINDS))
     if len(call.arguments) != 2 + len(more):
@@ -260,9 +260,9 @@ def _spans_of_process(
 
 
 def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tuple[tuple[str, str | None], ...]:
-    """Return the columns, with values, that the rows of an instance have."""
+    """Return the columns and values that identify an instance's rows."""
     name = view_set.definition.name
-    if instance is None:  # not bound yet
+    if instance is None:  # an unbound parameter
         return ((_PROCESS, None),) if view_set.of == "process" else ()
     if instance == GLOBAL and view_set.has_global:
         return ()
@@ -289,7 +289,7 @@ _context: Final = functools.cache(SessionContext)
 
 
 def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> str | None:
-    """Return the text that a constant expression stands for; None when it is a parameter that is not bound yet."""
+    """Return the text of a constant expression; None for an unbound parameter."""
     found = fold(text, values, sql=sql, at=at)
     if found is not None and not isinstance(found, str):
         raise refused(sql, at, "An argument of a view isn't a string.", _CONSTANTS)
@@ -297,7 +297,7 @@ def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: in
 
 
 def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> object:
-    """Return the value of a constant expression, times as aware ones; None for a parameter that is not bound yet."""
+    """Return the value of a constant expression, with aware times; None for an unbound parameter."""
     tokens = scan(text).tokens
     if len(tokens) == 1 and tokens[0].kind is Kind.STRING and text[0] == "'":
         return text[1:-1].replace("''", "'")

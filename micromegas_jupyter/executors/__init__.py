@@ -1,1 +1,1 @@
-"""A pool of processes, each of which plans and runs one statement, so that statements can't affect each other."""
+"""A pool of processes, each of which plans and runs one statement, to isolate statements from each other."""

@@ -1,4 +1,4 @@
-"""The front's side of the ingest process, and the rounds that keep the lake in order."""
+"""The front's side of the ingest process, and the lake's maintenance rounds."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ _MAX_REFRESH_FAILURES: Final = 10
 
 
 class StorageSpace:
-    """Whether the lake's storage was full at the last write, which no free-space figure shows for a quota.
+    """Whether the lake's storage was full at the last write, because free-space figures don't include quotas.
 
     It counts as full for a minute, so that a server without further writes becomes ready again.
     """
@@ -52,7 +52,7 @@ class StorageSpace:
         return self._clock.monotonic() < self._full_until
 
     def note_error(self, error: BaseException) -> None:
-        """Report storage that has become full; other errors of a write don't count."""
+        """Record an error if it means that the storage is full; other write errors are ignored."""
         if not isinstance(error, ResourcesExhausted) or error.limit != "storage":
             return
         self._full_until = self._clock.monotonic() + _FULL_SECONDS
@@ -61,16 +61,16 @@ class StorageSpace:
             _LOG.error("The lake's storage is full: all rows sent to this server are rejected until there is space.")
 
     def note_write(self) -> None:
-        """Report that storage has space again after it was full."""
+        """Record a successful write, which proves that the storage isn't full."""
         if self._is_reported:
             self._is_reported, self._full_until = False, float("-inf")
             _LOG.warning("The lake's storage has space again: rows are stored.")
 
 
 class IngestProcess:
-    """The process that stores what callers send, started at the first call and again when it has ended.
+    """The process that stores callers' rows, started at the first call and restarted when it has exited.
 
-    It is ended when it answers nothing. Belongs to one event loop, and ends with the pool that it comes from.
+    It is killed if it doesn't respond. Belongs to one event loop, and stops with its pool.
     """
 
     def __init__(self, pool: Pool, *, space: StorageSpace | None = None) -> None:
@@ -88,16 +88,16 @@ class IngestProcess:
             if self._starting is None:
                 self._starting = asyncio.get_running_loop().create_task(self._start())
                 self._starting.add_done_callback(self._note_start)
-            # Shielded: a call that is given up must not leave a process behind that no one knows.
+            # Shielded, because an abandoned call must not leak an unregistered process.
             executor = await await_shared(self._starting)
         return executor.open_channel()
 
     def another(self) -> "IngestProcess":
-        """Return another process of the same pool, for something that may end it."""
+        """Return another process of the same pool, for work that may kill it."""
         return IngestProcess(self._pool, space=self.space)
 
     def end(self) -> None:
-        """End the process, whatever it does, or as soon as it has started."""
+        """Kill the process, even while it is working or starting."""
         self._has_ended = True
         if self._executor is not None:
             self._pool.discard(self._executor)
@@ -107,7 +107,7 @@ class IngestProcess:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await executor.send(protocol.SERVE, b"")
-                await executor.read()  # what it reads from now on are channels
+                await executor.read()  # from now on it reads channels
         except TimeoutError:
             self._pool.discard(executor)
             raise ExecutorEnded from None
@@ -125,7 +125,7 @@ class IngestProcess:
                 self.end()
 
     async def _watch(self, executor: Executor) -> None:
-        """End a process that is stopped or has locked up: its calls would wait for hours."""
+        """Kill a process that is stopped or has locked up; otherwise, its calls would wait for hours."""
         while not executor.is_gone:
             await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
             with suppress(ExecutorEnded):
@@ -141,16 +141,16 @@ class IngestProcess:
                     channel.close()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something until it finishes, or the event loop does."""
+        """Run until the work finishes, or the event loop stops."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
 class IngestCall:
-    """One upload, or operations on tables; an async context manager. Belongs to one event loop.
+    """One upload or series of table operations; an async context manager. Belongs to one event loop.
 
-    One that `is_alone` has its own process, which ends with it.
+    With `is_alone`, it has its own process, which exits with it.
     """
 
     def __init__(
@@ -181,12 +181,12 @@ class IngestCall:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # An upload that is not committed is dropped when its channel ends.
+        # An uncommitted upload is dropped when its channel closes.
         is_at_work = self._channel is not None and self._is_waiting and not isinstance(error, ExecutorEnded)
         if self._is_alone:
             self._process.end()
         if self._channel is not None and is_at_work and not self._is_alone:
-            # The process works on, though no one waits for it: in the meantime the place is taken.
+            # The process is still working although no caller waits for it, so the slot stays taken.
             self._process.run_in_background(self._close_when_done(self._channel))
         else:
             if self._channel is not None:
@@ -207,15 +207,15 @@ class IngestCall:
         await self._request(protocol.INGEST, pickle.dumps((upload,)))
 
     async def send_rows(self, frame: bytes) -> int:
-        """Send one serialized `FlightData`, and return how many rows there are; an error drops all of them."""
+        """Send one serialized `FlightData`, and return its number of rows; an error drops all of them."""
         return int((await self._request(protocol.ROWS, frame)).get("rows", 0))
 
     async def commit_upload(self) -> int:
-        """Make all rows durable and visible; return how many."""
+        """Make all rows durable and visible; return their number."""
         return int((await self._request(protocol.COMMIT, b"")).get("rows", 0))
 
     async def operate(self, operation: str, arguments: dict[str, object]) -> Any:
-        """Create, change or describe a table; return the operation's result."""
+        """Create, change, or describe a table; return the operation's result."""
         self._is_operating = True
         return (await self._request(protocol.OPERATE, pickle.dumps((operation, arguments)))).get("result")
 
@@ -224,7 +224,7 @@ class IngestCall:
             raise InternalError("An ingest call was used outside of its context.")
         self._is_waiting = True
         await self._channel.send(kind, body)
-        self._is_committing = kind == protocol.COMMIT  # one that was not sent whole does not take place
+        self._is_committing = kind == protocol.COMMIT  # an incompletely sent commit has no effect
         kind, body = await self._channel.read()
         self._is_waiting = False
         try:
@@ -238,7 +238,7 @@ class IngestCall:
 
 
 class Exports:
-    """Has OpenTelemetry exports stored, all over one channel and any number at once. Belongs to one event loop."""
+    """Stores OpenTelemetry exports, any number at a time, over one channel. Belongs to one event loop."""
 
     def __init__(self, process: IngestProcess) -> None:
         self._process = process
@@ -247,7 +247,7 @@ class Exports:
         self._link: _ExportLink | None = None
 
     async def store(self, request: ExportRequest) -> ExportReport:
-        """Store an export and return what became of it."""
+        """Store an export and return the report."""
         try:
             async with self._connecting:
                 if self._link is None or self._link.has_ended:
@@ -267,7 +267,7 @@ class Exports:
 
 
 class _ExportLink:
-    """One channel, and who waits for responses over it."""
+    """One channel, and the tasks that wait for its responses."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -279,14 +279,14 @@ class _ExportLink:
         answer: asyncio.Future[ExportReport] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            # A request must not be cut off in the middle when the sender leaves.
+            # A cancelled sender must not truncate the request.
             await asyncio.shield(asyncio.ensure_future(self._send(number, request)))
             return await answer
         finally:
             self._waiting.pop(number, None)
 
     async def read(self) -> None:
-        """Hand each answer to who waits for it, until the process is gone."""
+        """Pass each response to its waiting task, until the process exits."""
         try:
             while True:
                 kind, body = await self._channel.read()
@@ -294,7 +294,7 @@ class _ExportLink:
                 log_records(facts)
                 answer = self._waiting.get(facts.get("number", -1))
                 if answer is None or answer.done():
-                    await asyncio.sleep(0)  # a process that was taken over may send nothing else
+                    await asyncio.sleep(0)  # a compromised process could otherwise block the event loop
                     continue
                 if kind == protocol.ERROR:
                     answer.set_exception(protocol.parse_error(facts))
@@ -341,7 +341,7 @@ def check_view(tables: Sequence[TableSnapshot], settings: EngineSettings, view: 
 async def refresh_view(
     pool: Pool, name: str, rebuilt: tuple[datetime, datetime] | None = None, *, niceness: int = LONG_NICENESS
 ) -> dict[str, Any]:
-    """Have an executor refresh a view, which nothing else runs in, as `views.refresh_view` does."""
+    """Refresh a view in its own executor, like `views.refresh_view`."""
     executor = await pool.detach()
     try:
         executor.renice(niceness)
@@ -353,15 +353,15 @@ async def refresh_view(
 
 
 class ViewRefresher:
-    """Refreshes materialized views, one after another: each at most once a minute, one that fails ever less often."""
+    """Refreshes materialized views sequentially: each at most once a minute, with increasing delays after failures."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._task: asyncio.Task[None] | None = None
-        self._due: dict[str, tuple[float, int]] = {}  # monotonic, and how often it failed in a row
+        self._due: dict[str, tuple[float, int]] = {}  # monotonic time, and number of consecutive failures
 
     def start(self, names: Sequence[str]) -> None:
-        """Refresh views that lack rows, unless others are being refreshed."""
+        """Refresh views that lack rows, unless a refresh is running."""
         now = self._pool.clock.monotonic()
         due = [name for name in names if self._due.get(name, (now, 0))[0] <= now]
         if due and (self._task is None or self._task.done()):
@@ -371,7 +371,7 @@ class ViewRefresher:
         for name in names:
             failures = self._due.get(name, (0.0, 0))[1] + 1
             try:
-                # In its own process, which it may break.
+                # In its own process, because the view may break it.
                 await refresh_view(self._pool, name)
                 failures = 0
             except (ExecutorEnded, TimeoutError):
@@ -385,10 +385,10 @@ class ViewRefresher:
 
 
 async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-    """Have an executor do a round of maintenance every few seconds, until this is cancelled.
+    """Run a round of maintenance in an executor every few seconds, until canceled.
 
-    `on_status` gets a `LakeStatus` as JSON holds it, after each round that was this server's. Views that lack rows are
-    refreshed in the meantime: maintenance doesn't wait for them.
+    `on_status` gets a `LakeStatus` as decoded JSON after each round that this server ran. Views that lack rows are
+    refreshed concurrently: maintenance doesn't wait for them.
     """
     seen: object = None
     refresher = ViewRefresher(pool)
@@ -414,7 +414,7 @@ async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lam
 
 
 def _facts_of(kind: bytes, body: bytes) -> dict[str, Any]:
-    """Return what an executor has answered, its log records apart; an error response is raised."""
+    """Return an executor's response without its log records; raise an error response."""
     facts = protocol.parse_json(body)
     log_records(facts)
     if kind == protocol.ERROR:

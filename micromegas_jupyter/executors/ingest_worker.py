@@ -1,7 +1,7 @@
-"""The process that stores what callers send: uploads and OpenTelemetry exports; it changes tables for those who may.
+"""The process that stores callers' uploads and OpenTelemetry exports, and that creates and changes tables.
 
-Each call has a channel and its own thread here. What an upload breaks, it breaks for the others that run at that
-moment, and never for the front or for queries; anyone who was not answered may send the same write again under its id.
+Each call has its own channel and thread. A crash affects the calls that run at that moment, but never the front or
+queries. Callers without a response may repeat the same write with the same ID.
 """
 
 import base64
@@ -43,15 +43,15 @@ from micromegas_jupyter.telemetry.tables import (
     build_stream_batch,
 )
 
-_STACK_BYTES: Final = 2 * 1024 * 1024  # of a call's thread; all of them count against the memory limit
+_STACK_BYTES: Final = 2 * 1024 * 1024  # per call's thread; all of them count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
-STATE_SECONDS: Final = 60.0  # a process and a stream are written again after so long, with when they were last heard of
+STATE_SECONDS: Final = 60.0  # when processes and streams are stored again, with their last activity
 _MAX_STATES: Final = 20_000
 OnDone = Callable[[ExportReport | BaseException], None]
 
 
 class UploadStream:
-    """Decodes the messages of one upload, in their order, and stores their rows. Ends with `commit` or `abandon`."""
+    """Decodes the messages of one upload in order, and stores their rows. Finished with `commit` or `abandon`."""
 
     def __init__(self, sink: TableSink, upload: Upload) -> None:
         self._sink = sink
@@ -62,7 +62,7 @@ class UploadStream:
         self.rows = 0
 
     def take(self, frame: bytes) -> None:
-        """Take one serialized `FlightData`."""
+        """Process one serialized `FlightData`."""
         batch = self._decoder.decode(frame)
         if self._write is None and self._decoder.schema is not None:
             self._write = self._sink.open_write(self._request, _checked(self._decoder.schema))
@@ -82,7 +82,7 @@ class UploadStream:
             self._write.write(part)
 
     def commit(self) -> int:
-        """Make all rows durable and visible; return how many."""
+        """Make all rows durable and visible; return their number."""
         if self._write is None:
             raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
         if self._announced is not None and self._announced != self.rows:
@@ -98,7 +98,7 @@ class UploadStream:
 
 
 def _checked(schema: pa.Schema) -> pa.Schema:
-    """Return the schema if it has columns with names of their own."""
+    """Return the schema if it has columns with distinct names."""
     if not schema.names:
         raise UsageError("The rows have no columns.", remedy="Send at least one.")
     repeated = next((name for name, count in Counter(schema.names).items() if count > 1), None)
@@ -135,10 +135,10 @@ def _check_condition(condition: object) -> None:
 
 
 class ExportStore:
-    """Stores one export after the other, for one thread; each is answered from the thread that commits its rows.
+    """Stores exports one after another, for one thread; the thread that commits the rows sends the response.
 
-    New processes and streams are stored first, then the records and their blocks at once. A repeated export adds what
-    an interrupted one lacks: rows are stored once under ids made of what was sent.
+    New processes and streams are stored first, then records and their blocks together. A repeated export adds what an
+    interrupted one lacks, because the rows' IDs are derived from the data that was sent.
     """
 
     def __init__(self, writer: LakeWriter) -> None:
@@ -147,7 +147,7 @@ class ExportStore:
         self._states = _States()
 
     def store(self, request: ExportRequest, on_done: OnDone) -> None:
-        """Store an export; `on_done` gets its report once all of it is durable, or its error."""
+        """Store an export; `on_done` gets its report once it is completely durable, or its error."""
         writes: list[LakeWrite] = []
 
         def give_up(error: BaseException) -> None:
@@ -167,7 +167,7 @@ class ExportStore:
             )
             refusals, points = mapped.refusals, mapped.records.get(HISTOGRAMS.name)
             if points is not None and (reason := self._writer.find_problem(HISTOGRAMS.name)) is not None:
-                # An earlier version let users make a table of this name, which must not cost the other metrics.
+                # Earlier versions let users create a table with this name, which must not affect other metrics.
                 refusals.add(reason, points.num_rows)
                 others = {table: rows for table, rows in mapped.records.items() if table != HISTOGRAMS.name}
                 mapped = replace(mapped, records=others)
@@ -176,7 +176,7 @@ class ExportStore:
             if not mapped.stored:
                 on_done(report)
                 return
-            # Rows that only a trusted caller may send make another write of the same export.
+            # Rows that only trusted callers may send make this a different write of the same export.
             kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
             write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
@@ -228,7 +228,7 @@ class ExportStore:
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
-    """Call `then` once all are done, with the first error, on the thread that ends the last."""
+    """Call `then` once all are done, with the first error, on the thread that finishes last."""
     if not futures:
         then(None)
         return
@@ -249,7 +249,7 @@ def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException
 
 
 class _States:
-    """Which processes and streams were stored lately. Safe to use from several threads."""
+    """Tracks which processes and streams were stored recently. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -258,7 +258,7 @@ class _States:
     def find_due(self, blocks: Sequence[Block], now_ns: int) -> tuple[dict[str, int], dict[str, list[pa.RecordBatch]]]:
         """Return which processes and streams of blocks are new, or were stored long ago, and their rows by table.
 
-        Of each the first is its id, with when it was first seen.
+        The former is a mapping from ID to the time when it was first seen.
         """
         due: dict[str, int] = {}
         rows: dict[str, list[pa.RecordBatch]] = {}
@@ -284,21 +284,21 @@ class _States:
         return due, rows
 
     def note_stored(self, due: dict[str, int]) -> None:
-        """Note that states are durable."""
+        """Record that states are durable."""
         now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             for key, first_seen in due.items():
                 self._stored[key] = first_seen, now
 
     def _find_first_seen(self, key: str, now_ns: int) -> int | None:
-        """Return when something that is due was first seen; None when it is not due."""
+        """Return when a due state was first seen, or None if it is not due."""
         with self._lock:
             first_seen, stored_at = self._stored.get(key, (now_ns, float("-inf")))
         return first_seen if SYSTEM_CLOCK.monotonic() - stored_at >= STATE_SECONDS else None
 
 
 class _Call:
-    """One call: an upload, operations on tables, or exports, of which the channel has many at once. For one thread."""
+    """One call: an upload, table operations, or many concurrent exports on one channel. For one thread."""
 
     def __init__(
         self, channel: socket.socket, writer: LakeWriter, tables: Tables, take_log: Callable[[], LogRecords]
@@ -313,7 +313,7 @@ class _Call:
         self._sending = threading.Lock()
 
     def serve(self) -> None:
-        """Respond until the front closes the channel; an upload that is not committed by then is dropped."""
+        """Respond until the front closes the channel; an uncommitted upload is dropped."""
         with self._requests.connection:
             try:
                 while (request := self._requests.receive()) is not None:
@@ -328,16 +328,16 @@ class _Call:
                     else:
                         self._send(answer, facts)
             except OSError:
-                pass  # the front is gone
+                pass  # the front has exited
             finally:
                 self._drop_upload()
 
     def _store_export(self, body: bytes) -> None:
-        """Store an export; the response follows when it is durable, and in the meantime others are taken."""
+        """Store an export; the response follows when it is durable, while other exports are processed."""
         number, request = pickle.loads(body)  # noqa: S301 - from the front
 
         def answer(outcome: ExportReport | BaseException) -> None:
-            with contextlib.suppress(OSError):  # the front is gone
+            with contextlib.suppress(OSError):  # the front has exited
                 if isinstance(outcome, BaseException):
                     self._send_error(outcome, number=number)
                 else:
@@ -374,7 +374,7 @@ class _Call:
             self._upload.take(body)
             return protocol.ACCEPTED, {"rows": self._upload.rows}
         if self._request is not None:
-            check_may_replace(self._tables, self._request)  # it may be someone else's by now
+            check_may_replace(self._tables, self._request)  # its owner may have changed
         rows = self._upload.commit()
         self._upload = None
         return protocol.END, {"rows": rows}

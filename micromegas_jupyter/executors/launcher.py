@@ -1,4 +1,4 @@
-"""Starts executors and reports how they end: forked from a zygote, or where that is unsafe as new interpreters."""
+"""Starts executors and reports how they exit: forks them from a zygote, or starts interpreters if that is unsafe."""
 
 import asyncio
 import ctypes
@@ -45,7 +45,7 @@ _ERROR_FLAGS: Final = (
 )
 _MAX_JOINED_BYTES: Final = 64 * 1024
 _MAX_IDLE_THREADS: Final = 4
-_CPU_CLOCK: Final = 2  # the kind of clock in the id that clock_getcpuclockid(3) makes of a process's
+_CPU_CLOCK: Final = 2  # the clock type in the ID that clock_getcpuclockid(3) derives from a process's ID
 _RECEIVE_BYTES: Final = 64 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
 _PYBUF_WRITE: Final = 0x200
@@ -58,7 +58,7 @@ _view: Final = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssi
 )
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
-#: Variables that executors may have: what the interpreter, its libraries and temporary files need. No secrets.
+#: Variables for executors, which the interpreter, its libraries, and temporary files need. No secrets.
 _PASSED_ON: Final = frozenset({
     "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
     "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
@@ -68,23 +68,23 @@ _PASSED_ON: Final = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a process exited, with what it took in its whole life; None where that is not known."""
+    """How a process exited, and its total resource use; None for unknown values."""
 
     code: int | None = None  # negative for a signal
     cpu_seconds: float | None = None
     max_resident_bytes: int | None = None
-    error: str = ""  # the end of what it wrote to standard error
+    error: str = ""  # the last part of its standard error
 
 
 class ForkedProcess:
-    """A child of the zygote, by its descriptor: its id cannot become another process's."""
+    """A child of the zygote, by its descriptor, because its ID could be reused for another process."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid
         self._descriptor = descriptor
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; does nothing when it has ended."""
+        """Send a signal; does nothing if the process has exited."""
         if self._descriptor >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -103,7 +103,7 @@ OnFailed = Callable[[], None]
 
 
 def executor_variables(options: WorkerOptions) -> Variables:
-    """Return the environment of executors; those that read a bucket get what that needs."""
+    """Return the environment of executors, including bucket settings for those that read a bucket."""
     kept = ("LC_", "AWS_", "SSL_CERT_") if options.uses_bucket else ("LC_",)
     passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(kept)}
     return Variables({**passed, **VARIABLES})
@@ -113,7 +113,7 @@ _idle_threads: Final[list[SimpleQueue[Callable[[], None]]]] = []
 
 
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
-    """Run a function that may hang on a daemon thread that no other uses meanwhile: those of the loop's pool are few.
+    """Run a function that may hang on its own daemon thread, because the loop's pool has few threads.
 
     It continues even if the caller stops waiting.
     """
@@ -150,9 +150,9 @@ def _run_jobs(jobs: SimpleQueue[Callable[[], None]]) -> None:
 
 
 async def await_shared(task: asyncio.Task[_T]) -> _T:
-    """Return the result of a task that several callers wait for, and that one of them cannot cancel.
+    """Return the result of a task that several callers wait for; a canceled caller doesn't cancel it.
 
-    Each caller gets its own copy of the task's error: callers add their own facts to it.
+    Each caller gets its own copy of the task's error, because callers add their own facts to it.
     """
     try:
         return await asyncio.shield(task)
@@ -162,12 +162,12 @@ async def await_shared(task: asyncio.Task[_T]) -> _T:
 
 
 def can_fork() -> bool:
-    """Whether executors can be forked from a zygote here."""
+    """Whether executors can be forked from a zygote on this system."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open")
 
 
 class ZygoteLauncher:
-    """Has a zygote fork executors, and starts a new zygote when one ends; its imports begin with the constructor."""
+    """Forks executors from a zygote, and replaces a zygote that exits; its imports begin with the constructor."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -181,7 +181,7 @@ class ZygoteLauncher:
         self._zygote, self._control = self._spawn_zygote()
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Wait until the zygote can fork; InternalError when it does not start."""
+        """Wait until the zygote can fork; InternalError if it does not start."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
         await self._fallback.open(on_started, on_ended, on_failed)
         await self._await_zygote()
@@ -193,11 +193,11 @@ class ZygoteLauncher:
             return
         self._requested += 1
         if self._is_ready:  # otherwise it is requested once the zygote is ready
-            with suppress(OSError):  # the reader notices its end
+            with suppress(OSError):  # the reader notices its exit
                 self._control.send(FORK)
 
     async def close(self) -> None:
-        """End the zygote, and with it all executors."""
+        """Stop the zygote, and with it all executors."""
         self._is_closed = True
         if self._restart is not None:
             self._restart.cancel()
@@ -210,7 +210,7 @@ class ZygoteLauncher:
             process.close()
 
     def abandon(self) -> None:
-        """End the zygote of a server that was never opened, which has forked nothing."""
+        """Stop the zygote of a server that was never opened, which has not forked any process."""
         self._control.close()
         self._zygote.kill()
         self._zygote.wait()
@@ -284,7 +284,7 @@ class ZygoteLauncher:
                 self._on_started(process, socket.socket(fileno=descriptors[0]))
             case {"ended": int(pid), **how}:
                 self._forget(pid, Ended(**how))
-            case {"threads": int(threads)}:  # it was asked to fork, and no longer can
+            case {"threads": int(threads)}:  # it received a fork request but can no longer fork
                 self._requested -= 1
                 self._fall_back(threads)
                 self.start_one()
@@ -300,7 +300,7 @@ class ZygoteLauncher:
             self._on_ended(pid, ended)
 
     def _handle_zygote_end(self) -> None:
-        """Executors ended with the zygote; start another."""
+        """Handle the exit of the zygote, and thus of all executors; start another zygote."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
         self._control.close()
@@ -344,7 +344,7 @@ class SpawnLauncher:
         self._is_closed = False
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Call these when a process has started, has ended, or could not be started."""
+        """Set the callbacks for processes that have started, have exited, or failed to start."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
 
     def start_one(self) -> None:
@@ -354,7 +354,7 @@ class SpawnLauncher:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Kill all interpreters."""
         self._is_closed = True
         for process in self._processes:
             process.kill()
@@ -362,7 +362,7 @@ class SpawnLauncher:
             await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """Do nothing: no process was started."""
+        """Do nothing, because no process was started."""
 
     async def _run_one(self) -> None:
         try:
@@ -397,8 +397,8 @@ class SpawnLauncher:
 
 
 def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
-    argument = json.dumps(msgspec.to_builtins(options))  # in ASCII, also for paths that are not UTF-8
-    # The server's own standard error may be a pipe that nothing reads, in which a child would hang.
+    argument = json.dumps(msgspec.to_builtins(options))  # as ASCII, also for paths that are not UTF-8
+    # The server's own standard error may be an unread pipe, which would block a child.
     with open(_open_standard_error(options), "ab") as stderr:
         return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
             [sys.executable, "-P", "-m", f"micromegas_jupyter.executors.{module}", argument],
@@ -406,23 +406,23 @@ def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Pop
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            # Its own group: an interrupt at the terminal is for the front alone.
+            # Its own group, because a terminal interrupt is meant for the front only.
             process_group=None if sys.platform == "win32" else 0,
         )
 
 
 def _remove_folder(options: WorkerOptions, pid: int) -> None:
-    """Remove what an executor that has ended left, which may be gigabytes that were spilled."""
+    """Remove the files of an executor that has exited, which may include gigabytes of spilled data."""
     shutil.rmtree(Path(options.spill_directory) / str(pid), ignore_errors=True)
 
 
 def _standard_error(options: WorkerOptions) -> Path:
-    """Return the file for what processes write to standard error before they are executors."""
+    """Return the file for processes' standard error before they become executors."""
     return Path(options.spill_directory) / "stderr"
 
 
 def _open_standard_error(options: WorkerOptions) -> int:
-    """Open that file, or the null device if an executor has replaced it by something else, or the disk is full."""
+    """Open that file, or the null device if an executor replaced it, or the disk is full."""
     with suppress(OSError):
         descriptor = os.open(_standard_error(options), _ERROR_FLAGS, 0o600)
         found = os.fstat(descriptor)
@@ -440,21 +440,21 @@ def open_launcher(options: WorkerOptions) -> ZygoteLauncher | SpawnLauncher:
 
 
 class ExecutorEnded(Exception):
-    """The executor's process has exited, or sent something that cannot be read."""
+    """The executor's process has exited, or sent malformed data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedPlan:
-    """A plan that waits in an executor for the call that runs it, once."""
+    """A plan that is cached in an executor for one run."""
 
     statement: Statement
-    version: int  # of the tables
+    version: int  # the tables' version
     plan_id: int
     expires_at: float  # monotonic seconds
 
 
 class Channel:
-    """The front's end of a socket to an executor: requests out, responses in. Belongs to one event loop."""
+    """The front's end of a socket to an executor: sends requests, receives responses. Belongs to one event loop."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -464,12 +464,12 @@ class Channel:
         self._waiting: asyncio.Future[int] | None = None
         self._target = self._buffer
         self._is_watched = False
-        self._descriptor = connection.fileno()  # asyncio takes longer to find a socket
+        self._descriptor = connection.fileno()  # a descriptor, because asyncio takes longer with a socket
         connection.setblocking(False)
 
     @property
     def has_unread(self) -> bool:
-        """Whether the executor has sent more than was read, or has closed its end."""
+        """Whether the executor has sent unread data, or has closed its end."""
         try:
             self._connection.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -479,9 +479,9 @@ class Channel:
         return True
 
     async def read(self, admit: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next response, which `admit` waits for; ExecutorEnded when there is none.
+        """Return the kind and body of the next response; raises ExecutorEnded if there isn't one.
 
-        It is called with the length of the body before that is received.
+        Waits for `admit`, which is called with the length of the body, before receiving the body.
         """
         head = protocol.HEAD
         while len(self._received) < head.size:
@@ -497,7 +497,7 @@ class Channel:
         return kind, begun if len(begun) == length else await self._receive_rest(begun, length)
 
     async def _receive_rest(self, begun: bytes, length: int) -> bytes:
-        # gRPC takes nothing but bytes, and new ones may be filled (C API, PyBytes_FromStringAndSize).
+        # gRPC accepts only bytes, and new bytes objects may be filled (C API, PyBytes_FromStringAndSize).
         body: bytes = _make_bytes(None, length)
         view = _view(_address_of(body), length, _PYBUF_WRITE)
         view[: len(begun)] = begun
@@ -505,11 +505,11 @@ class Channel:
         while view:
             view = view[await self._receive(view[:_LARGE_RECEIVE_BYTES]) :]
             if view:
-                await asyncio.sleep(0)  # however large it is
+                await asyncio.sleep(0)  # regardless of its size
         return body
 
     async def send(self, kind: bytes, body: bytes) -> None:
-        """Send a request; ExecutorEnded when that fails."""
+        """Send a request; raises ExecutorEnded on failure."""
         head = protocol.HEAD.pack(kind, len(body))
         try:
             if len(body) <= _MAX_JOINED_BYTES:
@@ -521,7 +521,7 @@ class Channel:
             raise ExecutorEnded from None
 
     async def await_end(self) -> None:
-        """Send nothing more, and wait until the executor has closed its end; later output is dropped."""
+        """Stop sending, and wait until the executor has closed its end; later output is dropped."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
         with suppress(ExecutorEnded):
@@ -538,7 +538,7 @@ class Channel:
         self._connection.close()
 
     async def _receive(self, target: memoryview) -> int:
-        """Receive what has come into `target`, and return how much."""
+        """Receive available data into `target`, and return its size."""
         try:
             count = self._connection.recv_into(target)
         except BlockingIOError:
@@ -557,10 +557,10 @@ class Channel:
         return count
 
     def _note_readable(self) -> None:
-        """Receive at once, so that the event loop does not find the socket readable again before whoever waits runs."""
+        """Receive immediately; otherwise, the event loop would report the socket again before the waiting task runs."""
         waiting = self._waiting
         if waiting is None:
-            # No one reads now: the executor waits until someone does.
+            # Without a reader, the executor blocks until there is one.
             self._loop.remove_reader(self._descriptor)
             self._is_watched = False
         elif not waiting.done():
@@ -573,24 +573,24 @@ class Channel:
 
 
 class Executor(Channel):
-    """One process and the socket to it. Belongs to one event loop."""
+    """One process and its socket. Belongs to one event loop."""
 
     def __init__(self, process: Process, connection: socket.socket) -> None:
         super().__init__(connection)
         self.process = process
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self.is_ready = False
-        self.is_gone = False  # or about to end
+        self.is_gone = False  # or about to exit
         self.niceness = 0
         self._measured_cpu_seconds = 0.0
-        self.tables: Sequence[TableSnapshot] = ()  # those that it knows
-        self.cpu_seconds = 0.0  # of its whole life up to the end of its last statement
-        # When it was ready; most of its anonymous memory it shares with the zygote.
+        self.tables: Sequence[TableSnapshot] = ()  # the tables that it has
+        self.cpu_seconds = 0.0  # total up to the end of its last statement
+        # Measured when it was ready; it shares most of its anonymous memory with the zygote.
         self.baseline_bytes = self.baseline_private_bytes = 0
         self.plan: CachedPlan | None = None
 
     def open_channel(self) -> Channel:
-        """Return another channel to the process, one that serves ingest; ExecutorEnded when it does not take it."""
+        """Return another channel to the process, which must serve ingest; ExecutorEnded on failure."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -606,7 +606,7 @@ class Executor(Channel):
         self.process.send_signal(_SIGKILL)
 
     def renice(self, niceness: int) -> None:
-        """Lower its priority to this, which cannot be undone."""
+        """Lower its priority, which cannot be undone."""
         if niceness > self.niceness:
             self.niceness = niceness
             if hasattr(os, "setpriority"):
@@ -614,9 +614,9 @@ class Executor(Channel):
                     os.setpriority(os.PRIO_PGRP, self.process.pid, niceness)
 
     def measure_cpu(self) -> float:
-        """Return the processor time in seconds that it has used since the last call; 0 where that is unknown.
+        """Return the processor time in seconds since the last call; 0 if unknown.
 
-        The system counts it: an executor that a statement has taken over could state any number.
+        The operating system measures it, because a compromised executor could report any number.
         """
         if self.is_gone or sys.platform != "linux":
             return 0.0

@@ -1,6 +1,6 @@
-"""A pool that lends executors, and the life of one statement or upload on one.
+"""A pool of executors, and the life cycle of one statement or upload.
 
-However a call ends, its executor is released when it waits for the next request, and killed otherwise.
+Whatever a call's outcome, its executor is released if it waits for the next request, and killed otherwise.
 """
 
 import asyncio
@@ -56,38 +56,38 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
-_HEAVY_NICENESS: Final = 5  # of statements whose callers use much of the processors
-_BUCKET_STARTS: Final = 4  # per processor: statements that read a bucket mostly wait for it
+_HEAVY_NICENESS: Final = 5  # for statements whose callers use much processor time
+_BUCKET_STARTS: Final = 4  # per processor: statements that read a bucket spend most of their time waiting
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
-_START_AGAIN_SECONDS: Final = 1.0  # after one that failed, while statements wait for it
-# The front has a frame of a result twice until its client takes it. Those of large rows or dictionaries, up to 64 MiB,
-# are therefore few at a time.
+_START_AGAIN_SECONDS: Final = 1.0  # after a failed start, while statements wait for an executor
+# The front has two copies of a result frame until its client receives it. Large rows or dictionaries, up to 64 MiB, are
+# therefore limited to a few at a time.
 _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
 _MAX_LARGE_FRAMES: Final = 8
 _MAX_LARGE_FRAMES_PER_CALLER: Final = 2
 _PLAN_SECONDS: Final = 2.0
 _SCHEMAS_SECONDS: Final = 60.0
 _MAX_SCHEMAS: Final = 256
-_MAX_SCHEMAS_BYTES: Final = 16 * 1024  # of one statement
+_MAX_SCHEMAS_BYTES: Final = 16 * 1024  # per statement
 _LISTING_SECONDS: Final = 0.25
 _REPORTED: Final = (
     "planning_seconds", "context_init_seconds", "execution_seconds", "cpu_seconds", "peak_memory_bytes",
     "files_total", "files_read", "rows_scanned", "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
 _MAX_NUMBER: Final = 2**63
-# Executors send at most 16 KiB. As JSON in ASCII, since a character takes up to twelve bytes of an audit line.
+# Executors send at most 16 KiB. As ASCII JSON, because a character takes up to twelve bytes of an audit line.
 _MAX_READS_BYTES: Final = 24 * 1024
 _TOGETHER_BYTES: Final = 64 * 1024
-_MAX_READS: Final = ParameterLimits().max_rows + 1  # one for each row of parameters
+_MAX_READS: Final = ParameterLimits().max_rows + 1  # one per row of parameters
 _MAX_LOGGED_STDERR: Final = 300
 _LOGGED: Final = frozenset({"micromegas_jupyter.engine", "micromegas_jupyter.lake", "micromegas_jupyter.server"})
 _MAX_CACHED_SQL_CHARACTERS: Final = 16 * 1024
 
 
 class Pool:
-    """Keeps executors ready and lends them. Belongs to one event loop; the counts may be read from any thread."""
+    """Keeps executors ready for statements. Belongs to one event loop; any thread may read the counts."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Pool:
         self.options = options
         self.clock = SYSTEM_CLOCK
         self.on_denials_changed: Callable[[], None] = lambda: None
-        self.on_end: Callable[[Cause], None] = lambda _cause: None  # of a statement that was ended
+        self.on_end: Callable[[Cause], None] = lambda _cause: None  # called for a killed statement
         self.listing = Listing(tables)
         self.slots = RunningLimit(
             max_running=settings.max_executors,
@@ -118,9 +118,9 @@ class Pool:
         starts = settings.processors * (_BUCKET_STARTS if options.uses_bucket else 1)
         self.starts = StartQueue(self.use, max_starts=starts, clock=self.clock)
         self.running: set[RunningStatement] = set()
-        self.open_calls: dict[RunningStatement, None] = {}  # also those that wait to run, the oldest first
+        self.open_calls: dict[RunningStatement, None] = {}  # including those that wait to run, the oldest first
         self.plan_ids = count(1)
-        #: The schemas of planned statements, by the version of the tables and the statement with its caller.
+        #: The schemas of planned statements, by tables' version, statement, and caller.
         self.schemas: TTLCache[tuple[int, Statement], tuple[bytes, bytes]] = TTLCache(
             _MAX_SCHEMAS, _SCHEMAS_SECONDS, self.clock.monotonic
         )
@@ -144,23 +144,23 @@ class Pool:
 
     @property
     def executor_count(self) -> int:
-        """How many executors there are for statements."""
+        """The number of executors for statements."""
         return len(self._executors) - len(self._detached)
 
     @property
     def partitions(self) -> int:
-        """In how many partitions a new statement runs: one per processor when it is alone, fewer alongside others."""
+        """The number of partitions for a new statement: one per processor if it runs alone, fewer otherwise."""
         now = self.clock.monotonic()
         working = sum(now - one.started_at > SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
 
     @property
     def idle_count(self) -> int:
-        """How many of them wait for a statement."""
+        """The number of idle executors."""
         return len(self._idle)
 
     async def open(self) -> None:
-        """Start the executors ahead of demand; returns when the first one is ready and was found to work."""
+        """Start executors ahead of demand; returns when the first one has proved to work."""
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
@@ -174,7 +174,7 @@ class Pool:
         self.run_in_background(self.governor.govern())
 
     async def close(self) -> None:
-        """End all executors."""
+        """Stop all executors."""
         self._is_open = False
         if self._next_start is not None:
             self._next_start.cancel()
@@ -187,13 +187,13 @@ class Pool:
             executor.close()
 
     def abandon(self) -> None:
-        """End the processes of a pool that was never opened."""
+        """Stop the processes of a pool that was never opened."""
         self._launcher.abandon()
 
-    # Lending.
+    # Assigning executors.
 
     def find_plan(self, statement: Statement) -> CachedPlan | None:
-        """Return the plan that some idle executor has cached for a statement over the present tables."""
+        """Return an idle executor's cached plan for a statement over the current tables, or None."""
         now = self.clock.monotonic()
         wanted = (self.listing.version, statement)
         for executor in self._idle:
@@ -203,7 +203,7 @@ class Pool:
         return None
 
     def try_take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor | None:
-        """Return an idle executor as `take` does, or None."""
+        """Return an idle executor like `take`, or None."""
         while (executor := self._pick(plan, niceness)) is not None:
             if not executor.has_unread:
                 self._refill()
@@ -212,9 +212,9 @@ class Pool:
         return executor
 
     async def take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor:
-        """Return an idle executor, perhaps a new one, until `release` or `discard`; preferably the one with `plan`.
+        """Return an idle or new executor, until `release` or `discard`; preferably the one with `plan`.
 
-        Its priority is that of `niceness`, or can still be lowered to it.
+        It has the priority `niceness`, or its priority can still be lowered to that.
         """
         executor = self.try_take(plan, niceness=niceness)
         if executor is not None:
@@ -233,9 +233,9 @@ class Pool:
             raise
 
     async def detach(self) -> Executor:
-        """Return an executor for something other than statements; it does not count as one, and ends with the pool.
+        """Return an executor for other work than statements; it isn't counted as an executor, and stops with the pool.
 
-        ResourcesExhausted if there is none in time.
+        Raises ResourcesExhausted if none is available in time.
         """
         try:
             async with asyncio.timeout(_START_SECONDS):
@@ -248,7 +248,7 @@ class Pool:
         return executor
 
     def release(self, executor: Executor, *, private_bytes: int) -> None:
-        """Take back an executor that waits for its next request, or end it: long, large or with something unread."""
+        """Return an executor that waits for its next request, or kill it if it is old, large, or has unread data."""
         if executor.is_gone:
             return
         if executor.niceness == LONG_NICENESS or private_bytes > _RETIRE_BYTES or executor.has_unread:
@@ -257,7 +257,7 @@ class Pool:
             self._put_idle(executor)
 
     def discard(self, executor: Executor) -> None:
-        """End an executor, whatever it does."""
+        """Kill an executor, even while it is working."""
         executor.kill()
         self._refill()
 
@@ -266,7 +266,7 @@ class Pool:
         if found is None:
             idle = [one for one in self._idle if one.niceness == niceness] or self._idle_at_full_priority()
             now = self.clock.monotonic()
-            # The one that was used last has the most in its caches; those whose plan may be requested come last.
+            # Prefer the most recently used one, which has the warmest caches; use those with a useful plan last.
             free = (one for one in reversed(idle) if one.plan is None or one.plan.expires_at <= now)
             found = next(free, None) or min(
                 idle, key=lambda one: one.plan.expires_at if one.plan else 0.0, default=None
@@ -290,7 +290,7 @@ class Pool:
         else:
             executor.kill()
         if executor.niceness:
-            self._refill()  # if statements wait for an executor at full priority, one is started
+            self._refill()  # if statements wait for an executor with full priority, one is started
 
     def _idle_at_full_priority(self) -> list[Executor]:
         return [one for one in self._idle if not one.niceness]
@@ -301,7 +301,7 @@ class Pool:
                 return waiting
         return None
 
-    # Processes.
+    # Managing processes.
 
     def _refill(self) -> None:
         if not self._is_open:
@@ -325,7 +325,7 @@ class Pool:
         self.run_in_background(self._welcome(executor))
 
     async def _welcome(self, executor: Executor) -> None:
-        """Wait until a new executor is ready; one that does not get so is ended, and counted when its end is known."""
+        """Wait until a new executor is ready; one that fails is killed, and counted when it has exited."""
         try:
             async with asyncio.timeout(_START_SECONDS):
                 kind, body = await executor.read()
@@ -366,7 +366,7 @@ class Pool:
         self._starting -= 1
         if self._starting or any(not one.is_gone for one in self._executors.values() if one not in self._detached):
             if self._waiting and self._next_start is None:
-                # The executors at work may be busy for longer than the callers wait.
+                # The busy executors may take longer than the callers will wait.
                 self._next_start = asyncio.get_running_loop().call_later(_START_AGAIN_SECONDS, self._start_again)
             return
         while (waiting := self._next_waiting()) is not None:
@@ -384,10 +384,10 @@ class Pool:
         return task
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how an executor exited that has ended, or was discarded; a cancellation doesn't end the wait."""
+        """Return how an executor exited that was discarded or has exited; a cancellation doesn't end the wait."""
         try:
             await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
-        except asyncio.CancelledError:  # the client's call is often canceled after a write has failed
+        except asyncio.CancelledError:  # the client's call is often canceled after a failed write
             await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
         return executor.ended.result() if executor.ended.done() else Ended()
 
@@ -399,7 +399,7 @@ def _no_process() -> ResourcesExhausted:
 
 
 def tables_not_listed() -> Unavailable:
-    """Return the error of a statement that waited too long for a listing."""
+    """Return the error for a statement that waited too long for a listing."""
     return Unavailable(
         "The tables could not be listed in time.",
         remedy="Try again in a moment. If this persists, contact the server's administrator.",
@@ -407,38 +407,38 @@ def tables_not_listed() -> Unavailable:
 
 
 class ClientGone(Exception):
-    """The client has left while rows were sent to it."""
+    """The client disconnected while rows were sent to it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StatementReport:
-    """What a statement took, as far as it came. What is not known is None."""
+    """The resource use of a statement so far; unknown values are None."""
 
     rows: int = 0
     waiting_seconds: float = 0.0  # until it had an executor
-    planning_seconds: float | None = None  # until it was planned, making the session included
+    planning_seconds: float | None = None  # until it was planned, including the creation of the session
     context_init_seconds: float = 0.0  # listing and registering tables
     execution_seconds: float = 0.0  # physical planning and starting the streams
     cpu_seconds: float | None = None
-    peak_memory_bytes: int | None = None  # of the executor, beyond what it had when it started
-    files_total: int | None = None  # of the tables that it reads
+    peak_memory_bytes: int | None = None  # of the executor, in addition to its memory at startup
+    files_total: int | None = None  # in the tables that it reads
     files_read: int | None = None
     rows_scanned: int | None = None
     bytes_scanned: int | None = None
     spilled_bytes: int | None = None
     spill_count: int | None = None
-    cause: Cause | None = None  # why it was ended
-    ended_by: str | None = None  # who cancelled it by its id
-    reads: Reads | None = None  # the columns that it reads, by table; once it is planned
-    shows_counts: bool = False  # to its caller, from whom none of its tables hides rows
-    explained: Sequence[TableFiles] = ()  # of the tables that an EXPLAIN reads
-    progress: ScanProgress | None = None  # of a statement that `shows_counts`, while it runs
-    reached: tuple[int, int] | None = None  # by a read of a follow: the next file, and the offset in it
-    change: PartitionCall | None = None  # made before it runs; once it is planned
+    cause: Cause | None = None  # why it was killed
+    ended_by: str | None = None  # who canceled it by its ID
+    reads: Reads | None = None  # the columns that it reads, by table; set once it is planned
+    shows_counts: bool = False  # to its caller, if none of its tables hides rows from them
+    explained: Sequence[TableFiles] = ()  # for the tables of an EXPLAIN
+    progress: ScanProgress | None = None  # for a running statement that `shows_counts`
+    reached: tuple[int, int] | None = None  # for a read of a follow: the next file and the offset in it
+    change: PartitionCall | None = None  # made before it runs; set once it is planned
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
-    """Return a number that an executor states, None for what is none: the audit and the metrics take no other."""
+    """Return a number from an executor, or None for anything else, because audit and metrics require numbers."""
     found = facts.get(name)
     if not isinstance(found, int | float) or isinstance(found, bool):
         return None
@@ -446,7 +446,7 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
 
 
 def parse_reads(found: object) -> Reads:
-    """Return the columns by table that an executor states; any column of any table for anything else."""
+    """Return the columns by table from an executor; for anything else, any column of any table."""
     if isinstance(found, dict) and all(isinstance(columns, list) for columns in found.values()):
         names = [name for columns in found.values() for name in columns]
         if all(isinstance(name, str) for name in names) and len(json.dumps(found)) <= _MAX_READS_BYTES:
@@ -455,7 +455,7 @@ def parse_reads(found: object) -> Reads:
 
 
 def log_records(facts: dict[str, Any]) -> None:
-    """Log what an executor sends along with a response."""
+    """Log the records that an executor sent with a response."""
     if "log" not in facts:
         return
     try:
@@ -463,7 +463,7 @@ def log_records(facts: dict[str, Any]) -> None:
     except msgspec.ValidationError:
         return
     for level, name, text in records[: protocol.MAX_LOG_RECORDS]:
-        # An executor that a statement has taken over cannot write other parts' records, such as the audit's.
+        # A compromised executor cannot write other components' records, such as the audit's.
         part = ".".join(name.split(".")[:2])
         log = logging.getLogger(part if part in _LOGGED else "micromegas_jupyter.executors")
         log.log(max(0, min(level, logging.CRITICAL)), "%s", text[: protocol.MAX_LOG_CHARACTERS])
@@ -472,7 +472,7 @@ def log_records(facts: dict[str, Any]) -> None:
 class RunningStatement:
     """One call's use of the pool; an async context manager. Belongs to one event loop.
 
-    `report` is complete after the end of the `async with`.
+    `report` is complete after the `async with` block.
     """
 
     def __init__(self, pool: Pool, caller_key: CallerKey, *, query_id: str = "") -> None:
@@ -490,11 +490,11 @@ class RunningStatement:
         self._has_slot = self._has_large_frame = False
         self._is_idle = self._is_elsewhere = False
         self._private_bytes = self._progress_count = 0
-        self._facts: dict[str, Any] = {}  # at the end of the executor's last response
+        self._facts: dict[str, Any] = {}  # from the executor's last response
         self._cause: Cause | None = None
         self._slots = pool.slots
         self._queue_seconds = pool.settings.queue_timeout_seconds
-        self._timeout = asyncio.timeout(None)  # the pool ends what takes too long
+        self._timeout = asyncio.timeout(None)  # the pool stops statements that take too long
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -509,7 +509,7 @@ class RunningStatement:
         pool.open_calls.pop(self, None)
         pool.starts.leave(self)
         try:
-            # Whether it has failed because its executor sent what it should not.
+            # Whether it failed because its executor sent invalid data.
             is_fault = isinstance(error, Exception) and not isinstance(error, MicromegasError)
             self.end_use(is_sound=not is_fault and not isinstance(error, InternalError))
             pool.governor.continue_stopped()
@@ -523,7 +523,7 @@ class RunningStatement:
     async def _finish(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Raise the caller's error, when that is not `error` itself."""
+        """Raise the caller's error, unless it is `error` itself."""
         timed_out = False
         try:
             await self._timeout.__aexit__(kind, error, traceback)
@@ -539,10 +539,10 @@ class RunningStatement:
             cause = self._cause or Cause.LOST
             if self._is_elsewhere:
                 self._note_end(cause)
-            else:  # nothing was ended, and no one is charged
+            else:  # no statement was killed, so no caller is charged
                 self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
         elif not self.executor.is_gone:
-            cause = self._cause or Cause.LOST  # it was done, and another statement has its executor
+            cause = self._cause or Cause.LOST  # it was finished, and another statement has its executor
         else:
             ended = await self._pool.await_end(self.executor)
             used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
@@ -578,24 +578,24 @@ class RunningStatement:
             )
 
     def end(self, cause: Cause) -> None:
-        """End the statement, wherever it is; its call raises the error for the cause."""
+        """Stop the statement in any state; its call raises the error for the cause."""
         if self._cause is not None or self.has_ended.is_set():
             return
         self._cause = cause
         self.charge()
         if self.executor is not None:
             self.executor.kill()
-        # The call may wait for a slot, an executor or its client; the timeout reaches it anywhere.
-        with suppress(RuntimeError):  # it has just ended by itself
+        # The call may wait for a slot, an executor, or its client; the timeout interrupts any of these.
+        with suppress(RuntimeError):  # it has just finished
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     @property
     def is_running(self) -> bool:
-        """Whether it no longer waits: an executor has it, or an engine behind this server."""
+        """Whether it no longer waits: an executor, or an engine behind this server, is running it."""
         return self._is_elsewhere or self.executor is not None
 
     async def continue_elsewhere(self) -> None:
-        """Release the executor but keep or take a slot: an engine behind this server runs the statement now."""
+        """Release the executor but keep or take a slot, because an engine behind this server now runs the statement."""
         if self.executor is None:
             await self.take_slot()
             self.note_start()
@@ -604,12 +604,12 @@ class RunningStatement:
         self._is_elsewhere = True
 
     def charge(self) -> None:
-        """Charge the caller with the processor time that the executor has used since the last call."""
+        """Charge the caller for the executor's processor time since the last call."""
         if self.executor is not None and (seconds := self.executor.measure_cpu()):
             self._pool.use.charge(self.caller_key, seconds)
 
     def set_stopped(self, now: float, *, is_stopped: bool) -> None:
-        """Stop the executor's process, or continue it."""
+        """Suspend or resume the executor's process."""
         if is_stopped == self.is_stopped or self.executor is None:
             return
         self.is_stopped = is_stopped
@@ -617,20 +617,20 @@ class RunningStatement:
         self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
     def end_use(self, *, is_sound: bool) -> None:
-        """Release the executor if it is sound and waits for its next request, and end it otherwise."""
+        """Release the executor if it is sound and waits for its next request; otherwise, kill it."""
         executor = self.executor
         if executor is None:
             return
         self.charge()
         if is_sound and self._is_idle:
-            self.set_stopped(self._pool.clock.monotonic(), is_stopped=False)  # it may have sent its last answer before
+            self.set_stopped(self._pool.clock.monotonic(), is_stopped=False)  # it may have sent its last response
             self._pool.release(executor, private_bytes=self._private_bytes)
         else:
             self._pool.discard(executor)
 
     @asynccontextmanager
     async def in_queue(self, build_late_error: Callable[[], MicromegasError]) -> AsyncGenerator[None]:
-        """Limit what is waited for before planning; all such waits of a statement share one queue timeout."""
+        """Limit waits before planning; all such waits of a statement share one queue timeout."""
         left_seconds = self.created_at + self._queue_seconds - self._pool.clock.monotonic()
         try:
             async with asyncio.timeout(left_seconds):
@@ -639,12 +639,12 @@ class RunningStatement:
             raise build_late_error() from None
 
     async def refresh_tables(self) -> None:
-        """Wait until all tables are listed, as `Listing.refresh`; Unavailable if that takes too long."""
+        """Wait until all tables are listed, like `Listing.refresh`; Unavailable if that takes too long."""
         async with self.in_queue(tables_not_listed):
             await self._pool.listing.refresh()
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
-        """Wait for a slot and an executor; ResourcesExhausted when none is free in time, or the caller has to wait."""
+        """Wait for a slot and an executor; ResourcesExhausted if none is free in time, or the caller has to wait."""
         await self.take_slot()
         pool = self._pool
         niceness = _HEAVY_NICENESS if pool.use.is_heavy(self.caller_key) else 0
@@ -657,13 +657,13 @@ class RunningStatement:
         pool.starts.note_start(self)
         self.executor = executor
         executor.renice(niceness)
-        executor.measure_cpu()  # what others' statements or its start have used is not this caller's
+        executor.measure_cpu()  # don't charge this caller for earlier statements or the startup
         pool.use.note_start(self.caller_key)
         self.note_start()
         return executor
 
     async def take_slot(self) -> None:
-        """Wait for a slot, which is kept until the end."""
+        """Wait for a slot, which is held until the end."""
         self._pool.ended_limit.check(self.caller_key)
         self._has_slot = self._slots.try_acquire(self.caller_key)
         if not self._has_slot:
@@ -684,7 +684,7 @@ class RunningStatement:
         await self.executor.send(kind, body)
 
     async def read(self) -> tuple[bytes, bytes]:
-        """Return the kind and body of the executor's next response; an error response is raised."""
+        """Return the kind and body of the executor's next response; raise an error response."""
         assert self.executor is not None  # noqa: S101 - `begin` came before
         kind, body = await self.executor.read(self._admit_frame)
         if kind == protocol.FRAME:
@@ -722,7 +722,7 @@ class RunningStatement:
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
         """Return the IPC schemas of the result and the parameters; the plan is cached for the call that runs it.
 
-        A statement that was planned over the same tables a moment ago needs no executor.
+        A statement that was recently planned over the same tables needs no executor.
         """
         pool = self._pool
         self._check_length(statement.sql)
@@ -753,7 +753,7 @@ class RunningStatement:
     ) -> None:
         """Run a statement; pass each frame of its result, a serialized `FlightData`, to `write`.
 
-        `on_running` is called when an executor has the statement, and returns it, perhaps with what holds only now.
+        `on_running` is called when an executor has the statement, which it returns, perhaps with added values.
         """
         pool = self._pool
         self._check_length(statement.sql)
@@ -776,12 +776,12 @@ class RunningStatement:
             if kind == protocol.READS and len(body) <= _MAX_READS_BYTES and left_reads:
                 self.report.reads = parse_reads(protocol.parse_json(body))
                 if left_reads < _MAX_READS:
-                    await asyncio.sleep(0)  # an executor that a statement has taken over may send nothing else
+                    await asyncio.sleep(0)  # a compromised executor could otherwise block the event loop
                 left_reads -= 1
                 continue
             if kind == protocol.PROGRESS and len(body) <= _MAX_READS_BYTES:
                 self._progress_count += 1
-                # Reports come about once a second.
+                # Reports arrive about once a second.
                 if self._progress_count < 3 + 2 * (pool.clock.monotonic() - self.started_at):
                     self.report.progress = protocol.parse_progress(protocol.parse_json(body))
                     continue
@@ -794,7 +794,7 @@ class RunningStatement:
             self._drop_frame()
 
     async def _refresh_listing(self, statement: Statement) -> None:
-        """Wait for a listing that begins now, unless the plan of the statement shows that it reads no table."""
+        """Wait for a new listing, unless the statement's plan shows that it doesn't read tables."""
         listing = self._pool.listing
         if not listing.is_needed(self.caller_key, statement.sql):
             return
@@ -803,14 +803,14 @@ class RunningStatement:
             await asyncio.wait({listed}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
             if listed.done() and listed.exception() is None:
                 return
-            # Storage that hangs or fails concerns only statements that read tables.
+            # Hanging or failing storage affects only statements that read tables.
             if not await self._reads_tables(statement):
                 return
         async with self.in_queue(tables_not_listed):
             await await_shared(listed)
 
     async def _reads_tables(self, statement: Statement) -> bool:
-        """Return whether a plan over the tables as they were listed last reads any; True if there is no plan."""
+        """Return whether a plan over the last listed tables reads any table; True if planning fails."""
         pool = self._pool
         try:
             async with RunningStatement(pool, self.caller_key, query_id=self._query_id) as planning:
@@ -832,13 +832,13 @@ class RunningStatement:
         return protocol.parse_json(body)
 
     def _check_length(self, sql: str) -> None:
-        """Reject a text that the executor would reject unread, before it costs others time."""
+        """Reject a statement that the executor would reject unread, before it costs other callers time."""
         limit = self._pool.options.engine.max_statement_bytes
         if len(sql) > limit:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 
     async def _admit_frame(self, size: int) -> None:
-        if size > _LARGE_FRAME_BYTES and not self._has_large_frame:  # answers other than frames keep their place
+        if size > _LARGE_FRAME_BYTES and not self._has_large_frame:  # responses other than frames keep their place
             await self._pool.large_frames.acquire(self.caller_key)
             self._has_large_frame = True
 
@@ -848,7 +848,7 @@ class RunningStatement:
             self._pool.large_frames.release(self.caller_key)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Have the executor call a function with the tables and the arguments, and return its response."""
+        """Call a function in the executor with the tables and the arguments, and return its response."""
         positions = await self._send_tables()
         await self.request(protocol.CALL, protocol.pickle_request(function, arguments, positions))
         kind, body = await self.read()
@@ -876,7 +876,7 @@ class RunningStatement:
             await asyncio.sleep(0)
 
     async def _send_tables(self) -> Sequence[int] | None:
-        """Send the executor, in pieces, the tables that it does not know; return the positions of all for `RUN`."""
+        """Send the executor, in pieces, the tables that it lacks; return the positions of all tables for `RUN`."""
         executor, listing = self.executor, self._pool.listing
         if executor is None or executor.tables is listing.tables:
             return None

@@ -1,7 +1,7 @@
-"""Messages between the front and an executor: a head (kind, length) and a body.
+"""Messages between the front and an executor: a header (kind, length) and a body.
 
-Requests are pickled, since the front is trusted; answers are bytes and JSON, so that an executor which a statement has
-taken over cannot take over the front. An executor blocks while the front does not read.
+Requests are pickled, because the front is trusted. Responses are bytes and JSON, so that a compromised executor cannot
+compromise the front. An executor blocks while the front does not read.
 """
 
 import copyreg
@@ -30,70 +30,69 @@ from micromegas_jupyter.flightsql.framing import MAX_MESSAGE_BYTES, Compression
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 1024 * 1024
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # of schemas, and of JSON that the front reads
-MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # of all answers to one listing of tables
-MAX_LOG_RECORDS: Final = 16  # of one response
-MAX_LOG_CHARACTERS: Final = 8192  # of one record
-MAX_FACTS_BYTES: Final = 256 * 1024  # of an END or ERROR of a statement: the event loop reads them
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # for schemas, and for JSON that the front parses
+MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # for all responses to one listing of tables
+MAX_LOG_RECORDS: Final = 16  # per response
+MAX_LOG_CHARACTERS: Final = 8192  # per record
+MAX_FACTS_BYTES: Final = 256 * 1024  # for a statement's END or ERROR, which the event loop parses
 _RECEIVE_BYTES: Final = 16 * 1024
 _LARGE_RECEIVE_BYTES: Final = 1024 * 1024
-_MAX_PACKED: Final = 256  # of callers and outputs
-_MAX_COMMAS: Final = 256 * 1024  # of one response; a statement has at most half as many
+_MAX_PACKED: Final = 256  # callers and outputs
+_MAX_COMMAS: Final = 256 * 1024  # per response; a statement has at most half as many
 _MAX_FILES: Final = 2**31
 _MAX_OFFSET: Final = 2**63
-_MAX_PIECES: Final = 512  # of one sendmsg; the system's limit is 1,024
+_MAX_PIECES: Final = 512  # per sendmsg; the system's limit is 1,024
 
-# Front to executor: pickled.
-# Of PLAN and RUN, as `pack_statement` takes them: the statement, the output, the name of the plan that is to be cached
-# or was (0 for none), in how many partitions it is planned now (None for one per processor), and the positions of the
-# tables among those that the executor knew, followed by those that it has learned since; None if they are the same.
-PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; answered with PLANNED
-RUN: Final = b"r"  # run a statement, planned before or not; answered with READS, FRAMEs and END
-# Some tables, or changes of tables known by their names, for the next request; each is packed by `pickle_request`. Not
-# answered.
+# Front to executor: pickled. `pack_statement` builds PLAN and RUN: the statement, the output, the ID of the plan to
+# cache or use (0 for none), the current number of partitions (None for one per processor), and the positions of the
+# tables among those that the executor has, including those learned since; None if they are unchanged.
+PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; the response is PLANNED
+RUN: Final = b"r"  # run a statement, planned before or not; the response is READS, FRAMEs, and END
+# Tables, or changes to tables that are known by name, for the next request; each is packed by `pickle_request`. No
+# response.
 LEARN: Final = b"l"
-TABLES: Final = b"t"  # list the tables that a caller sees, of (caller, tables); answered with LISTED and END
-# Check that the engine reads tables as it should, or on a channel that the process answers; the response is END.
+TABLES: Final = b"t"  # list the tables that a caller sees, with (caller, tables); the response is LISTED and END
+# Check that the engine reads tables correctly, or, on a channel, that the process responds; the response is END.
 CHECK: Final = b"k"
-# Call a function of the front's that must not run there, of (function, arguments, tables), with the tables before the
-# arguments; answered with ANSWER and END.
+# Call a function that must not run in the front, with (function, arguments, tables); it gets the tables before the
+# arguments. The response is ANSWER and END.
 CALL: Final = b"f"
-MAINTAIN: Final = b"m"  # do a round of maintenance; the response is END
-REFRESH: Final = b"v"  # refresh a materialized view, of (name, range of times or None); the response is END
-SERVE: Final = b"s"  # serve ingest; after ACCEPTED each CHANNEL byte on the socket comes with a channel
+MAINTAIN: Final = b"m"  # run a round of maintenance; the response is END
+REFRESH: Final = b"v"  # refresh a materialized view, with (name, time range or None); the response is END
+SERVE: Final = b"s"  # serve ingest; after ACCEPTED, each CHANNEL byte on the socket has a channel attached
 
 CHANNEL: Final = b"o"
 
-# Front to the ingest process, on its own channel for each call: pickled, but for ROWS.
+# Front to the ingest process, on a separate channel per call: pickled, except ROWS.
 INGEST: Final = b"i"  # begin an upload; the response is ACCEPTED
 ROWS: Final = b"d"  # one serialized FlightData of the upload; the response is ACCEPTED
 COMMIT: Final = b"c"  # make the upload durable; the response is END
-# Store an OpenTelemetry export, of (number, request); answered in any order with END or ERROR and the number.
+# Store an OpenTelemetry export, with (number, request); the responses are END or ERROR with the number, in any order.
 EXPORT: Final = b"e"
-OPERATE: Final = b"o"  # create, change or describe a table, of (operation, arguments); the response is END
+OPERATE: Final = b"o"  # create, change, or describe a table, with (operation, arguments); the response is END
 
 # Executor to front.
-READY: Final = b"R"  # started
+READY: Final = b"R"  # the executor has started
 PLANNED: Final = b"P"  # JSON: the IPC schemas of the result and of the parameters, in hexadecimal digits
-READS: Final = b"T"  # JSON: the columns that the statement reads, by table; before the first FRAME
-PROGRESS: Final = b"G"  # JSON: how much of its files a statement has scanned, once a second after the first FRAME
-FRAME: Final = b"F"  # one serialized FlightData, which goes to the client unchanged
-ANSWER: Final = b"J"  # JSON: what the function of a CALL has returned, as `answer`
+READS: Final = b"T"  # JSON: the columns that the statement reads, by table; sent before the first FRAME
+PROGRESS: Final = b"G"  # JSON: how much of its files a statement has scanned; sent every second after the first FRAME
+FRAME: Final = b"F"  # one serialized FlightData, which is sent to the client unchanged
+ANSWER: Final = b"J"  # JSON: the result of a CALL's function, as `answer`
 LISTED: Final = b"L"  # JSON: names and IPC schemas of some of the tables
-ACCEPTED: Final = b"A"  # JSON: rows so far
+ACCEPTED: Final = b"A"  # JSON: number of rows so far
 END: Final = b"E"  # JSON: statistics; the executor is idle again
 ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle again
 
 
 class Requests:
-    """The executor's end of a socket: requests in, responses out. For one thread."""
+    """The executor's end of a socket: receives requests, sends responses. For one thread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._received = bytearray()
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """Return the kind and body of the next request; None when the front is gone."""
+        """Return the kind and body of the next request, or None if the front has exited."""
         received, size = self._received, _RECEIVE_BYTES
         while len(received) < HEAD.size or len(received) < HEAD.size + HEAD.unpack_from(received)[1]:
             chunk = self.connection.recv(size)
@@ -125,7 +124,7 @@ def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
 
 
 def build_error(error: MicromegasError, facts: dict[str, object]) -> dict[str, object]:
-    """Return the facts of an ERROR: the error, and others."""
+    """Return the content of an ERROR: the error, and other facts."""
     facts = {**facts, "error": encode_error(error).decode()}
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
         facts["limit"] = error.limit
@@ -133,7 +132,7 @@ def build_error(error: MicromegasError, facts: dict[str, object]) -> dict[str, o
 
 
 def describe_error(error: BaseException) -> MicromegasError:
-    """Return the error that the caller gets; unexpected errors are logged."""
+    """Return the caller's error; unexpected errors are logged."""
     if isinstance(error, MicromegasError):
         if isinstance(error, InternalError):
             _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
@@ -158,7 +157,7 @@ def unpack_schema(packed: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(packed))
 
 
-# Schemas are packed as Arrow does, in a tenth of the time: other calls wait in the meantime.
+# Schemas are packed like in Arrow, in a tenth of the time, because it blocks other calls.
 _PACKING: Final = {
     **copyreg.dispatch_table,
     pa.Schema: lambda schema: (unpack_schema, (schema.serialize().to_pybytes(),)),
@@ -175,11 +174,11 @@ def pickle_request(*request: object) -> bytes:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in the body of a response; InternalError for anything else."""
+    """Return the JSON object from a response body; InternalError for anything else."""
     try:
-        # Other calls wait in the meantime, up to a second for 16 MiB of short values.
+        # Parsing blocks other calls, up to a second for 16 MiB of short values.
         found = msgspec.json.decode(body) if body.count(b",") <= _MAX_COMMAS else None
-    except (ValueError, RecursionError):  # it is not JSON
+    except (ValueError, RecursionError):  # invalid JSON
         found = None
     if not isinstance(found, dict):
         raise InternalError("An executor's response is malformed.")
@@ -187,7 +186,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
-    """Return the progress that an executor states; None for anything else."""
+    """Return the progress from an executor; None for anything else."""
     with suppress(msgspec.ValidationError):
         found = msgspec.convert(facts.get("progress"), ScanProgress)
         if 0 <= found.files < _MAX_FILES and 0 <= found.scanned <= 1:
@@ -196,7 +195,7 @@ def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
 
 
 def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
-    """Return where a read of a follow over so many files has ended, as an executor states it."""
+    """Return the end position of a follow's read over this many files, from an executor."""
     with suppress(msgspec.ValidationError):
         index, offset = msgspec.convert(facts.get("reached"), tuple[int, int])
         if 0 <= offset < _MAX_OFFSET and 0 <= index <= count and (index < count or not offset):
@@ -205,7 +204,7 @@ def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
 
 
 def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
-    """Return what a planned statement changes, as an executor states it."""
+    """Return a planned statement's change, from an executor."""
     try:
         return msgspec.convert(facts.get("change"), PartitionCall | None)
     except msgspec.ValidationError:
@@ -213,7 +212,7 @@ def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
 
 
 def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
-    """Return the tables that an executor states for an EXPLAIN; none for anything else."""
+    """Return the tables from an executor's EXPLAIN; empty for anything else."""
     with suppress(msgspec.ValidationError):
         return msgspec.convert(facts.get("explained"), tuple[TableFiles, ...])
     return ()
@@ -221,7 +220,7 @@ def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement of one caller, before it is parsed; `parameters` are serialized `FlightData`, as they were sent."""
+    """One statement of one caller, before parsing; `parameters` are serialized `FlightData`, as received."""
 
     sql: str = field(repr=False)
     caller: AuthContext
@@ -229,30 +228,30 @@ class Statement:
     time_range: TimeRange | None = None
     row_limit: int | None = None
     preserve_dictionary: bool = False
-    messages: tuple[tuple[int, str], ...] = ()  # of the administrators' function that it calls, and that has run
-    running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # of `running_queries()`
-    tail: Tail | None = field(default=None, hash=False, repr=False)  # of a follow
-    is_estimated: bool = False  # what it would read is in the metadata of its schema, unless that would reveal rows
-    is_read_only: bool = False  # it must not change anything
+    messages: tuple[tuple[int, str], ...] = ()  # from the administrators' function that it calls, and that has run
+    running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # for `running_queries()`
+    tail: Tail | None = field(default=None, hash=False, repr=False)  # for a follow
+    is_estimated: bool = False  # include the estimated reads in the schema's metadata, unless that would reveal rows
+    is_read_only: bool = False  # it must not make changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """How a result is sent: compressed or not, and at most so many rows and bytes (as sent)."""
+    """How a result is sent: compression, and maximum rows and bytes (as sent)."""
 
     compression: Compression | None = None
     max_rows: int | None = None
     max_bytes: int | None = None
 
     def too_large(self, sent: str) -> ResourcesExhausted:
-        """Return the error for a larger result after so much of it was sent."""
+        """Return the error for a larger result after this much of it was sent."""
         size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
         return ResourcesExhausted(
             f"The result is larger than the {size} that this server sends for one query; {sent}.", limit="result_bytes"
         )
 
     def too_many_rows(self, sent: int) -> ResourcesExhausted:
-        """Return the error for a result with more rows after so many of them were sent."""
+        """Return the error for a result with more rows after this many were sent."""
         return ResourcesExhausted(
             f"The result has more rows than the {self.max_rows:,} that this server sends for one query; "
             f"{sent:,} rows were sent.",
@@ -261,7 +260,7 @@ class Output:
 
 
 _NAMES: Final = tuple(one.name for one in fields(Statement))
-# The same callers and outputs come again and again.
+# The same callers and outputs recur.
 _pack = lru_cache(_MAX_PACKED)(pickle.dumps)
 _unpack = lru_cache(_MAX_PACKED)(pickle.loads)
 
@@ -275,7 +274,7 @@ def pack_statement(
 
 
 def unpack_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[int] | None]:
-    """Return what `pack_statement` took; only of what the front has sent."""
+    """Return the arguments of `pack_statement`; only for data from the front."""
     values, output, plan_id, partitions, positions = pickle.loads(body)  # noqa: S301 - from the front
     values["caller"] = _unpack(values["caller"])
     return Statement(**values), _unpack(output), plan_id, partitions, positions
@@ -283,8 +282,8 @@ def unpack_statement(body: bytes) -> tuple[Statement, Output, int, int | None, S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """Rows that a caller is about to send into one table."""
+    """Rows that a caller is about to send to one table."""
 
     request: WriteRequest
     limits: IngestSettings
-    row_count: int | None  # that the caller announced
+    row_count: int | None  # as announced by the caller

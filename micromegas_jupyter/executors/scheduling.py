@@ -1,4 +1,4 @@
-"""Who may run: how much of the pool a caller may have, who has the processors, and why a statement was ended."""
+"""Scheduling: callers' shares of the pool and of the processors, and why a statement was stopped."""
 
 import asyncio
 import enum
@@ -32,7 +32,7 @@ WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 60.0
 _MAX_CALLERS: Final = 4096
 _HALF_LIFE_SECONDS: Final = 10.0
-#: Processor time of a caller above this is much: in all, while their statements take this on average, or by rate.
+#: A caller above these limits is a heavy user: total time, if their statements take this on average, or rate.
 _MUCH_SECONDS: Final = 1.0
 _MUCH_PER_STATEMENT_SECONDS: Final = 0.1
 _MUCH_SHARE: Final = 0.25
@@ -43,9 +43,9 @@ _MIB: Final = 1024 * 1024
 SHORT_SECONDS: Final = 0.1
 LONG_NICENESS: Final = 10
 _TICK_SECONDS: Final = 0.1
-_FAST_TICK_SECONDS: Final = 0.02  # while much of the memory is in use
+_FAST_TICK_SECONDS: Final = 0.02  # while memory use is high
 _FAST_SHARE: Final = 0.4
-_KILL_SHARE: Final = 0.85  # a statement grows between two ticks
+_KILL_SHARE: Final = 0.85  # a statement's memory may grow between two ticks
 _LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for a slice
 _SLICE_SECONDS: Final = 1.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
@@ -54,8 +54,8 @@ _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 class RunningLimit:
     """Limits how many statements run at the same time, in total and per caller. Belongs to one event loop.
 
-    The last eighth of the places, also of those to wait in, is for callers who have none yet, and of those who wait the
-    one with the fewest is next: several callers who take what they can do not keep others out.
+    The last eighth of the slots, and of the waiting places, is reserved for callers without any. The waiting caller
+    with the fewest slots is next, so that several demanding callers can't exclude others.
     """
 
     def __init__(self, *, max_running: int, max_per_caller: int, queue_timeout_seconds: float) -> None:
@@ -68,7 +68,7 @@ class RunningLimit:
 
     @property
     def waiting_count(self) -> int:
-        """How many wait."""
+        """The number of waiting statements."""
         return len(self._queue)
 
     def try_acquire(self, caller: CallerKey) -> bool:
@@ -79,7 +79,7 @@ class RunningLimit:
         return is_free
 
     async def acquire(self, caller: CallerKey) -> None:
-        """Take a slot, or wait for one in turn; ResourcesExhausted when none is free in time, or too many wait."""
+        """Take a slot, or wait for one in turn; ResourcesExhausted if none is free in time, or too many are waiting."""
         if self.try_acquire(caller):
             return
         own = sum(waiting == caller for waiting, _ in self._queue)
@@ -95,7 +95,7 @@ class RunningLimit:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.release(caller)  # it was granted at the moment that ended the wait
+                self.release(caller)  # it was granted at the moment when the wait ended
             else:
                 self._queue.remove(entry)
             if isinstance(error, TimeoutError):
@@ -124,12 +124,12 @@ class RunningLimit:
 
 
 def is_left(total: int, *, taken: int, own: int) -> bool:
-    """Whether a caller with `own` of the places that are taken, of a `total`, may take another."""
+    """Whether a caller with `own` of the `taken` places may take another one, of `total`."""
     return taken < total - (total // 8 if own else 0)
 
 
 def queue_full() -> ResourcesExhausted:
-    """Return the error of a statement that did not get a slot in time."""
+    """Return the error for a statement that did not get a slot in time."""
     return ResourcesExhausted(
         "The server is running the maximum number of statements, for you or in total.",
         remedy="Wait for some statements to finish, then try again.",
@@ -138,7 +138,7 @@ def queue_full() -> ResourcesExhausted:
 
 
 class ProcessorUse:
-    """Keeps how much processor time callers used lately: a sum for each, which halves every ten seconds."""
+    """Tracks callers' recent processor time: a sum per caller that halves every ten seconds."""
 
     def __init__(self, *, processors: int, clock: Clock) -> None:
         self._clock = clock
@@ -147,7 +147,7 @@ class ProcessorUse:
         self._light_at = -math.inf
 
     def note_start(self, caller: CallerKey) -> None:
-        """Count a statement that starts now."""
+        """Count a statement that starts."""
         self._add(caller, 0.0, 1)
         if not self._is_much(caller):
             self._light_at = self._clock.monotonic()
@@ -157,11 +157,11 @@ class ProcessorUse:
         self._add(caller, seconds, 0)
 
     def is_heavy(self, caller: CallerKey) -> bool:
-        """Whether a caller uses much of the processors while others, who use little, run statements, too."""
+        """Whether a caller uses much processor time while others, who use little, also run statements."""
         return self._clock.monotonic() - self._light_at < _HALF_LIFE_SECONDS and self._is_much(caller)
 
     def seconds(self, caller: CallerKey) -> float:
-        """Return how much processor time a caller has used lately."""
+        """Return a caller's recent processor time."""
         return self._decayed(caller)[0]
 
     def _is_much(self, caller: CallerKey) -> bool:
@@ -179,10 +179,10 @@ class ProcessorUse:
 
 
 class StartQueue:
-    """Lets few statements start at a time: more would only slow each other down, and need more executors.
+    """Lets few statements start at a time: more would only slow each other down, and require more executors.
 
-    A statement has its place until it finishes or has had its executor for a moment. The caller who used the processors
-    least comes next, unless another one has waited for a second. Belongs to one event loop.
+    A statement has a place until it finishes or has had its executor for a moment. The caller with the lowest processor
+    use is next, unless another one has waited for a second. Belongs to one event loop.
     """
 
     def __init__(self, use: ProcessorUse, *, max_starts: int, clock: Clock) -> None:
@@ -195,7 +195,7 @@ class StartQueue:
 
     @property
     def waiting_count(self) -> int:
-        """How many wait."""
+        """The number of waiting statements."""
         return len(self._waiting)
 
     def try_enter(self, statement: object) -> bool:
@@ -206,7 +206,7 @@ class StartQueue:
         return is_free
 
     async def enter(self, statement: object, caller: CallerKey) -> None:
-        """Take a place, or wait for one; however that ends, `leave` comes after it."""
+        """Take a place, or wait for one; callers must call `leave` in any case."""
         if statement in self._starting:
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -218,7 +218,7 @@ class StartQueue:
             self._waiting.pop(granted, None)
 
     def note_start(self, statement: object) -> None:
-        """Count the time of a statement from now on: it has an executor."""
+        """Start the time of a statement, which now has an executor."""
         self._starting[statement] = self._clock.monotonic()
         if self._waiting:
             self._grant()
@@ -249,7 +249,7 @@ class StartQueue:
 
 
 class EndedLimit:
-    """Makes callers wait whose statements had to be ended too often (0 for any number); cancelling never counts."""
+    """Delays callers whose statements had to be killed too often (0 for no limit); cancellations don't count."""
 
     def __init__(self, max_ended: int, *, clock: Clock) -> None:
         self._max_ended = max_ended
@@ -257,14 +257,14 @@ class EndedLimit:
         self._ends: LRUCache[CallerKey, deque[float]] = LRUCache(_MAX_CALLERS)
 
     def note(self, caller: CallerKey) -> None:
-        """Count a statement that was ended for memory, a crash or its deadline."""
+        """Count a statement that was killed for memory, a crash, or its deadline."""
         if self._max_ended:
             ends = self._ends.get(caller) or deque(maxlen=self._max_ended)
             ends.append(self._clock.monotonic())
             self._ends[caller] = ends
 
     def check(self, caller: CallerKey) -> None:
-        """Raise ResourcesExhausted for a caller who has used up the limit."""
+        """Raise ResourcesExhausted for a caller who has exceeded the limit."""
         ends = self._ends.get(caller)
         if ends is None or len(ends) < self._max_ended or ends[-1] - ends[0] > WINDOW_SECONDS:
             return
@@ -282,7 +282,7 @@ class EndedLimit:
 
 
 class Cause(enum.StrEnum):
-    """Why a statement was ended; the values are labels of a metric and words of the audit."""
+    """Why a statement was stopped; the values are used as metric labels and in the audit."""
 
     MEMORY = "memory"
     STACK = "stack"
@@ -291,7 +291,7 @@ class Cause(enum.StrEnum):
     DEADLINE = "deadline"
     STALLED = "stalled_reader"
     CANCELLED = "cancelled"
-    #: A request over HTTP was given up, took longer than it allows, or has as much of the result as an agent shows.
+    #: An HTTP request was abandoned, exceeded its timeout, or has as much of the result as an agent displays.
     WITHDRAWN = "withdrawn"
     REQUEST_TIMEOUT = "request_timeout"
     RESULT_CUT = "result_cut"
@@ -302,7 +302,7 @@ class Cause(enum.StrEnum):
     LOST = "lost"
 
 
-#: Causes that are the statement's own doing: they count against its caller.
+#: Causes that are the statement's fault and count against its caller.
 CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
 _ALONE: Final = "nothing else was affected"
 _SMALLER: Final = "Aggregate or filter first, or ask the server's administrator for a higher limit."
@@ -312,7 +312,7 @@ _NO_MEMORY: Final = (
 
 
 def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
-    """Return why an executor exited; `is_large` is whether it had more memory than an overflowed stack accounts for."""
+    """Return why an executor exited; `is_large` means that it had more memory than a stack overflow explains."""
     if decided is not None or ended.code is None:
         return decided or Cause.LOST
     error = ended.error.lower()
@@ -321,7 +321,7 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
     if "overflowed its stack" in error:
         return Cause.STACK
     if ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
-        # The engine's allocator (mimalloc) hands out memory that the system has denied, which ends the same way.
+        # The engine's allocator (mimalloc) returns memory that the system has denied, which crashes in the same way.
         return Cause.MEMORY if is_large else Cause.STACK
     if any(word in error for word in _NO_MEMORY):
         return Cause.MEMORY
@@ -329,14 +329,14 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
 
 
 def cut_off_error() -> PermissionDenied:
-    """Return the error of a call that was open when its user was cut off."""
+    """Return the error for an open call of a user whose access was removed."""
     return PermissionDenied(
         "Your access to this server was revoked.", reason="cut_off", remedy="Ask one of the server's administrators."
     )
 
 
 def request_timeout_error() -> DeadlineExceeded:
-    """Return the error of a query that took longer than the HTTP request that ran it allows."""
+    """Return the error for a query that exceeded the timeout of its HTTP request."""
     return DeadlineExceeded(
         "The query exceeded the timeout_seconds of its request and was stopped.",
         remedy="Shorten the time range, aggregate, or raise timeout_seconds.",
@@ -345,7 +345,7 @@ def request_timeout_error() -> DeadlineExceeded:
 
 
 def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions) -> MicromegasError:
-    """Return the error of a statement that was ended."""
+    """Return the error for a stopped statement."""
     memory = min(settings.memory_bytes, options.data_limit_bytes or settings.memory_bytes)
     size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
     errors: dict[Cause, MicromegasError] = {
@@ -389,7 +389,7 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
 
 
 class _Statement(Protocol):
-    """A statement as its governor sees it; times are monotonic."""
+    """A statement as seen by its governor; times are monotonic."""
 
     caller_key: CallerKey
     executor: Executor | None
@@ -411,7 +411,7 @@ S = TypeVar("S", bound=_Statement)
 
 
 class Governor:
-    """Looks at the statements of a pool several times a second: those that are `running`, and all `open_calls`."""
+    """Checks the statements of a pool several times a second: those that are `running`, and all `open_calls`."""
 
     def __init__(  # noqa: PLR0913 - the parts of a pool
         self,
@@ -428,10 +428,10 @@ class Governor:
         self._settings = settings
         self._clock = clock
         self._use = use
-        self._limits = limits  # of what readers that stall keep others from
+        self._limits = limits  # for resources that stalled readers keep from others
 
     async def govern(self) -> None:
-        """Govern all statements until the task is cancelled."""
+        """Govern all statements until the task is canceled."""
         share = 0.0
         while True:
             await asyncio.sleep(_FAST_TICK_SECONDS if share > _FAST_SHARE else _TICK_SECONDS)
@@ -441,7 +441,7 @@ class Governor:
                 _LOG.exception("governing executors failed")
 
     def _govern_once(self) -> float:
-        """Schedule and limit all running statements once; return the share of the memory that is in use."""
+        """Schedule and limit all running statements once; return the share of memory in use."""
         now = self._clock.monotonic()
         for one in self._running:
             one.charge()
@@ -485,19 +485,19 @@ class Governor:
                 one.set_stopped(now, is_stopped=one not in chosen)
 
     def continue_stopped(self) -> None:
-        """Let a stopped statement take the place of one that has ended."""
+        """Let a stopped statement replace a finished one."""
         if any(one.is_stopped for one in self._running):
             self._schedule(self._clock.monotonic())
 
 
 def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[S]:
-    """Return the long statements that run from now on, at most `slots`; each has work to do.
+    """Return the long statements that run now, at most `slots`; each has work to do.
 
-    The slice of a statement began at its `slice_at` (monotonic), or ended then when it is stopped.
+    The slice of a statement began at its `slice_at` (monotonic), or ended then if it is stopped.
     """
     if len(statements) <= slots:
         return set(statements)
-    # A statement in the middle of a slice keeps running, the longest-running first where there are too many.
+    # Statements in the middle of a slice continue, the longest-running first if there are too many.
     in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < _SLICE_SECONDS]
     chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
     served = {one.caller_key for one in chosen}
@@ -507,7 +507,7 @@ def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[
     for one, at in last_ran_at.items():
         last_served[one.caller_key] = max(at, last_served.get(one.caller_key, at))
     while len(chosen) < slots:
-        # A caller without a slot comes first; then the caller, and the statement, that has waited longest.
+        # Callers without a slot come first, then the caller and the statement that have waited longest.
         following = min(
             waiting, key=lambda one: (one.caller_key in served, last_served[one.caller_key], last_ran_at[one])
         )
@@ -519,7 +519,7 @@ def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[
 
 
 def _private_bytes(executor: Executor) -> int:
-    """Return an executor's anonymous memory beyond what it had when it started; 0 where that is unknown."""
+    """Return an executor's anonymous memory in addition to its memory at startup; 0 if unknown."""
     try:
         with open(f"/proc/{executor.process.pid}/statm", "rb") as stream:  # noqa: PTH123 - ten times a second for each
             _, resident, shared, *_ = stream.read().split()

@@ -1,4 +1,4 @@
-"""How many executors there are, how much they and one statement may use, and how a process limits itself."""
+"""The number of executors, their limits per statement and in total, and how a process limits itself."""
 
 import contextlib
 import ctypes
@@ -12,13 +12,13 @@ from micromegas_jupyter.engine.contract import EngineSettings
 from micromegas_jupyter.flightsql.framing import DecodeLimits
 
 if sys.platform != "win32":
-    import resource  # here, so that forked executors have it
+    import resource  # imported here for forked executors
 
 MIB: Final = 1024 * 1024
-#: Address space that one executor may write to (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
+#: Writable address space of one executor (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
 DATA_LIMIT_BYTES: Final = 2048 * MIB
-STACK_BYTES: Final = 64 * MIB  # of an executor's main thread: planning recurses with the statement
-#: What the operators of one statement share; decoding and results come on top.
+STACK_BYTES: Final = 64 * MIB  # for an executor's main thread: planning recurses with the statement
+#: Shared by the operators of one statement; decoding and results use additional memory.
 _MAX_MEMORY_POOL_BYTES: Final = 512 * MIB
 
 
@@ -29,30 +29,30 @@ def count_processors() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """Options that all executors of a server share. Nothing secret: it is an argument of the zygote."""
+    """Options that all executors of a server share. Not secret, because the zygote's command line contains them."""
 
-    lake: str | None  # the folder or the address of the lake that uploads go to
+    lake: str | None  # the lake's folder or URL for uploads
     denials_file: str | None
-    spill_directory: str  # where each executor has its own folder
+    spill_directory: str  # contains a folder per executor
     engine: EngineSettings = field(default_factory=lambda: EngineSettings(memory_limit_bytes=_MAX_MEMORY_POOL_BYTES))
     data_limit_bytes: int | None = DATA_LIMIT_BYTES  # RLIMIT_DATA
-    planning_seconds: float = 10.0  # of CPU time
-    preloaded: str | None = None  # a module that every executor has imported when it starts
-    uses_bucket: bool = False  # so that executors get the variables that name its endpoint and credentials
+    planning_seconds: float = 10.0  # CPU time
+    preloaded: str | None = None  # a module that every executor imports at startup
+    uses_bucket: bool = False  # whether executors get the variables with its endpoint and credentials
 
     @property
     def large_bytes(self) -> int:
-        """Memory above which a crash is blamed on memory, not on a stack overflow."""
+        """Memory above which a crash is attributed to memory, not to a stack overflow."""
         return max(2 * STACK_BYTES, (self.data_limit_bytes or 0) // 5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """The pool of one server; `config.server` declares what its limits mean."""
+    """The pool of one server; `config.server` documents its limits."""
 
-    max_executors: int = 40  # and so statements that run at once
-    spare_executors: int = 4  # idle ones that are started ahead of demand
-    max_idle_executors: int = 16  # that stay when demand falls
+    max_executors: int = 40  # and thus concurrent statements
+    spare_executors: int = 4  # idle executors that are started ahead of demand
+    max_idle_executors: int = 16  # idle executors that remain when demand falls
     max_per_caller: int = 16
     queue_timeout_seconds: float = 60.0
     statement_timeout_seconds: float | None = 1800.0
@@ -64,19 +64,19 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestSettings:
-    """The limits of ingest, each for one server process; all are greater than 0."""
+    """The limits of ingest, per server process; all are greater than 0."""
 
-    #: Of one call, counted both as they arrive and once nothing in them is shared.
+    #: Per call, counted both as received and without sharing.
     max_bytes: int = 1024 * MIB
     max_rows: int = 50_000_000
-    #: What is unpacked at a time, and so the size of one row.
+    #: The amount that is unpacked at a time, and thus the maximum size of a row.
     max_row_bytes: int = 16 * MIB
     max_columns: int = 512
     max_batch_rows: int = 2 * MIB
     max_dictionary_bytes: int = 32 * MIB
     max_concurrent: int = 64
     max_per_caller: int = 16
-    #: That one caller may create who is not an administrator.
+    #: Tables that one caller may create, except administrators.
     max_tables_per_caller: int = 100
     #: How long a call waits for its turn before it is rejected.
     admission_wait_seconds: float = 30.0
@@ -84,7 +84,7 @@ class IngestSettings:
     max_seconds: float = 3600.0
 
     def decode_limits(self) -> DecodeLimits:
-        """Return what the decoder of one call accepts."""
+        """Return the limits of one call's decoder."""
         return DecodeLimits(
             max_columns=self.max_columns,
             max_batch_rows=self.max_batch_rows,
@@ -99,22 +99,22 @@ _M_MMAP_THRESHOLD: Final = -3
 
 
 def hide_memory(*, is_hidden: bool = True) -> None:
-    """Keep other processes of the same user from reading this one's memory and environment, and dump no core."""
+    """Keep other processes of the same user from reading this process's memory and environment; disables core dumps."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0 if is_hidden else 1)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 32 MiB for the next messages: to give it back after each takes half of the front's time."""
+    """Let glibc keep up to 32 MiB for the next messages: returning it each time takes half of the front's time."""
     if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # other C libraries have no mallopt(3)
+        with contextlib.suppress(AttributeError):  # other C libraries don't have mallopt(3)
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(_M_TRIM_THRESHOLD, 32 * MIB)
             mallopt(_M_MMAP_THRESHOLD, 4 * MIB)  # larger messages are rare
 
 
 def limit_process(options: WorkerOptions) -> None:
-    """Limit this process: memory, stack, no core dumps; first to be killed when the machine runs out of memory."""
+    """Limit this process: memory, stack, no core dumps; it is killed first if the machine runs out of memory."""
     if sys.platform == "win32":
         return
 
@@ -128,7 +128,7 @@ def limit_process(options: WorkerOptions) -> None:
     limit(resource.RLIMIT_STACK, STACK_BYTES)
     if options.data_limit_bytes is not None:
         limit(resource.RLIMIT_DATA, options.data_limit_bytes)
-    hide_memory(is_hidden=False)  # a hidden process may not write its own files of /proc
+    hide_memory(is_hidden=False)  # a hidden process may not write its own files in /proc
     try:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

@@ -1,6 +1,6 @@
-"""Materialized views in an executor: their definitions are checked, and the new rows of their sources added to them.
+"""Materialized views in an executor: checks their definitions, and adds new rows of their sources.
 
-Their queries run as statements of the engine do, over one table that has the files which are meant.
+Their queries run like the engine's statements, over one table with the selected files.
 """
 
 import itertools
@@ -34,18 +34,18 @@ from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _MERGE_FILES: Final = 16
 _SMALL_BYTES: Final = 32 * 1024 * 1024
-#: Functions whose value depends on the caller, or changes between two refreshes.
+#: Functions whose value depends on the caller, or may change between two refreshes.
 _UNFIT_FUNCTIONS: Final = (
     DENIAL_NAMES | IDENTITY_NAMES | LISTING_NAMES | TIME_TRAVEL | PARTITION_NAMES | VIEW_FUNCTIONS
     | {"now", "current_timestamp", "current_date", "current_time", "today", "random", "uuid", "rand"}
 )  # fmt: skip
-#: What gives the rows of several files when it is applied to each of them.
+#: Steps that return the union of the files' rows when applied to each file.
 _STEPS: Final = frozenset({"Aggregate", "Distinct", "Filter", "Projection", "Sort", "SubqueryAlias", "TableScan"})
 _MAINTAINER: Final = AuthContext(subject="maintenance", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 
 
 class _Source:
-    """The one table that a query of a view reads."""
+    """The only table that a view's query reads."""
 
     def __init__(self, *tables: TableSnapshot) -> None:
         self._tables = tables
@@ -55,7 +55,7 @@ class _Source:
 
 
 def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:
-    """Check that a view can be made, and return its source and, in hexadecimal digits, the IPC schema of its table."""
+    """Check a view's definition; return its source and, in hexadecimal digits, the IPC schema of its table."""
     check_name(view.name)
     empty = [replace(one, files=NO_FILES, bounds=None) for one in tables if one.problem is None]
     table = TableSnapshot(name=view.name, schema=pa.schema([]), files=NO_FILES)
@@ -83,9 +83,9 @@ def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, 
 def refresh_view(
     storage: Storage, settings: EngineSettings, name: str, rebuilt: tuple[datetime, datetime] | None = None
 ) -> dict[str, object]:
-    """Add the rows of its source that a view lacks, and merge its files if there are many; return what was done.
+    """Add the source rows that a view lacks, and merge its files if there are many; return a summary.
 
-    Its rows in a `rebuilt` range of times, whose end isn't in it, are computed again.
+    Recomputes rows in the `rebuilt` range of times (end excluded).
     """
     lake = Lake(storage)
     view = lake.view(name)
@@ -128,7 +128,7 @@ def _rebuilt_rows(
 
 
 def _own_rows(view: View, files: FileList) -> TableSnapshot:
-    """Return the rows of a view's table as they are stored."""
+    """Return the stored rows of a view's table."""
     return TableSnapshot(name=str(view.snapshot.raw_name), schema=view.table.snapshot.schema, files=files)
 
 
@@ -175,7 +175,7 @@ def _plan(sql: str, settings: EngineSettings, *tables: TableSnapshot, name: str)
 
 
 def _find_source(query: DataFusionQuery, tables: Sequence[TableSnapshot]) -> str:
-    """Return the table that a view is computed from, of which it must read each row for itself."""
+    """Return the table that a view is computed from, which must be read row by row."""
     known = {one.name: one for one in tables}
     steps = [re.split(r"[:\s]", line.strip(), maxsplit=1)[0] for line in query.text.splitlines()]
     names = [name for name in query.reads if name in known]

@@ -1,4 +1,4 @@
-"""One executor: plans and runs one statement at a time for the front, in a process that may be ended at any moment."""
+"""One executor: plans and runs one statement at a time for the front, in a process that may be killed at any time."""
 
 import contextlib
 import json
@@ -38,25 +38,25 @@ from micromegas_jupyter.flightsql.framing import FlightDataEncoder, ParameterLim
 from micromegas_jupyter.telemetry.tables import with_remarks
 
 STANDARD_ERROR: Final = "stderr"
-_MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # in one response; as JSON, one takes up to six bytes
-_LOOK_SECONDS: Final = 0.05  # what is to be sent waits for one or two of these
+_MAX_LOGGED_CHARACTERS: Final = protocol.MAX_FACTS_BYTES // 8  # per response; as JSON, one takes up to six bytes
+_LOOK_SECONDS: Final = 0.05  # pending data waits for one or two of these
 _IDLE_LOOKS: Final = 4
 _PROGRESS_SECONDS: Final = 1.0
-_MAX_PROGRESS_COST: Final = 0.02  # of the time
+_MAX_PROGRESS_COST: Final = 0.02  # as a share of the time
 _TOGETHER_BYTES: Final = 64 * 1024
-_THREAD_STACK_BYTES: Final = 512 * 1024  # it counts against the memory limit
+_THREAD_STACK_BYTES: Final = 512 * 1024  # counts against the memory limit
 _MAX_ERROR_BYTES: Final = 64 * 1024
-_SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client: fewer switches between processes
+_SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client, to reduce context switches
 _MIB: Final = 1024 * 1024
-_MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # of schemas, in hexadecimal digits
-_MAX_ESTIMATED: Final = 100  # tables that are listed
+_MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # for schemas, in hexadecimal digits
+_MAX_ESTIMATED: Final = 100  # listed tables
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 _Read = TypeVar("_Read")
 
 
 class _LogRecords(logging.Handler):
-    """Collects what is logged for the next response to the front."""
+    """Collects log records for the next response to the front."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -75,7 +75,7 @@ class _LogRecords(logging.Handler):
 
 
 class LakeFiles:
-    """Tells of the files of a lake's tables, and of earlier versions; deltalake is loaded when someone asks."""
+    """Provides the files of a lake's tables, and of earlier versions; loads deltalake on demand."""
 
     def __init__(self, lake: str) -> None:
         self._lake = lake
@@ -106,7 +106,7 @@ class LakeFiles:
 
         storage, found = Storage(self._lake), None
         try:
-            for is_read in (False, True):  # after it, too: another table may have got the name in the meantime
+            for is_read in (False, True):  # also after reading: another table may have got the name in the meantime
                 found = read(storage) if is_read else None
                 properties = open_delta(storage, table).metadata().configuration
                 check_may_time_travel(
@@ -121,9 +121,9 @@ class LakeFiles:
 
 
 class Outbox:
-    """Sends responses together: when the last one is there, when they are large, or when they have waited a moment.
+    """Batches responses: sends them with the last one, when they are large, or after a moment.
 
-    Clients learn that a statement runs, and its id, from the schema, so neither that nor a row waits long for others.
+    Clients learn from the schema that a statement runs, and its ID, so neither the schema nor rows wait long.
     """
 
     def __init__(self, front: socket.socket) -> None:
@@ -137,7 +137,7 @@ class Outbox:
         self._progress_at = 0.0
 
     def watch(self) -> None:
-        """Begin to send what has waited."""
+        """Begin to send pending responses."""
         threading.stack_size(_THREAD_STACK_BYTES)
         threading.Thread(target=self._send_late, name="outbox", daemon=True).start()
         threading.stack_size(0)
@@ -154,12 +154,12 @@ class Outbox:
                 self._has_work.set()
 
     def drop(self) -> None:
-        """Drop what was not sent."""
+        """Drop unsent responses."""
         with self._lock:
             self._pieces, self._size = [], 0
 
     def report(self, find: "Callable[[], ScanProgress | None] | None") -> None:
-        """Send what this finds once a second from now on, until None is given."""
+        """Send the result of `find` once per second from now on, until called with None."""
         with self._lock:
             self._find_progress, self._progress_at = find, time.perf_counter() + _PROGRESS_SECONDS
             if find is not None and not self._is_watched:
@@ -171,20 +171,20 @@ class Outbox:
         try:
             protocol.send_pieces(self._front, pieces)
         except BaseException:
-            # The front would take what follows for the rest of a message that was sent in part.
+            # The front would read later data as the rest of a partially sent message.
             with contextlib.suppress(OSError):
                 self._front.shutdown(socket.SHUT_RDWR)
             raise
 
     def _send_late(self) -> None:
-        # One thread that looks while statements come costs less than one that each of them wakes.
+        # One polling thread is cheaper than waking a thread for each statement.
         last, was_waiting, idle_looks = self._pieces, False, 0
         while True:
             reports = self._find_progress is not None
             rest = max(_LOOK_SECONDS, self._progress_at - time.perf_counter()) if reports else None
             self._has_work.wait(_LOOK_SECONDS if self._is_watched else rest)
             self._has_work.clear()
-            # What finds progress keeps a plan and its session alive: it is not held while this waits.
+            # `find` references a plan and its session, so it is not held during waits.
             if (find := self._find_progress) is not None and time.perf_counter() >= self._progress_at:
                 self._send_progress(find)
             find = None
@@ -225,7 +225,7 @@ class Worker:
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()
         self._learned: list[TableSnapshot] = []
-        self._knows_tables = True  # as the front takes it
+        self._knows_tables = True  # as far as the front knows
         self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
@@ -246,11 +246,11 @@ class Worker:
         self._size = _ResultSize(Output())
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the front has listed them
-        """Return the tables: to the engine this is a `TableSource`."""
+        """Return the tables; the engine uses this object as a `TableSource`."""
         return self._tables
 
     def serve(self) -> None:
-        """Respond until the front is gone."""
+        """Respond until the front has exited."""
         self._engine.warm()
         self._memory = _MemoryMeter()
         facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
@@ -258,13 +258,13 @@ class Worker:
         self._outbox.watch()
         while (message := self._requests.receive()) is not None:
             if message[0] == protocol.SERVE:
-                # deltalake starts a thread when it is imported, so a process that forks must not.
+                # deltalake starts a thread on import, so processes that fork must not import it.
                 from micromegas_jupyter.executors.ingest_worker import serve_ingest
 
                 serve_ingest(self._front, self._options, take_log=self._log.take)
                 return
             if message[0] == protocol.LEARN:
-                self._learn(message[1])  # an error ends the process: the request that comes next has its one response
+                self._learn(message[1])  # an error ends the process: the next request must have exactly one response
             else:
                 self._answer(*message)
 
@@ -318,7 +318,7 @@ class Worker:
                 self._list(caller)
             case protocol.CHECK:
                 check_scans()
-                hides_deleted_rows()  # which logs what is wrong; tables with deleted rows are rejected then
+                hides_deleted_rows()  # logs problems; tables with deleted rows are rejected then
                 self._send(protocol.END, {})
             case protocol.CALL:
                 function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front
@@ -363,11 +363,11 @@ class Worker:
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
         outbox = self._outbox
-        # They go with the first rows: anyone who reads a row has left a trace, however the statement finishes.
+        # They are sent with the first rows, so that every read row is recorded, whatever the statement's outcome.
         self._add_reads(planned.reads)
         outbox.add(protocol.FRAME, len(schema), schema)
         outbox.report(planned.progress)
-        with _cpu_limit(self._options.planning_seconds):  # a plan is optimized when it starts
+        with _cpu_limit(self._options.planning_seconds):  # plans are optimized when they start
             batches = planned.batches()
         for batch in batches:
             if planned.reads is not self._reads:  # another row of parameters was planned
@@ -400,7 +400,7 @@ class Worker:
         self._knows_tables = True
 
     def _list(self, caller: AuthContext) -> None:
-        """Send the tables that a caller sees, each part as large as one table at least."""
+        """Send the tables that a caller sees, in parts of at least one table."""
         tables: list[list[str]] = []
         size = total = 0
         for name, schema in self._engine.tables(caller):
@@ -436,7 +436,7 @@ class Worker:
         return refresh_view(Storage(self._options.lake), self._options.engine, name, rebuilt)
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:
-        """Return what the statement took so far, and how much memory the process has."""
+        """Return the statement's statistics so far, and the process's memory."""
         private_bytes, peak_bytes = self._memory.measure()
         cpu_seconds = time.process_time()
         facts: dict[str, object] = {
@@ -468,7 +468,7 @@ class Worker:
 
 
 def with_estimate(planned: PlannedQuery) -> pa.Schema:
-    """Return a schema with what the statement would read, if its caller sees all rows of its tables."""
+    """Return a schema with the statement's estimated reads, if its caller sees all rows of its tables."""
     if planned.hides_rows:
         return planned.schema
     tables = planned.explained
@@ -485,7 +485,7 @@ def with_estimate(planned: PlannedQuery) -> pa.Schema:
 
 
 class _ResultSize:
-    """Counts rows and bytes of one result, and ends it at the limits."""
+    """Counts rows and bytes of one result, and stops at the limits."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -493,7 +493,7 @@ class _ResultSize:
         self.bytes = 0
 
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return those of the next rows that the result still has room for."""
+        """Return the part of the next rows that fits into the limits."""
         max_rows = self._output.max_rows
         return batch if max_rows is None else batch.slice(0, max_rows - self.rows)
 
@@ -511,7 +511,7 @@ class _ResultSize:
 
 @contextlib.contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    """Have the system end this process (SIGPROF) when the body takes more CPU time; stopped time does not count."""
+    """Let the system kill this process (SIGPROF) if the body takes more CPU time; stopped time does not count."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -523,10 +523,10 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
 
 
 class _MemoryMeter:
-    """Measures the memory of this process beyond what it had at startup; 0 where that is unknown."""
+    """Measures this process's memory in addition to its memory at startup; 0 if unknown."""
 
     def __init__(self) -> None:
-        # It stays open: it is read for every statement, and getrusage(2) takes longer the more threads there are.
+        # The file stays open, because it is read for every statement, and getrusage(2) is slow with many threads.
         self._status = -1
         with contextlib.suppress(OSError):
             self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
@@ -534,7 +534,7 @@ class _MemoryMeter:
         self._last_peak = self.first_peak
 
     def measure(self) -> tuple[int, int]:
-        """Return the private memory now, and the memory at the peak of the time since the last call."""
+        """Return the current private memory, and the peak since the last call."""
         private, peak, resident = self._read()
         has_grown, self._last_peak = peak > self._last_peak, peak
         highest = peak if has_grown else resident
@@ -553,7 +553,7 @@ def _kilobytes(text: bytes, name: bytes) -> int:
 
 
 def run(front: socket.socket, options: WorkerOptions) -> None:
-    """Serve as an executor until the front is gone."""
+    """Serve as an executor until the front exits."""
     folder = Path(options.spill_directory) / str(os.getpid())  # for temporary files and standard error
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -565,14 +565,14 @@ def run(front: socket.socket, options: WorkerOptions) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, where the system does not do so."""
+    """Exit when the parent has exited, on systems that do not do so automatically."""
     while os.getppid() == parent:
         threading.Event().wait(0.5)
     os._exit(1)
 
 
 def main() -> None:
-    """Run a process that was not forked as an executor: options as argument, the socket as standard input."""
+    """Run an executor that was not forked: options as argument, the socket as standard input."""
     options = msgspec.convert(json.loads(sys.argv[1]), WorkerOptions)
     if sys.platform == "win32":
         front = socket.fromshare(sys.stdin.buffer.read())

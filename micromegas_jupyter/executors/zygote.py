@@ -1,7 +1,7 @@
-"""The process that executors are forked from: everything imported, one thread, nothing secret.
+"""The process that executors are forked from: all modules imported, one thread, no secrets.
 
-Forking is safe only while there is a single thread. numpy's OpenBLAS and the jemalloc of Arrow and deltalake start
-threads at import unless `VARIABLES` say otherwise; before each fork the threads are counted.
+Forking is safe only with a single thread. numpy's OpenBLAS and the jemalloc of Arrow and deltalake start threads on
+import unless `VARIABLES` prevent it; the threads are counted before each fork.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "_RJEM_MALLOC_CONF": "background_thread:false",
-    # Otherwise the engine's allocator takes 2 GiB at startup, which would count against RLIMIT_DATA.
+    # Otherwise, the engine's allocator takes 2 GiB at startup, which would count against RLIMIT_DATA.
     "MIMALLOC_ARENA_EAGER_COMMIT": "0",
 }
 FORK: Final = b"F"
@@ -40,7 +40,7 @@ _MAX_ERROR_BYTES: Final = 2048
 
 
 class Zygote:
-    """Forks executors on request of the front, over a SOCK_SEQPACKET socket, and reports how they end."""
+    """Forks executors at the front's request, over a SOCK_SEQPACKET socket, and reports how they exit."""
 
     def __init__(self, front: socket.socket, options: "WorkerOptions") -> None:
         from micromegas_jupyter.executors import worker
@@ -53,7 +53,7 @@ class Zygote:
         self._worker = worker
         self._libc = ctypes.CDLL(None)
         hide_memory()
-        # What an executor starts stays below this process, so that `take_over` finds the server that it belongs to.
+        # Processes that an executor starts stay below this process, so that `take_over` finds their server.
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -66,10 +66,10 @@ class Zygote:
         self._loop.register(self._woken, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Fork and reap until the front is gone; executors end with this process."""
+        """Fork and reap until the front exits; executors are killed with this process."""
         if (threads := _thread_count()) == 1:
             gc.collect()
-            gc.freeze()  # the garbage collector of a child then writes to no page that it shares with this process
+            gc.freeze()  # so that a child's garbage collector doesn't write to shared pages
         self._report(threads=threads)
         while True:
             for key, _ in self._loop.select():
@@ -116,7 +116,7 @@ class Zygote:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._own_pid:
             return  # the zygote exited before this was set
-        os.setpgid(0, 0)  # one niceness and one signal for all threads
+        os.setpgid(0, 0)  # to set the niceness and send signals for all threads together
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.close()
@@ -147,7 +147,7 @@ def _thread_count() -> int:
 
 
 def read_tail(path: Path) -> str:
-    """Return the end of what a process wrote to standard error; it may have replaced that file by anything else."""
+    """Return the end of a process's standard error, if the process hasn't replaced the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

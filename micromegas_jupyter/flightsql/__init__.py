@@ -1,1 +1,1 @@
-"""The Flight SQL wire without I/O: messages, commands, the framing of Arrow data and error details."""
+"""The Flight SQL wire format without I/O: messages, commands, framing of Arrow data, and error details."""

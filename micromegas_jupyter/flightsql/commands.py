@@ -1,4 +1,4 @@
-"""What crosses the wire besides rows: messages, commands as values, and errors.
+"""Everything on the wire except rows: messages, commands as values, and errors.
 
 Every `parse_` function raises `UsageError` for bytes that are not the expected message.
 """
@@ -54,8 +54,8 @@ def descriptor_set_bytes() -> bytes:
 class _Messages:
     """The message classes of Flight, Flight SQL, gRPC health and status, and issued tickets, by name.
 
-    In a descriptor pool of their own: the default pool would refuse a second Flight SQL client in the process. Protobuf
-    is loaded for the first message: executors and some commands have none.
+    They have their own descriptor pool, because the default pool would reject a second Flight SQL client in the
+    process. Protobuf is loaded for the first message; executors and some commands don't need it.
     """
 
     @cached_property
@@ -85,7 +85,7 @@ messages: Final = _Messages()
 
 _MAX_NAME_LENGTH: Final = 80
 MAX_PARAMETERS: Final = 256
-"""How many values one statement may bind, the elements of lists counted."""
+"""The maximum number of values in one statement, including elements of lists."""
 _USE_A_CLIENT: Final = "Use a Flight SQL client."
 _NO_TRANSACTIONS: Final = "Leave transactions out (autocommit); each statement stands alone."
 _SQL_INSTEAD: Final = "Send SQL."
@@ -113,7 +113,7 @@ _MODES: Final = {
     (_IF_MISSING_CREATE, _IF_EXISTS_REPLACE): WriteMode.REPLACE,
 }
 _TYPE_PREFIX: Final = "arrow.flight.protocol.sql."
-# No text in UTF-8 holds the first byte, so SQL is never taken for an issued ticket.
+# UTF-8 text never contains the first byte, so SQL is never mistaken for an issued ticket.
 _ISSUED_PREFIX: Final = b"\xffmicromegas-ticket-1:"
 
 
@@ -133,26 +133,26 @@ class PreparedQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataQuery:
-    """Describe what the server holds and knows; `name` is the command, such as `CommandGetTables`."""
+    """Describe the server's tables and features; `name` is the command, such as `CommandGetTables`."""
 
     name: str
     message: Any
 
     def optional(self, field: str) -> Any:
-        """Return a field's value, None when it was not sent."""
+        """Return a field's value, or None if it was not sent."""
         return getattr(self.message, field) if self.message.HasField(field) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedQuery:
-    """Run what a ticket of this package's server stands for; only the server can verify `signed`."""
+    """Run the query of a ticket that this package's server issued; only the server can verify `signed`."""
 
     signed: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestCommand:
-    """Put the rows that follow into a table."""
+    """Store the rows that follow in a table."""
 
     table: str
     mode: WriteMode
@@ -162,7 +162,7 @@ Command = StatementQuery | PreparedQuery | MetadataQuery
 
 
 def pack_any(message: Any) -> bytes:
-    """Return `message` inside a serialised `google.protobuf.Any`, as Flight SQL sends its messages."""
+    """Return `message` inside a serialized `google.protobuf.Any`, as Flight SQL sends its messages."""
     from google.protobuf.any_pb2 import Any as Envelope
 
     envelope = Envelope()
@@ -181,12 +181,12 @@ def prepared_ticket(handle: bytes) -> bytes:
 
 
 def issued_ticket(signed: bytes) -> bytes:
-    """Return a ticket of the server's own: `TicketStatementQuery` in `Any`, its handle for the server alone."""
+    """Return a server-issued ticket: `TicketStatementQuery` in `Any`, with an opaque handle."""
     return pack_any(messages.TicketStatementQuery(statement_handle=_ISSUED_PREFIX + signed))
 
 
 def parse_ticket(data: bytes) -> Command | IssuedQuery:
-    """Read the bytes of a `Ticket`: any command in `Any`, or a bare `TicketStatementQuery`."""
+    """Parse the bytes of a `Ticket`: any command in `Any`, or a bare `TicketStatementQuery`."""
     envelope = _flight_sql_envelope(data)
     if envelope is not None and envelope.TypeName() != messages.TicketStatementQuery.DESCRIPTOR.full_name:
         return _parse_command(envelope)
@@ -204,7 +204,7 @@ def parse_ticket(data: bytes) -> Command | IssuedQuery:
 
 
 def parse_descriptor(descriptor: Any) -> Command:
-    """Read a `FlightDescriptor` that carries a command."""
+    """Parse a `FlightDescriptor` that carries a command."""
     if descriptor.type != messages.FlightDescriptor.CMD:
         raise UnsupportedRequest("Describe a flight by a Flight SQL command; paths aren't supported.")
     envelope = _flight_sql_envelope(descriptor.cmd)
@@ -214,7 +214,7 @@ def parse_descriptor(descriptor: Any) -> Command:
 
 
 def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
-    """Read a `FlightDescriptor`, which appends without options; None when it carries another command."""
+    """Parse a `FlightDescriptor`, which appends if it has no options; None if it carries another command."""
     envelope = _flight_sql_envelope(descriptor.cmd)
     if envelope is None or envelope.TypeName() != messages.CommandStatementIngest.DESCRIPTOR.full_name:
         return None
@@ -271,18 +271,18 @@ def parse_plain_body(message_class: Any, body: bytes) -> Any:
 
 
 def refuse(name: str, *, kind: str = "") -> UnsupportedRequest:
-    """Return the error for a command, an action's type or a method's path that is not offered."""
+    """Return the error for an unsupported command, action type, or method path."""
     what = f"{kind} {printable_name(name)}".lstrip()
     return UnsupportedRequest(f"This server does not offer {what}.", remedy=_REMEDIES.get(name.rpartition("/")[2]))
 
 
 def refuse_transaction() -> UnsupportedRequest:
-    """Return the error for a statement that would belong to a transaction."""
+    """Return the error for a statement in a transaction."""
     return UnsupportedRequest("This server has no transactions.", remedy=_NO_TRANSACTIONS)
 
 
 def printable_name(name: str) -> str:
-    """Return a name that a caller sent as short, printable ASCII, fit for a sentence."""
+    """Return a name from a caller as short, printable ASCII, safe for messages."""
     return "".join(c if " " < c < "\x7f" else "?" for c in name[:_MAX_NAME_LENGTH])
 
 
@@ -297,7 +297,7 @@ def _parse_envelope(data: bytes) -> "Envelope | None":
 
 
 def _flight_sql_envelope(data: bytes) -> "Envelope | None":
-    """Return `data` as an `Any` around a Flight SQL message, else None; only the type name tells a bare ticket."""
+    """Return `data` as an `Any` around a Flight SQL message, or None; only the type name differs from a bare ticket."""
     envelope = _parse_envelope(data)
     return envelope if envelope is not None and envelope.TypeName().startswith(_TYPE_PREFIX) else None
 
@@ -326,13 +326,13 @@ ERROR_DETAILS_KEY = "micromegas-error-bin"
 """The trailing metadata key; gRPC carries `-bin` values as bytes."""
 
 ESTIMATE_KEY = b"micromegas.estimate"
-"""In the metadata of a schema that `GetSchema` returns: what the statement would read, as JSON."""
+"""The key in the schema metadata from `GetSchema`: the statement's estimated reads, as JSON."""
 
 MAX_DETAILS_BYTES = 4096
-"""Upper bound of an encoded error. In base64 it leaves 2.7 kB of a client's usual 8 kB for everything else."""
+"""Maximum size of an encoded error. In base64, it leaves 2.7 kB of a client's usual 8 kB for everything else."""
 
 MAX_STATUS_BYTES = 2048
-"""Upper bound of a status text as it travels, that is percent-encoded (gRPC over HTTP/2, `grpc-message`)."""
+"""Maximum size of a status text on the wire, percent-encoded (gRPC over HTTP/2, `grpc-message`)."""
 
 _MAX_REMEDY_CHARACTERS = 512
 _MAX_PARSED_CHARACTERS = 8192
@@ -341,7 +341,7 @@ _MAX_CORRECTION_CHARACTERS = 200
 _MAX_RETRY_SECONDS = 24 * 3600.0
 _CUT = " …"
 
-# Control characters, direction overrides and the like, surrogates, line and paragraph separators.
+# Control characters, direction overrides and similar, surrogates, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _UNENCODED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
@@ -354,7 +354,7 @@ _STATUS_TAIL = re.compile(
 
 
 def encode_error(error: MicromegasError) -> bytes:
-    """Return `error` as compact JSON of at most `MAX_DETAILS_BYTES`; its sentence is cut when it is too long."""
+    """Return `error` as compact JSON of at most `MAX_DETAILS_BYTES`; long messages are truncated."""
     details = _Details(code=error.code, what="", remedy=_cut(error.remedy))
     if is_query_id(error.query_id):
         details.query_id = error.query_id
@@ -377,7 +377,7 @@ def encode_error(error: MicromegasError) -> bytes:
 
 
 def decode_error(data: bytes) -> MicromegasError | None:
-    """Return the error that `encode_error` wrote, maybe with unknown names; None for anything else."""
+    """Return the error from `encode_error`, possibly with unknown names; None for anything else."""
     if len(data) > MAX_DETAILS_BYTES:
         return None
     try:
@@ -389,7 +389,7 @@ def decode_error(data: bytes) -> MicromegasError | None:
 
 
 def status_text(error: MicromegasError) -> str:
-    """Return `error` for a client that does not read the trailer: sentence, remedy, code, position and query id."""
+    """Return `error` for clients that don't read the trailer: message, remedy, code, position, and query ID."""
     tail = f" [{error.code}]"
     if isinstance(error, QueryError) and error.line is not None:
         tail += f" (line {error.line}" + (")" if error.column is None else f", column {error.column})")
@@ -401,13 +401,13 @@ def status_text(error: MicromegasError) -> str:
 
 
 def parse_status_text(text: str) -> MicromegasError | None:
-    """Return the error that a status text names, or None when it carries no known code; what follows is dropped."""
+    """Return the error from a status text, without anything after its code; None without a known code."""
     tails = [
         found for found in _STATUS_TAIL.finditer(text[:_MAX_PARSED_CHARACTERS]) if found["code"] in error_classes()
     ]
     if not tails:
         return None
-    # The last one: the sentence may quote the caller's SQL, which may look like a code.
+    # The last one, because the message may quote SQL that looks like a code.
     found = tails[-1]
     kind = error_classes()[found["code"]]
     what, remedy = printable_text(text[: found.start()]).strip(), ""
@@ -426,7 +426,7 @@ _Correction = tuple[_Position, _Position, _Length, _Text]
 
 
 class _Details(msgspec.Struct, omit_defaults=True):
-    """What `encode_error` writes; further names are ignored, so that a newer server may say more."""
+    """The format of `encode_error`; unknown names are ignored, so that newer servers can add some."""
 
     code: str
     what: str
@@ -436,8 +436,8 @@ class _Details(msgspec.Struct, omit_defaults=True):
     column: _Position | None = None
     retry_after_seconds: Annotated[float, msgspec.Meta(gt=0, le=_MAX_RETRY_SECONDS)] | None = None
     correction: _Correction | None = None  # line, column, length, and text
-    retryable: bool = True  # of what is unavailable
-    restart_from: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # of a follow
+    retryable: bool = True  # for unavailable services
+    restart_from: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # for a follow
 
 
 def _rebuild(details: _Details) -> MicromegasError | None:
@@ -464,7 +464,7 @@ def _rebuild(details: _Details) -> MicromegasError | None:
 
 
 def is_query_id(value: object) -> TypeGuard[str]:
-    """Whether a value can be a query's id: one short ASCII word."""
+    """Whether a value can be a query's ID: one short ASCII word."""
     return isinstance(value, str) and _QUERY_ID.fullmatch(value) is not None
 
 
@@ -474,7 +474,7 @@ def _cut(remedy: str) -> str:
 
 
 def _fit(text: str, max_cost: int, *, cost: Callable[[str], int]) -> str:
-    """Return `text`, or its longest beginning that costs at most `max_cost` with the ellipsis."""
+    """Return `text`, or its longest prefix that costs at most `max_cost` with the ellipsis."""
     if cost(text) <= max_cost:
         return text
     low, high = 0, min(len(text), max_cost)
@@ -485,12 +485,12 @@ def _fit(text: str, max_cost: int, *, cost: Callable[[str], int]) -> str:
 
 
 def _wire_cost(text: str) -> int:
-    # Printable ASCII but "%" travels as it is, every other byte as three (gRPC over HTTP/2, Percent-Encoded).
+    # Printable ASCII except "%" is sent unchanged, every other byte as three (gRPC over HTTP/2, Percent-Encoded).
     return len(quote(text, safe=_UNENCODED))
 
 
 def printable_text(text: str) -> str:
-    """Return `text` without what could steer a terminal or mislead an eye; line feeds stay."""
+    """Return `text` without characters that could control a terminal or mislead readers; line feeds stay."""
     if text.isascii() and text.isprintable():
-        return text  # nearly every text, and answering a flood should cost little
+        return text  # the usual case, which must be cheap during a flood
     return "".join("\ufffd" if unicodedata.category(c) in _UNPRINTABLE and c != "\n" else c for c in text)

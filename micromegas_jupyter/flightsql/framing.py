@@ -1,7 +1,7 @@
-"""Arrow data as `FlightData` messages: batches out, and what a caller sends into batches that are safe to use.
+"""Arrow data as `FlightData` messages: encodes batches, and decodes callers' data into batches that are safe to use.
 
-What comes in is hostile: sizes and compression are checked before Arrow sees it, contents after.
-Sources: Arrow format/Message.fbs, the flatbuffers encoding, and "Variable-size Binary View Layout".
+Incoming data is untrusted: sizes and compression are checked before Arrow reads it, contents after. Sources: Arrow
+format/Message.fbs, the flatbuffers encoding, and "Variable-size Binary View Layout".
 """
 
 import enum
@@ -32,26 +32,26 @@ _BUFFER_BYTES: Final = 16
 _PREFIX_BYTES: Final = 8
 _NOT_COMPRESSED: Final = -1
 _VIEW_BYTES: Final = 16
-#: Begins each message of an IPC stream ("Encapsulated message format"), and its end, which has no size.
+#: Prefix of each IPC stream message ("Encapsulated message format"); the end of the stream has no size.
 CONTINUATION: Final = b"\xff\xff\xff\xff"
 END_OF_STREAM: Final = b"\0\0\0\0"
 _ALIGNMENT: Final = 8
-# Arrow makes an extension type's values by code that somebody registered, so such a field must not reach it: the key is
-# overwritten, and the values are those of the storage type. A name can't hold the other key, which isn't printable.
-# Source: Arrow columnar format, "Extension Types".
+# Registered code creates an extension type's values, so Arrow must not see such a field: the key is overwritten, and
+# the values have the storage type. A name can't contain the other key, which isn't printable. Source: Arrow columnar
+# format, "Extension Types".
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
 _STORAGE_KEY: Final = b"ARROW:extension\0name"
 _EXTENSIONS: Final = frozenset({b"arrow.uuid", b"arrow.json", b"arrow.bool8"})
-# Arrow unpacks the bodies of messages that say so in their metadata, too, as version 0.17 wrote them.
+# Arrow also decompresses bodies of messages with this metadata, as written by version 0.17.
 _FORMER_COMPRESSION_KEY: Final = b"ARROW:experimental_compression"
-# Inside lists and dictionaries of one batch: while rows are measured, each takes some numbers.
+# Inside lists and dictionaries of one batch: measuring rows takes some numbers per value.
 _MAX_VALUES: Final = 8 * 1024 * 1024
 _MEBIBYTE: Final = 1024 * 1024
 Sizes = npt.NDArray[np.int64]
 
 
 class HeaderKind(enum.Enum):
-    """What an IPC message holds; the values are those of the `MessageHeader` union."""
+    """The kind of an IPC message; the values are those of the `MessageHeader` union."""
 
     SCHEMA = 1
     DICTIONARY_BATCH = 2
@@ -60,19 +60,19 @@ class HeaderKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpcHeader:
-    """What a message's header announces; the rows of a dictionary are its entries."""
+    """The contents of a message's header; the rows of a dictionary are its entries."""
 
     kind: HeaderKind
     body_length: int
     is_compressed: bool
     row_count: int = 0
     dictionary_id: int = 0
-    is_delta: bool = False  # whether a dictionary adds to the one before instead of taking its place
+    is_delta: bool = False  # whether a dictionary extends the previous one instead of replacing it
     buffers: tuple[tuple[int, int], ...] = ()  # offset and length of each, in compressed bodies only
 
 
 def read_header(data: bytes) -> IpcHeader:
-    """Read the flatbuffer of one IPC message: Arrow allocates what a compressed buffer says it will hold."""
+    """Parse the flatbuffer of one IPC message: Arrow allocates the size that a compressed buffer declares."""
     try:
         return _read_header(data)
     except (struct.error, ValueError):
@@ -80,7 +80,7 @@ def read_header(data: bytes) -> IpcHeader:
 
 
 def unpacked_length(header: IpcHeader, body: bytes) -> int:
-    """Return how many bytes the buffers of a compressed body say they will take once they are decompressed."""
+    """Return the total declared size of a compressed body's buffers after decompression."""
     total = 0
     for offset, length in header.buffers:
         if offset < 0 or length < 0 or offset + length > len(body):
@@ -97,15 +97,14 @@ def unpacked_length(header: IpcHeader, body: bytes) -> int:
 
 
 def not_arrow_data() -> UsageError:
-    """Return the error for bytes that are not what they should be."""
+    """Return the error for malformed data."""
     return UsageError("The request is not valid Arrow data.", remedy="Use a Flight SQL client.")
 
 
 def read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
-    """Return a serialized `FlightData` with nothing but Arrow data in it, what its header says, and the header.
+    """Return a serialized `FlightData` reduced to its Arrow data, its parsed header, and the header's bytes.
 
-    Its body is not looked at. The frame is the same object unless something is left out of it; without Arrow data there
-    is no header.
+    The body isn't read. The frame is the same object unless parts are removed; without Arrow data, there is no header.
     """
     try:
         return _read_frame(frame)
@@ -126,7 +125,7 @@ def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
 
 
 def _split_frame(frame: bytes) -> tuple[bytes, memoryview, bool]:
-    """Return header and body of a serialized `FlightData`, and whether it has something else, which is not decoded."""
+    """Return header and body of a serialized `FlightData`, and whether it has other fields, which are not decoded."""
     header: bytes | None = None
     body: memoryview | None = None
     has_more = False
@@ -151,7 +150,7 @@ def _split_frame(frame: bytes) -> tuple[bytes, memoryview, bool]:
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the number at a position, and the position behind it."""
+    """Return the number at a position, and the position after it."""
     number = 0
     for shift in range(0, 64, 7):
         byte = data[position]
@@ -176,7 +175,7 @@ def ipc_message(frame: bytes) -> tuple[bytes, memoryview]:
 
 
 def frame_of_header(header: bytes) -> bytes:
-    """Return the `FlightData` of a message that is all header, such as a schema's."""
+    """Return the `FlightData` of a message without a body, such as a schema's."""
     return b"".join(_frame(header, 0, []))
 
 
@@ -230,7 +229,7 @@ def _indirect(data: bytes, position: int) -> int:
 
 
 def _field(data: bytes, table: int, slot: int) -> int | None:
-    """Return the position of a table's field, None when it has its default."""
+    """Return the position of a table's field, or None if it has its default."""
     vtable = table - _read(data, "<i", table)
     offset_position = 4 + 2 * slot
     if offset_position + 2 > _read(data, "<H", vtable):
@@ -257,12 +256,12 @@ def is_view(kind: pa.DataType) -> bool:
 
 
 def view_lengths(array: pa.Array) -> npt.NDArray[np.int32]:
-    """Return the length that each view announces, also those of null values."""
+    """Return the declared length of each view, including those of null values."""
     return _views(array)[:, 0]
 
 
 def clean_views(array: pa.Array) -> pa.Array:
-    """Return the same values with empty views where they are null; their content need not have been validated."""
+    """Return the same values with empty views for nulls; null views need not have been validated."""
     views = np.where(array.is_valid().to_numpy(zero_copy_only=False)[:, np.newaxis], _views(array), np.int32(0))
     validity = array.is_valid().buffers()[1] if array.null_count else None
     return pa.Array.from_buffers(
@@ -279,7 +278,7 @@ def _views(array: pa.Array) -> npt.NDArray[np.int32]:
 
 
 def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield validated rows in slices of at most `max_bytes`, with what they take once nothing in them is shared."""
+    """Yield validated rows in slices of at most `max_bytes`, with their size without sharing."""
     sizes = row_sizes(batch)
     ends = np.cumsum(sizes)
     start = 0
@@ -304,14 +303,14 @@ def row_sizes(batch: pa.RecordBatch) -> Sizes:
 
 
 def _column_sizes(array: pa.Array) -> Sizes:
-    """Return the sizes in a column whose type may be one that isn't accepted inside others."""
+    """Return the sizes in a column, including types that aren't accepted inside others."""
     if pa.types.is_run_end_encoded(array.type):
         rows = np.arange(array.offset, array.offset + len(array))
         runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
         found: Sizes = _sizes(array.values)[runs]
         return found
     if isinstance(array.type, pa.ListViewType | pa.LargeListViewType):
-        # Several views may be of the same values.
+        # Several views may reference the same values.
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(_sizes(array.values))])
         is_valid = array.is_valid().to_numpy(zero_copy_only=False)
         first = np.where(is_valid, array.offsets.to_numpy(), 0).astype(np.int64)
@@ -343,14 +342,14 @@ def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
         is_kind(kind)
         for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     ):
-        import pyarrow.compute as pc  # a client, which measures nothing, starts faster without it
+        import pyarrow.compute as pc  # clients, which don't measure rows, start faster without it
 
         return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
     raise _NotAccepted(str(kind))
 
 
 class _NotAccepted(Exception):
-    """A type is not accepted, such as one whose values hold nothing and so could be there in any number."""
+    """The type is not accepted, for example because its values are empty and could be arbitrarily many."""
 
     def of_column(self, name: str) -> UnsupportedRequest:
         """Return the error for the column that has the type."""
@@ -361,7 +360,7 @@ class _NotAccepted(Exception):
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
-    """Return what every value takes, unseen, as a short message can hold very many; None when that varies."""
+    """Return the fixed size of every value, because a short message can contain very many; None if it varies."""
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return 1
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
@@ -379,7 +378,7 @@ def _fixed_width(kind: pa.DataType) -> int | None:
 def _dictionary_sizes(array: pa.DictionaryArray) -> Sizes:
     values = _sizes(array.dictionary)
     if len(values) == 0:
-        return np.ones(len(array), np.int64)  # without values every row is null
+        return np.ones(len(array), np.int64)  # without values, every row is null
     found: Sizes = values[array.indices.fill_null(0).to_numpy()]
     return found
 
@@ -399,12 +398,12 @@ def _one_or_more(sizes: npt.NDArray[np.generic]) -> Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What is accepted of one stream; sizes in bytes.
+    """Limits for one stream; sizes are in bytes.
 
-    `max_fields` counts columns and all fields inside them, `max_depth` types in each other (a plain column is 1),
-    `max_batch_rows` a dictionary's entries too, `max_schema_bytes` is for what each message says of itself.
-    `max_unpacked_bytes` is for a compressed message, 0 for none, which may
-    be `max_ratio` times as large as its body. `max_view_bytes` is for one column of views of one batch.
+    `max_fields` counts columns and all nested fields, `max_depth` nested types (a plain column is 1), and
+    `max_batch_rows` also a dictionary's entries. `max_schema_bytes` limits each message's metadata.
+    `max_unpacked_bytes` limits a compressed message, which may be `max_ratio` times as large as its body; 0 rejects
+    compression. `max_view_bytes` limits one column of views per batch.
     """
 
     max_columns: int
@@ -419,9 +418,9 @@ class DecodeLimits:
 
 
 class _Pieces(io.RawIOBase):
-    """Bytes as they were written, which are read again without copying what comes in one piece.
+    """A stream of written bytes, read without copying pieces that are contiguous.
 
-    Between an IPC writer or a stream's messages and their reader; its end is no end, only the last that has come.
+    Connects an IPC writer or a stream's messages to their reader. Reaching its end only means that no more has arrived.
     """
 
     def __init__(self) -> None:
@@ -446,7 +445,7 @@ class _Pieces(io.RawIOBase):
         return b"".join(self.take(waiting if size < 0 else min(size, waiting)))
 
     def take(self, count: int) -> list[Any]:
-        """Return the next `count` bytes, which are there, as they came."""
+        """Return the next `count` bytes, which must be available, as the original pieces."""
         taken: list[Any] = []
         while count:
             piece = self._pieces.popleft()
@@ -459,7 +458,7 @@ class _Pieces(io.RawIOBase):
         return taken
 
     def take_message(self) -> tuple[bytes, IpcHeader, list[Any]]:
-        """Return the next encapsulated message of Arrow IPC: its metadata, what these say, its body."""
+        """Return the next encapsulated Arrow IPC message: its metadata, the parsed header, and its body."""
         size = int.from_bytes(b"".join(self.take(_PREFIX_BYTES))[4:], "little")
         metadata = b"".join(self.take(size))
         header = read_header(metadata)
@@ -467,7 +466,7 @@ class _Pieces(io.RawIOBase):
 
 
 class StreamDecoder:
-    """Turns the messages of one stream into batches, as they come; for one thread at a time."""
+    """Decodes the messages of one stream into batches as they arrive; for one thread at a time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -479,11 +478,11 @@ class StreamDecoder:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """The stream's schema, None before it has come."""
+        """The stream's schema, or None before it has arrived."""
         return self._schema
 
     def decode(self, frame: bytes) -> pa.RecordBatch | None:
-        """Return the batch of one serialised `FlightData`, None when it holds something else."""
+        """Return the batch of one serialized `FlightData`, or None if it contains something else."""
         try:
             header, view, _ = _split_frame(frame)
         except (ValueError, IndexError):
@@ -518,7 +517,7 @@ class StreamDecoder:
             self._schema = schema
             return None
         if header.kind is HeaderKind.DICTIONARY_BATCH or self._reader is None:
-            return None  # Arrow takes it together with the next rows
+            return None  # Arrow reads it together with the next rows
         self._waiting_bytes = 0
         batch = self._reader.read_next_batch()
         batch.validate()
@@ -532,7 +531,7 @@ class StreamDecoder:
         if not is_view(column.type):
             return column
         cleaned = clean_views(column)
-        # Views may all be of the same bytes, which are looked at for each of them.
+        # Views may all reference the same bytes, which are read once per view.
         if int(view_lengths(cleaned).clip(min=0).sum(dtype="int64")) > self._limits.max_view_bytes:
             raise _too_large("A column of views takes more than", self._limits.max_view_bytes, "bytes")
         return cleaned
@@ -582,7 +581,7 @@ class StreamDecoder:
             if size > allowed:
                 raise _too_large("A compressed batch takes more than", allowed, "bytes")
         if header.kind is HeaderKind.DICTIONARY_BATCH:
-            # Those that wait for rows are still as they came, even if the next ones take their place.
+            # Dictionaries that wait for rows are still undecoded, even if the next ones replace them.
             self._waiting_bytes += len(encoded) + size
             before = self._dictionary_bytes.get(header.dictionary_id, 0) if header.is_delta else 0
             self._dictionary_bytes[header.dictionary_id] = before + size
@@ -592,7 +591,7 @@ class StreamDecoder:
 
 
 def _check_text(name: str) -> None:
-    """Check a name; asking for it has decoded it, which is where text that is not UTF-8 shows."""
+    """Check a name; accessing it has decoded it, which fails for text that is not UTF-8."""
     if not name.isprintable():
         raise UsageError("A column's name holds a character that cannot be printed.", remedy="Rename the column.")
 
@@ -601,9 +600,9 @@ def _too_large(what: str, limit: int, unit: str) -> ResourcesExhausted:
     return ResourcesExhausted(f"{what} {limit:,} {unit}.", remedy="Send less at a time.")
 
 
-# A Go gRPC client refuses messages above 4 MiB by default, ADBC above 16 MiB.
+# A Go gRPC client rejects messages above 4 MiB by default, ADBC above 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
-# What cannot be cut (a row, a dictionary) may be larger, up to this.
+# A single row or dictionary, which can't be split, may be larger, up to this size.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _LENGTH_DELIMITED: Final = 2
@@ -612,7 +611,7 @@ _DATA_BODY: Final = 1000 << 3 | _LENGTH_DELIMITED
 _MAX_HEADER_BYTES: Final = 8 * _MEBIBYTE
 _DATA_HEADER_TAG: Final = b"\x12"  # field 2, length-delimited
 _DATA_BODY_TAG: Final = b"\xc2\x3e"  # field 1000, length-delimited
-# Up to here to copy the rows twice takes less time than to look for the ends of their messages.
+# Up to this size, copying the rows twice is faster than finding the ends of their messages.
 _SMALL_BYTES: Final = 64 * 1024
 
 
@@ -620,7 +619,7 @@ Compression = Literal["lz4", "zstd"]
 
 
 class FlightDataEncoder:
-    """Turns batches into serialised `FlightData` of about `max_message_bytes`; no row or dictionary is ever cut."""
+    """Encodes batches as serialized `FlightData` of about `max_message_bytes`; never splits a row or dictionary."""
 
     def __init__(
         self,
@@ -637,15 +636,15 @@ class FlightDataEncoder:
         self._writer: Any = None
 
     def encode_schema(self) -> bytes:
-        """Return the message that opens the stream."""
+        """Return the first message of the stream."""
         return b"".join(_frame_whole(self._schema.serialize()))
 
     def encode_batch(self, batch: pa.RecordBatch) -> Iterator[bytes]:
-        """Yield the messages of one batch: dictionaries where the receiver lacks them, then the rows."""
+        """Yield the messages of one batch: dictionaries that the receiver lacks, then the rows."""
         return map(b"".join, self.encode_pieces(batch))
 
     def encode_pieces(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
-        """Yield the messages of one batch as `encode_batch` does, each in pieces that are not joined."""
+        """Yield the messages of one batch like `encode_batch`, each as separate pieces."""
         if self._is_plain and pa.ipc.get_record_batch_size(batch) <= min(_SMALL_BYTES, self._max_message_bytes):
             if batch.schema != self._schema:
                 raise ValueError("a batch has another schema than its stream")
@@ -665,12 +664,12 @@ class FlightDataEncoder:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return whether columns of a type bring no dictionaries along, whatever is in them."""
+    """Return whether columns of a type never have dictionaries."""
     return kind.num_fields == 0 and not pa.types.is_dictionary(kind) and not isinstance(kind, pa.BaseExtensionType)
 
 
 def _frame_whole(message: pa.Buffer) -> list[Any]:
-    """Return the `FlightData` of one encapsulated message, which has no dictionaries before it."""
+    """Return the `FlightData` of one encapsulated message without preceding dictionaries."""
     whole = memoryview(message)
     body_at = _PREFIX_BYTES + int.from_bytes(whole[4:_PREFIX_BYTES], "little")
     body = whole[body_at:]
@@ -688,7 +687,7 @@ def _check_message_size(size: int) -> None:
 
 
 def split_batch(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Cut a batch into slices of about `max_bytes` each by halving, never below one row."""
+    """Split a batch into slices of about `max_bytes` by halving, never below one row."""
     if batch.num_rows <= 1 or pa.ipc.get_record_batch_size(batch) <= max_bytes:
         yield batch
         return
@@ -716,7 +715,7 @@ def _varint(number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterLimits:
-    """How much a caller may bind to a statement."""
+    """Limits on parameters of a statement."""
 
     max_rows: int = 1000
     max_columns: int = MAX_PARAMETERS
@@ -725,7 +724,7 @@ class ParameterLimits:
 
 
 def decode_parameters(frames: Sequence[bytes], *, limits: ParameterLimits) -> pa.RecordBatch | None:
-    """Return the rows of the `FlightData` of a `DoPut` stream, joined; None when it held a schema at most."""
+    """Return the joined rows of a `DoPut` stream's `FlightData`; None if it contains at most a schema."""
     _check_size(sum(len(frame) for frame in frames) <= limits.max_bytes and len(frames) <= limits.max_messages)
     decoder = StreamDecoder(
         DecodeLimits(

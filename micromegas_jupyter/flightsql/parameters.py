@@ -1,4 +1,4 @@
-"""Placeholders in a statement and their values, which travel as typed Arrow columns, never inside the SQL."""
+"""Placeholders in a statement and their values, which are sent as typed Arrow columns, never inside the SQL."""
 
 import re
 import uuid
@@ -14,8 +14,8 @@ import pyarrow as pa
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
-# One alternative for each thing that a colon could stand in, then the placeholder itself. What does not end runs to
-# the end of the text: the server says what is wrong with it. Nested comments need counting and are handled apart.
+# One alternative for each construct that may contain a colon, then the placeholder itself. Unterminated constructs
+# extend to the end of the text, and the server reports the problem. Nested comments are counted separately.
 _TOKEN: Final = re.compile(
     r"""
       (?P<escape_string> (?<!\w) [eE] ' (?: [^'\\] | \\. | '' )*+ (?: ' | \Z ) )
@@ -37,7 +37,7 @@ _MAX_WORD_CHARACTERS: Final = 64
 
 
 class Placeholder(NamedTuple):
-    """One `:name` in a statement: its position, and the word or sign before it, not counting comments."""
+    """One `:name` in a statement: its position, and the preceding word or sign, ignoring comments."""
 
     name: str
     start: int
@@ -61,7 +61,7 @@ def without_end(sql: str) -> str:
 
 
 def _find_tokens(sql: str) -> Iterator[tuple[re.Match[str], str]]:
-    """Yield each token with the code before it, in which a comment counts as a space."""
+    """Yield each token with the code before it; comments count as spaces."""
     position, code = 0, ""
     while (found := _TOKEN.search(sql, position)) is not None:
         code += sql[position : found.start()]
@@ -83,8 +83,8 @@ def quote_literal(text: object) -> str:
 def quote_identifier(name: object) -> str:
     """Return a table's or column's name as quoted SQL: `user id` becomes `"user id"`.
 
-    For building statements from names that are not known beforehand. The name keeps its upper and lower case; quote
-    each part of a name with a schema. Values need no quoting: write `:name` and bind them.
+    Use it to build statements from dynamic names. The name keeps its case; quote each part of a qualified name
+    separately. Don't quote values: write `:name` and bind them.
     """
     if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= part <= "\udfff" for part in name):
         raise UsageError("This is not a valid name of a table or column.", remedy="Use text without NUL characters.")
@@ -101,16 +101,16 @@ def _end_of_comment(sql: str, position: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Untyped:
-    """A value that takes the type of its column once the server has inferred it; without one, it is text.
+    """A value that takes the inferred type of its column; it is text if the server doesn't infer a type.
 
-    `read_time` parses the text for a column of times; on a ValueError or UsageError, the server gets the text.
+    `read_time` parses the text for a time column; on a ValueError or UsageError, the server gets the text.
     """
 
     text: str = field(repr=False)
     read_time: Callable[[str], datetime] = field(default=datetime.fromisoformat, repr=False)
 
     def as_type(self, kind: pa.DataType, *, name: str) -> pa.Scalar:
-        """Return the value as a scalar for a column of this type; `name` is for messages."""
+        """Return the value as a scalar for a column of this type; `name` is used in messages."""
         text = pa.scalar(self.text, pa.string())
         if pa.types.is_null(kind) or any(is_text(kind) for is_text in _TEXT_TYPES):
             return text
@@ -139,7 +139,7 @@ class Untyped:
 
 
 def _number(value: Decimal, kind: pa.DataType) -> pa.Scalar:
-    """Return a number in its column's type; one that isn't in there can still be compared, such as 4.5 and integers."""
+    """Return a number in its column's type; other numbers can still be compared, such as 4.5 with integers."""
     is_whole = value.is_finite() and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value()
     if pa.types.is_floating(kind) or not value.is_finite():
         return pa.scalar(float(value), kind if pa.types.is_floating(kind) else pa.float64())
@@ -153,12 +153,12 @@ def _number(value: Decimal, kind: pa.DataType) -> pa.Scalar:
 
 
 _TEXT_TYPES: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_MAX_DIGITS: Final = 76  # of Arrow's largest decimal
+_MAX_DIGITS: Final = 76  # Arrow's largest decimal
 _BOOLEANS: Final = {"true": True, "false": False}
-# Python's times would lose the last digits. The server compares texts with times, too.
+# Python's times would lose the last digits. The server can also compare strings with times.
 _NANOSECONDS: Final = re.compile(r"\.\d{7}", re.ASCII)
 
-# The data model's timestamps (COMPAT: TS). Text zones of the same meaning compare equal, but one is enough.
+# The data model's timestamps (COMPAT: TS). Equivalent time zones compare equal, but one is enough.
 _ZONE: Final = "+00:00"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -167,9 +167,9 @@ _MAX_UINT64: Final = 2**64 - 1
 
 
 def to_scalar(value: object, *, name: str) -> pa.Scalar:
-    """Return `value` as a typed Arrow scalar; `name` is for messages, which never contain the value.
+    """Return `value` as a typed Arrow scalar; `name` is used in messages, which never contain the value.
 
-    Times and durations become nanoseconds, or microseconds where these do not fit; times are in UTC.
+    Times and durations are converted to nanoseconds, or to microseconds if they don't fit; times are in UTC.
     """
     try:
         return _convert(_unwrap(value), name)
@@ -216,7 +216,7 @@ def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR
 
 
 def _unwrap(value: object) -> object:
-    """Return the Python value that a numpy scalar or a pandas missing value stands for."""
+    """Return the Python value of a numpy scalar or a pandas missing value."""
     kind = type(value)
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "dtype") and not getattr(value, "shape", ()):
         return _unwrap_numpy(value)
@@ -227,7 +227,7 @@ def _unwrap(value: object) -> object:
 
 def _unwrap_numpy(value: Any) -> object:
     if value.dtype.kind != "m":
-        # A numpy time has no zone: a naive datetime is refused with the right message.
+        # A numpy time has no zone, so it becomes a naive datetime, which is rejected with the right message.
         return value.astype("datetime64[us]").item() if value.dtype.kind == "M" else value.item()
     import pandas as pd
 
@@ -253,7 +253,7 @@ def _timestamp(value: datetime, name: str) -> pa.Scalar:
 
 
 def _total_nanoseconds(duration: timedelta) -> int:
-    # pandas.Timedelta is a timedelta with nanoseconds of its own.
+    # pandas.Timedelta is a timedelta with additional nanoseconds.
     return (duration // _MICROSECOND) * 1000 + int(getattr(duration, "nanoseconds", 0))
 
 
@@ -265,10 +265,10 @@ def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundStatement:
-    """A statement with `$name` for `:name` and `$name_1, $name_2, …` for a list, and a row with a column for each.
+    """A statement with `$name` for `:name` and `$name_1, $name_2, …` for a list, and a row with one column per value.
 
-    `lists` says where in `sql` each list begins, its length there, and that of its `:name`. `untyped` are columns of
-    `row` whose values take the types that the server infers.
+    `lists` has the position of each list in `sql`, its length there, and the length of its `:name`. `untyped` are
+    columns of `row` that take the types that the server infers.
     """
 
     sql: str = field(repr=False)
@@ -277,7 +277,7 @@ class BoundStatement:
     untyped: Mapping[str, Untyped] = field(default_factory=dict, repr=False)
 
     def typed_row(self, inferred: pa.Schema) -> pa.RecordBatch:
-        """Return the row to send, given the parameters' schema of the prepared statement."""
+        """Return the row to send, given the prepared statement's parameter schema."""
         kinds = {parameter.name.removeprefix("$"): parameter.type for parameter in inferred}
         scalars = {name: self.row.column(name)[0] for name in self.row.schema.names}
         for name, value in self.untyped.items():
@@ -285,11 +285,11 @@ class BoundStatement:
         return _build_row(scalars)
 
     def original_column(self, line: int, column: int) -> int:
-        """Return the column in the original statement of a column in `sql`; the line is the same in both."""
+        """Return the column in the original statement for a column in `sql`; the line is the same in both."""
         start = sum(len(text) + 1 for text in self.sql.split("\n")[: line - 1])
         at = start + column - 1
         for list_at, sent_characters, original_characters in self.lists:
-            if start <= list_at <= at:  # a place within the list is where its name begins
+            if start <= list_at <= at:  # a position within the list maps to the beginning of its name
                 is_within = at < list_at + sent_characters
                 column -= at - list_at if is_within else sent_characters - original_characters
         return column
@@ -301,7 +301,7 @@ def parameter_names(sql: str) -> tuple[str, ...]:
 
 
 def bind_named(sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Bind a value to every `:name`; a list, set, array or Series stands for its elements (`IN :names`)."""
+    """Bind a value to every `:name`; a list, set, array, or Series expands to its elements (`IN :names`)."""
     found = list(find_placeholders(sql))
     names = dict.fromkeys(placeholder.name for placeholder in found)
     _check_names(names, values)
@@ -324,7 +324,7 @@ def _build_row(scalars: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
 
 
 def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Return copies of the values of a statement's placeholders, so that later changes to lists do not matter."""
+    """Return copies of the values of a statement's placeholders, so that later changes to lists have no effect."""
     bind_named(sql, values)
     frozen = {}
     for name in parameter_names(sql):
@@ -335,7 +335,7 @@ def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def elements_of(value: object) -> Sequence[object] | None:
-    """Return the values that a list, a set or a column of some library holds; None for a single value."""
+    """Return the values of a list, a set, or a library's column; None for a single value."""
     if isinstance(value, (list, tuple, pa.Array, pa.ChunkedArray)):
         return value
     if isinstance(value, (set, frozenset)):
@@ -344,12 +344,12 @@ def elements_of(value: object) -> Sequence[object] | None:
 
 
 def _column_elements(column: Any) -> list[object] | None:
-    """Return the first values of a column of numpy, pandas or polars, one more than can be bound; None for others."""
+    """Return the first values of a numpy, pandas, or polars column, one more than can be bound; None for others."""
     match type(column).__module__.partition(".")[0], getattr(column, "ndim", None):
         case "numpy", 1:
             return list(column[: MAX_PARAMETERS + 1])
         case "pandas", 1:
-            # A Series by itself may slice by its labels.
+            # A Series itself may slice by label.
             first = getattr(column, "iloc", column)[: MAX_PARAMETERS + 1]
             return [None if gone else element for element, gone in zip(first, first.isna(), strict=True)]
         case "polars", _ if hasattr(column, "to_arrow") and hasattr(column, "dtype"):
@@ -384,7 +384,7 @@ def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
 
 
 def _name_columns(elements: Mapping[str, Sequence[object] | None]) -> dict[str, list[str]]:
-    """Return the column names of each placeholder; those of a list's elements differ from all placeholders."""
+    """Return the column names of each placeholder; names for list elements differ from all placeholders."""
     columns: dict[str, list[str]] = {}
     taken = {name.lower() for name in elements}
     for name, listed in elements.items():
@@ -429,7 +429,7 @@ _SYNTAX: Final = "Use a mapping for :name or $name, a list or tuple for ? or $1.
 
 
 def bind(sql: str, params: Params) -> BoundStatement | None:
-    """Bind the values of `params`, as `query` describes them, or return None without values."""
+    """Bind the values of `params`, as documented in `query`, or return None without values."""
     if params is None:
         return None
     if isinstance(params, Mapping):
@@ -442,7 +442,7 @@ def bind(sql: str, params: Params) -> BoundStatement | None:
 
 
 def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Add the values of `$name`, the server's own syntax."""
+    """Add the values of `$name`, the server's native syntax."""
     scalars = {name: bound.row.column(name)[0] for name in bound.row.schema.names}
     untyped = dict(bound.untyped)
     for found, _ in _find_tokens(sql):
@@ -462,6 +462,6 @@ def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:
         raise UsageError(
             f"A statement cannot bind more than {MAX_PARAMETERS} values.", remedy="Select the values in the statement."
         )
-    # Flight SQL's clients name the columns from 0 on, also where the statement counts from $1.
+    # Flight SQL clients number the columns from 0, even if the statement counts from $1.
     scalars = {str(number): to_scalar(value, name=str(number + 1)) for number, value in enumerate(values)}
     return BoundStatement(sql=sql, row=_build_row(scalars))

@@ -1,1 +1,1 @@
-"""Another engine behind this server: which statements are forwarded to it, in its dialect."""
+"""Another engine behind this server: selects the statements to forward, and translates them to its dialect."""

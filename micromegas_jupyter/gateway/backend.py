@@ -1,6 +1,6 @@
 """A Flight SQL engine behind this server: one connection for statements and unchanged result frames.
 
-Whatever an engine sends may be broken: it is bounded and checked, and neither its tickets nor its addresses go further.
+Everything from the engine may be malformed, so it is bounded and checked. Its tickets and addresses are never exposed.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ _MAX_LISTING_BYTES: Final = 64 * _MIB
 _CONNECT_MILLISECONDS: Final = 5000
 _RECONNECT_MILLISECONDS: Final = 100
 _MAX_RECONNECT_MILLISECONDS: Final = 2000
-# Servers close connections that are pinged more often than every five minutes.
+# Servers close connections that send pings more often than every five minutes.
 _KEEPALIVE_MILLISECONDS: Final = 330_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SLACK_BYTES: Final = 64 * 1024
@@ -72,13 +72,13 @@ _HANDSHAKE_SECONDS: Final = 10.0
 _LISTING_LIMITS: Final = DecodeLimits(
     max_columns=16, max_batch_rows=_MAX_ROWS_OF_LISTING, max_dictionary_bytes=_MIB, max_schema_bytes=_MAX_SCHEMA_BYTES
 )
-#: Schemas of SQL by whose tables a name without a schema is found, in the engines that are known.
+#: SQL schemas in which known engines find unqualified table names.
 _OPEN_SCHEMAS: Final = frozenset({None, "", "public", "default", "main"})
-#: Only statements that read are forwarded; another server of this kind makes sure.
+#: Only reading statements are forwarded; if the engine is another micromegas server, it enforces this header.
 _READ_ONLY: Final = ((READ_ONLY_HEADER, "true"),)
 _NO_ANSWER: Final = "The engine behind this server doesn't respond, or has exited."
 _TRY_AGAIN: Final = "Try again in a moment. If this persists, tell the server's administrator."
-# Addresses, and paths of two parts or more.
+# Addresses, and paths with at least two parts.
 _ADDRESS = re.compile(
     r"\b[A-Za-z][\w+.-]*://\S*|(?<![\w<])/[^\s/,;:'\"()]+/[^\s,;:'\")]*|\b(?:ipv[46]:)?\d+\.\d+\.\d+\.\d+(?::\d+)?"
 )
@@ -95,12 +95,12 @@ class EngineAddress:
 
     @property
     def target(self) -> str:
-        """The address as gRPC has it."""
+        """The address in gRPC syntax."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str, *, key: str = "--engine") -> "EngineAddress":
-        """Read `grpc://host:port` or `grpc+tls://host:port`."""
+        """Parse `grpc://host:port` or `grpc+tls://host:port`."""
         try:
             found = urlsplit(text)
             host, port = found.hostname, found.port
@@ -125,9 +125,9 @@ class EngineAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How an engine is reached, and what is accepted of it.
+    """How to connect to an engine, and the limits for its responses.
 
-    With a `user`, the `token` is a password, for which the engine gives a token of its own (Handshake). `ca` is PEM.
+    With a `user`, the `token` is a password, and the engine returns its own token for it (Handshake). `ca` is PEM.
     """
 
     address: EngineAddress
@@ -135,13 +135,13 @@ class EngineSettings:
     user: str | None = None
     token: Secret | None = None
     ca: bytes | None = field(default=None, repr=False)
-    silence_seconds: float = 600.0  # how long nothing may come while something is expected
+    silence_seconds: float = 600.0  # maximum silence while data is expected
     max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flight:
-    """A statement that an engine has planned: the IPC schema of its rows, and the tickets to read them in order."""
+    """A statement that an engine has planned: the IPC schema of its rows, and the tickets to read in order."""
 
     schema: bytes = field(repr=False)
     tickets: tuple[bytes, ...] = field(repr=False)
@@ -152,20 +152,20 @@ class TicketLost(Exception):
 
 
 class Engine:
-    """Asks an engine. Belongs to one event loop, from `open` to `close`.
+    """A client of an engine. Belongs to one event loop, from `open` to `close`.
 
-    Whatever fails raises a `MicromegasError` fit for callers; what only the operator should know is logged.
+    Failures raise a `MicromegasError` that is suitable for callers; details for the operator are logged.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self._channel: Any = None  # whose types do not know of calls in bytes
+        self._channel: Any = None  # Any, because its types don't support calls with bytes
         self._bearer: str | None = None
         self._renewal: asyncio.Task[str] | None = None
         self._lists_tables = True
 
     async def open(self) -> None:
-        """Make the connection ready; the engine need not be there yet."""
+        """Prepare the connection; the engine need not be running yet."""
         settings = self.settings
         size = settings.max_message_bytes + _SLACK_BYTES
         options = (
@@ -187,19 +187,19 @@ class Engine:
             self._channel = grpc.aio.insecure_channel(target, options=options)
 
     async def close(self) -> None:
-        """End the connection, and with it all that runs over it."""
+        """Close the connection, which cancels all its calls."""
         if self._channel is not None:
             await self._channel.close()
 
     async def plan(self, sql: str) -> Flight:
-        """Have a statement planned."""
+        """Let the engine plan a statement."""
         return await self._find_flight(messages.CommandStatementQuery(query=sql))
 
     async def read(self, flight: Flight) -> AsyncGenerator[tuple[bytes, int], None]:
         """Yield the frames of a flight, each with its number of rows; the first one is the schema's.
 
-        The call to the engine ends with the iterator (close it). Of a flight whose ticket the engine does not know,
-        the first step raises `TicketLost`.
+        Closing the iterator ends the call to the engine. If the engine doesn't recognize a ticket, the first step
+        raises `TicketLost`.
         """
         schema = _schema_header(flight.schema)
         if not flight.tickets:
@@ -228,7 +228,7 @@ class Engine:
                 raise _broken("The engine's response ended before it began.")
 
     async def list_tables(self) -> dict[str, bytes | None]:
-        """Return the engine's tables with their IPC schemas, as far as it gives them along."""
+        """Return the engine's tables with their IPC schemas, if it includes them."""
         if self._lists_tables:
             try:
                 return await self._list_with_schemas()
@@ -288,7 +288,8 @@ class Engine:
         if len(info.endpoint) > _MAX_ENDPOINTS:
             raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} parts.")
         _schema_header(info.schema)
-        # Where an endpoint names other places, this server still reads it here: it goes nowhere that it is told to.
+        # Endpoints may list other locations; this server ignores them and reads from the engine, so it can't be
+        # redirected.
         return Flight(schema=info.schema, tickets=tuple(one.ticket.ticket for one in info.endpoint))
 
     async def _call(self, method: str, request: bytes) -> bytes:
@@ -345,7 +346,7 @@ class Engine:
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.get_running_loop().create_task(self._renew_bearer(self.settings.user, token))
                 self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One renewal for all callers, who would otherwise take all threads of the loop.
+            # One renewal for all callers, which would otherwise occupy all threads of the loop.
             bearer = await await_shared(self._renewal)
         return (*_READ_ONLY, ("authorization", bearer))
 
@@ -359,9 +360,9 @@ class Engine:
         return grpc.ssl_channel_credentials(root_certificates=self.settings.ca)
 
     def _shake_hands(self, user: str, password: Secret) -> str:
-        """Return the authorization header that an engine gives for a user and a password.
+        """Return the authorization header that an engine returns for a user and a password.
 
-        Blocks: `grpc.aio` loses the headers of an answer, now and then, whose status comes along with them.
+        Blocks, because `grpc.aio` occasionally loses the headers of a response whose status arrives with them.
         """
         basic = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
         target, credentials = self.settings.address.target, self._credentials()
@@ -386,7 +387,7 @@ class Engine:
         return found
 
     def _forgets_bearer(self, error: grpc.aio.AioRpcError, metadata: tuple[tuple[str, str], ...]) -> bool:
-        """Whether the engine rejected its own token as expired, so that the call is repeated with a new one."""
+        """Whether the engine rejected its own token as expired, so the call must be repeated with a new one."""
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.user is None:
             return False
         if ("authorization", self._bearer) in metadata:  # otherwise another call has renewed it already
@@ -402,7 +403,7 @@ _STATEMENT_CODES: Final = frozenset({
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 })  # fmt: skip
-#: What gRPC itself says, with one of the codes above, of a connection that breaks or speaks another protocol.
+#: gRPC's own messages, with one of these codes, for broken connections and for other protocols.
 _BROKEN_CONNECTION = re.compile(
     r"RST_STREAM|[Ss]tream (?:removed|closed)|[Ss]ocket closed|[Cc]onnection (?:reset|closed)|GOAWAY|http2? ?/?1|"
     r"status: \d{3}|content-type|Failed parsing HTTP/2|h2 protocol error"
@@ -410,12 +411,12 @@ _BROKEN_CONNECTION = re.compile(
 
 
 def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 - one line for each kind
-    """Return the error that callers get for a call to the engine that failed."""
+    """Return the caller's error for a failed call to the engine."""
     code, text = error.code(), error.details() or ""
     trailers: Any = error.trailing_metadata() or ()
     own = next((value for key, value in trailers if key == ERROR_DETAILS_KEY), None)
     found = decode_error(own) if isinstance(own, bytes) else None
-    if isinstance(found, QueryError):  # of another server of this kind
+    if isinstance(found, QueryError):  # from another micromegas server
         found.query_id = None
         return found
     shown = _cleaned(text)
@@ -450,7 +451,7 @@ def _broken(what: str) -> Unavailable:
 
 
 def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:
-    """Return what is read of an engine's data; it is the engine's fault when that fails."""
+    """Return the result of reading an engine's data; failures are the engine's fault."""
     try:
         return read(data)
     except (UsageError, QueryError):
@@ -458,7 +459,7 @@ def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:
 
 
 def _schema_header(schema: bytes) -> bytes:
-    """Return the header of an IPC schema, checked as far as it is not decoded."""
+    """Return the header of an IPC schema, checked without decoding it completely."""
     if not schema:
         raise _broken("The engine didn't return a schema.")
     start = _PREFIX_BYTES if schema[:4] == b"\xff\xff\xff\xff" else _PREFIX_BYTES // 2

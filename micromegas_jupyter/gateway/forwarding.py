@@ -1,6 +1,6 @@
-"""Statements that another engine runs: everything about the call stays here, only plan and rows come from there.
+"""Statements that another engine runs: this server handles the call, and only plan and rows come from the engine.
 
-Text of callers is rewritten by an executor, which has limits and may be ended; frames pass through undecoded.
+An executor rewrites callers' SQL, because it has limits and can be killed; frames pass through undecoded.
 """
 
 import re
@@ -26,19 +26,19 @@ from micromegas_jupyter.gateway.rewrite import list_visible, rewrite_statement
 from micromegas_jupyter.gateway.tables import EngineTables
 
 _MIB: Final = 1024 * 1024
-_FLIGHT_SECONDS: Final = 2.0  # how long the plan of GetFlightInfo waits for its DoGet, as with executors
+_FLIGHT_SECONDS: Final = 2.0  # how long a GetFlightInfo plan waits for its DoGet, same as for executors
 _MAX_FLIGHTS: Final = 512
 _MAX_REWRITTEN_CHARACTERS: Final = 8 * _MIB
-_OTHER_CHARACTERS: Final = 2048  # what is counted for a caller's rights, and for each statement that is kept
+_OTHER_CHARACTERS: Final = 2048  # counted for a caller's rights, and for each cached statement
 _MAX_CACHED_CHARACTERS: Final = 16 * 1024
-# What this server answers itself: of the engine's tables it knows names and columns, and no rows.
+# Names that only this server can serve: it has the names and columns of the engine's tables, but not their rows.
 _OWN_NAMES: Final = frozenset(
     {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial", RUNNING_QUERIES}
 )
 _OWN_LIMITS: Final = frozenset({"rows", "result_bytes"})
 _OWN_STATEMENTS: Final = frozenset({"show", "describe", "desc"})
 _OWN_NAME: Final = "|".join(sorted(_OWN_NAMES))
-# What is skipped, but for an own name in quotes. Only text that is read at once: the event loop waits for it.
+# Skipped text, except own names in quotes. Possessive patterns only, because the event loop waits for the result.
 _SKIPPED: Final = re.compile(
     rf"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+(?:'|\Z)|'(?:[^']|'')*+(?:'|\Z)|"({_OWN_NAME})"(?!")"""
     r"""|"(?:[^"]|"")*+(?:"|\Z)|--[^\r\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/|\Z)""",
@@ -52,8 +52,8 @@ _OWN_KEYWORDS: Final = tuple(word.upper() for word in _OWN_NAMES | _OWN_STATEMEN
 
 
 def is_answered_here(sql: str) -> bool:
-    """Whether a statement reads data that only this server has, so that its own executors run it."""
-    upper = sql.upper()  # not a regular expression, which would take milliseconds of the event loop
+    """Whether a statement reads data that only this server has, so that this server's executors run it."""
+    upper = sql.upper()  # not a regular expression, which would block the event loop for milliseconds
     if not any(word in upper for word in _OWN_KEYWORDS):
         return False
     return _OWN.match(_SKIPPED.sub(r" \1 ", sql)) is not None
@@ -61,19 +61,19 @@ def is_answered_here(sql: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Forwarded:
-    """A statement as the engine gets it."""
+    """A statement as sent to the engine."""
 
     sql: str = field(repr=False)
     hides_rows: bool
     parameters: bytes  # the IPC schema of its parameters
     is_bound: bool
     reads: Reads
-    size: int  # of all this, and of what it was made of
+    size: int  # including the source of the rewrite
 
 
 @contextmanager
 def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
-    """Leave out the engine's own words, which repeat values and plans, where rows are hidden from the caller."""
+    """If rows are hidden from the caller, remove the engine's own message, which may repeat values and plans."""
     try:
         yield
     except QueryError as error:
@@ -95,36 +95,36 @@ class Gateway:
         self.tables = tables
         self._max_rows = max_rows
         self._listed_version = 0
-        #: Plans that wait for the call that reads their rows: an engine may take a ticket only once.
+        #: Plans that wait for the call that reads their rows; a ticket may be valid only once.
         self.flights: TTLCache[Any, Flight] = TTLCache(_MAX_FLIGHTS, _FLIGHT_SECONDS, pool.clock.monotonic)
         self.rewritten: LRUCache[Any, _Forwarded] = LRUCache(_MAX_REWRITTEN_CHARACTERS, getsizeof=lambda one: one.size)
 
     async def open(self) -> None:
-        """Make the connection to the engine ready."""
+        """Prepare the connection to the engine."""
         await self.engine.open()
         self.tables.attach()
 
     async def close(self) -> None:
-        """End the connection, and what runs over it."""
+        """Close the connection and cancel its calls."""
         await self.tables.close()
 
     def runner(self, running: RunningStatement, sql: str | None = None) -> "RunningStatement | ForwardedStatement":
-        """Return what plans and runs a statement: the pool if it runs here, otherwise the engine."""
+        """Return the object that plans and runs a statement: the pool if it runs here, otherwise the engine."""
         # Longer statements are rejected.
         is_own = sql and len(sql) <= self.pool.options.engine.max_statement_bytes and is_answered_here(sql)
         return running if is_own else ForwardedStatement(self, running)
 
     def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
-        """Return by what a statement is found again in `rewritten`, over the tables that executors know now."""
+        """Return the statement's key in `rewritten`, given the tables that executors know now."""
         values = statement.parameters
         return (self._listed_version, statement.sql, statement.caller, values, self.row_limit(statement))
 
     def add_rewritten(
         self, statement: Statement, answer: Mapping[str, object], *, key: tuple[object, ...]
     ) -> _Forwarded:
-        """Return what an executor has made of a statement, and keep it when it will be the same again.
+        """Return the executor's rewrite of a statement, and cache it if it will be the same next time.
 
-        `key` is that of the statement before the executor got it: the tables may have changed since.
+        `key` is the statement's key from before the executor received it, because the tables may have changed since.
         """
         sql, parameters, reads = str(answer["sql"]), bytes.fromhex(str(answer["parameters"])), answer["reads"]
         found = _Forwarded(
@@ -135,7 +135,7 @@ class Gateway:
             reads=parse_reads(reads),
             size=sum(map(len, (sql, parameters, str(reads), statement.sql, *statement.parameters))) + _OTHER_CHARACTERS,
         )
-        with suppress(ValueError):  # larger than all that is kept
+        with suppress(ValueError):  # larger than the whole cache
             if found.is_bound:
                 self.rewritten[key] = found
         return found
@@ -154,14 +154,14 @@ class Gateway:
 
 
 class ForwardedStatement:
-    """One statement that an engine runs; `running` has an executor only while the statement is rewritten."""
+    """One statement that an engine runs; `running` has an executor only during the rewrite."""
 
     def __init__(self, gateway: Gateway, running: RunningStatement) -> None:
         self._gateway = gateway
         self._running = running
 
     async def plan(self, statement: Statement) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of the result and the parameters; the engine's ticket waits to be read."""
+        """Return the IPC schemas of the result and the parameters; the engine's ticket is kept for reading."""
         forwarded = await self._rewrite(statement, with_nulls=True)
         if not forwarded.sql:
             return b"", forwarded.parameters
@@ -171,7 +171,7 @@ class ForwardedStatement:
         except InvalidStatement:
             if forwarded.is_bound:
                 raise
-            return b"", forwarded.parameters  # some statements have no plan without their values
+            return b"", forwarded.parameters  # some statements can't be planned without values
         if forwarded.is_bound and len(forwarded.sql) <= _MAX_CACHED_CHARACTERS:
             self._gateway.flights[forwarded.sql] = flight
         return flight.schema, forwarded.parameters
@@ -184,7 +184,7 @@ class ForwardedStatement:
         write: Callable[[bytes], Awaitable[None]],
         on_running: Callable[[Statement], Statement] = lambda statement: statement,
     ) -> None:
-        """Run a statement; pass each frame of its result to `write` as the engine sent it."""
+        """Run a statement; pass each frame of the engine's result to `write` unchanged."""
         forwarded = await self._rewrite(statement, with_nulls=False)
         on_running(statement)
         gateway = self._gateway
@@ -201,7 +201,7 @@ class ForwardedStatement:
                 raise lost.__cause__ or lost from None
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
-        """Return the tables that a caller sees, each with the IPC schema that the engine gives it."""
+        """Return the tables that a caller sees, each with its IPC schema from the engine."""
         await self._refresh_tables()
         schemas = self._gateway.tables.schemas
         await self._running.begin()
@@ -214,7 +214,7 @@ class ForwardedStatement:
             await self._gateway.list_for_executors()
 
     async def _rewrite(self, statement: Statement, *, with_nulls: bool) -> _Forwarded:
-        """Take a slot, and return the statement as the engine gets it, rewritten by an executor or before."""
+        """Acquire a slot, and return the statement for the engine, rewritten by an executor or cached."""
         if statement.time_range is not None:
             raise UnsupportedStatement(
                 "The engine behind this server does not cut tables to a time range.",
@@ -248,7 +248,7 @@ class ForwardedStatement:
         async with aclosing(self._gateway.engine.read(flight)) as frames:
             async for frame, rows in frames:
                 size += len(frame)
-                # What does not fit as a whole is not sent.
+                # Results that don't fit completely are not sent.
                 if output.max_bytes is not None and size > output.max_bytes:
                     raise output.too_large(f"{report.rows:,} rows were sent")
                 if output.max_rows is not None and report.rows + rows > output.max_rows:

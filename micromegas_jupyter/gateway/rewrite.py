@@ -1,8 +1,8 @@
-"""Rewrites a statement for another engine: over the rows that its caller may read, with the same meaning.
+"""Rewrites a statement for another engine: restricted to the rows that its caller may read, with the same meaning.
 
-The engine gets a text that was made of the checked syntax tree, never the caller's. Each table is replaced, where it
-stands, by a query for its known columns and the rows that the caller may see, and named queries get new names: what
-could shadow a table is gone, whatever the engine's rules for names are. All this runs in an executor.
+The engine's SQL is generated from the checked syntax tree; the caller's text is never forwarded. Each table reference
+is replaced by a query for its known columns and the rows that the caller may see. Named queries get new names, so that
+nothing can shadow a table, regardless of the engine's rules for names. All this runs in an executor.
 """
 
 import time
@@ -38,9 +38,9 @@ _PLANNING_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """A statement for the engine, in its dialect and never the caller's text, and the tables and columns that it reads.
+    """A generated statement in the engine's dialect, and the tables and columns that it reads.
 
-    `in_datafusion` says the same, with the same rows, in the embedded engine's dialect.
+    `in_datafusion` is the same statement, with the same rows, in the embedded engine's dialect.
     """
 
     sql: str
@@ -49,14 +49,14 @@ class Rewritten:
 
     @property
     def tables(self) -> frozenset[str]:
-        """The tables that it reads."""
+        """The tables that the statement reads."""
         return frozenset(self.reads)
 
 
 def access_of(
     caller: AuthContext, *, default_conditions: Mapping[str, str], tables: Mapping[str, pa.Schema]
 ) -> TableAccess | None:
-    """Return what `find_table_access` returns, with the caller's values in the conditions."""
+    """Return the result of `find_table_access`, with the caller's values in the conditions."""
     from micromegas_jupyter.engine.functions.identity import with_caller_in_condition
 
     access = find_table_access(caller, default_conditions)
@@ -83,16 +83,16 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
     max_bytes: int = MAX_STATEMENT_BYTES,
 ) -> Rewritten:
-    """Return the engine's equivalent of `sql` in the embedded engine, or raise why there isn't one.
+    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there isn't one.
 
     Args:
-        sql: One query in the dialect of the embedded engine, with placeholders as `$1` or `$name`.
+        sql: One query in the dialect of the embedded engine, with placeholders `$1` or `$name`.
         access: What the caller may read, from `access_of`.
-        tables: What the engine has, by name; columns that are not in a schema do not exist.
-        dialect: What the engine takes.
-        row_limit: At most this many rows are returned, on top of the statement's own LIMIT.
+        tables: The engine's tables by name; columns that are missing from a schema do not exist.
+        dialect: The engine's dialect.
+        row_limit: Return at most this many rows, in addition to the statement's own LIMIT.
         parameters: Values of the placeholders, by name without `$`; they are written into the statement.
-        max_bytes: The longest statement that is read.
+        max_bytes: The maximum length of a statement.
     """
     from micromegas_jupyter.engine.workarounds.in_list_syntax import make_lists_null_safe
     from micromegas_jupyter.engine.workarounds.subquery_syntax import make_memberships_null_safe
@@ -135,7 +135,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
 def _columns_read(tree: "exp.Query", tables: Mapping[str, str]) -> dict[str, set[str]]:
     """Return the columns that a resolved statement reads, by the tables' names in `tables`.
 
-    What a named query or a subquery selects counts, whether or not it is used.
+    Columns that a named query or a subquery selects count, whether or not they are used.
     """
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
@@ -146,7 +146,7 @@ def _columns_read(tree: "exp.Query", tables: Mapping[str, str]) -> dict[str, set
             source = scope.sources.get(column.table)
             if isinstance(source, exp.Table) and source.name in tables:
                 reads[tables[source.name]].add(column.name)
-    if any(join.args.get("method") for join in tree.find_all(exp.Join)):  # such as NATURAL, which names no columns
+    if any(join.args.get("method") for join in tree.find_all(exp.Join)):  # such as NATURAL, which doesn't list columns
         return {name: {ANY} for name in reads}
     return reads
 
@@ -160,7 +160,7 @@ def _in_dialect(tree: "exp.Query", dialect: EngineDialect) -> "exp.Query":
 
 
 def _check_case(name: str, tables: Mapping[str, pa.Schema], dialect: EngineDialect) -> None:
-    """Check that no other table or column could be meant where upper and lower case are the same."""
+    """Check that names are unambiguous if the engine ignores case."""
     columns = tables[name].names
     if dialect is EngineDialect.SPARK and (
         sum(other.lower() == name.lower() for other in tables) > 1
@@ -196,11 +196,11 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     dialect: str,
     with_nulls: bool,  # noqa: FBT001 - as above
 ) -> dict[str, object]:
-    """Return the statement for the engine, empty if it has no plan yet, and the schema of its parameters.
+    """Return the statement for the engine (empty if it can't be planned yet), and the schema of its parameters.
 
-    With `with_nulls` all placeholders that have no value are null: for a statement that is planned and not run.
+    With `with_nulls`, all placeholders without values are null, for a statement that is planned but not run.
     """
-    # What the front, which names this function, need not load.
+    # Imported here because the front process, which references this function, doesn't need them.
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
     from micromegas_jupyter.engine.plans.reads import bounded
@@ -244,7 +244,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     except (InvalidStatement, UnsupportedStatement, InternalError):
         if is_bound:
             raise
-        text = ""  # some statements have no plan without their values
+        text = ""  # some statements can't be planned without values
     return {
         "sql": text,
         "hides_rows": hides_rows,
@@ -257,7 +257,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
 def infer_parameters(placeholders: "Placeholders", tables: Mapping[str, pa.Schema]) -> pa.Schema:
     """Return the types that DataFusion infers for the placeholders of a planned statement over tables without rows.
 
-    The type of each is null if DataFusion can't plan the statement, which is in the engine's dialect.
+    All types are null if DataFusion can't plan the statement, which is in the engine's dialect.
     """
     from micromegas_jupyter.engine.errors import is_engine_failure
     from micromegas_jupyter.engine.planning import parameter_schema
@@ -273,7 +273,7 @@ def infer_parameters(placeholders: "Placeholders", tables: Mapping[str, pa.Schem
 
 
 def empty_session(tables: Mapping[str, pa.Schema]) -> "SessionContext":
-    """Return a session with tables of these schemas and without rows."""
+    """Return a session with tables that have these schemas and no rows."""
     from datafusion import SessionContext
 
     from micromegas_jupyter.engine.scanner import quoted
@@ -285,11 +285,11 @@ def empty_session(tables: Mapping[str, pa.Schema]) -> "SessionContext":
 
 
 def try_plan(found: Rewritten, *, sql: str, tables: Mapping[str, pa.Schema], dialect: str, hides_values: bool) -> None:
-    """Plan a statement over tables without rows: what no planner comes to an end with ends here, not in the engine.
+    """Plan a statement over tables without rows, so that plans that never finish fail here and not in the engine.
 
-    A planner writes `coalesce(x, y)` with two x, and a named query where it is named: 40 of either, each within the
-    next, would keep the engine busy for days. An engine that plans as this process does, or knows more functions, is
-    left to fail by itself. A constant that can't be evaluated fails here, too, whatever is in the tables.
+    A planner duplicates the x in `coalesce(x, y)`, and inlines named queries: 40 nested levels of either would keep the
+    engine busy for days. If the engine has the same planner or more functions, it fails by its own limits. A constant
+    that can't be evaluated also fails here, regardless of the tables' contents.
     """
     from micromegas_jupyter.engine.errors import Context, is_engine_failure, translate, translated
     from micromegas_jupyter.engine.plans.constants import check_constants

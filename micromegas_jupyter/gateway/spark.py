@@ -1,6 +1,6 @@
 """Translates a typed statement of the embedded engine to Spark SQL, or rejects it.
 
-Nothing passes whose operands have types that are not known: Spark divides, compares and concatenates by other rules.
+Rejects operands of unknown type, because Spark divides, compares, and concatenates by other rules.
 """
 
 import re
@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 _NUMBERS: Final = frozenset({"integer", "float", "decimal"})
 _TIMES: Final = frozenset({"date", "timestamp", "timestamptz"})
-# From which kinds a value is cast as in the embedded engine; a literal in text is cast to all.
+# By target kind, the kinds whose casts match the embedded engine's; string literals can be cast to all kinds.
 _CASTS: Final[Mapping[str, frozenset[str]]] = {
     "integer": _NUMBERS | {"text", "boolean"},
     "float": _NUMBERS | {"text"},
@@ -57,7 +57,7 @@ _CASTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _LONG: Final = 2**63
 
-# Functions that have the same name and meaning there; those below take arguments of which something is asked.
+# Functions with the same name and meaning in Spark; those below also check their arguments.
 _SAME_NAMES: Final = (
     "count sum avg min max stddev stddev_samp stddev_pop var_samp var_pop bool_and bool_or row_number rank dense_rank "
     "ntile percent_rank cume_dist lag lead first_value last_value nth_value coalesce nullif nvl ifnull abs greatest "
@@ -80,7 +80,7 @@ _OF_NUMBERS: Final = frozenset({"sum", "avg", "stddev", "stddev_samp", "stddev_p
 
 
 def family(node: exp.Expr) -> str:
-    """Return the kind of values that an expression has; empty when it is not known."""
+    """Return the kind of an expression's values; empty if it is unknown."""
     if isinstance(node, exp.Null):
         return "null"
     return _FAMILIES.get(node.type.this.value, "") if node.type else ""
@@ -113,7 +113,7 @@ def _change(node: exp.Expr) -> exp.Expr:
 
 
 def _literal(node: exp.Expr) -> exp.Expr:
-    """Return a number as wide as the embedded engine takes it: in Spark, 2147483647 + 1 is negative."""
+    """Return a number with the embedded engine's width: in Spark, 2147483647 + 1 is negative."""
     if node.is_string or isinstance(node.parent, _KEEP_NUMBERS):
         return node
     if not node.is_int:
@@ -158,7 +158,7 @@ def _comparison(node: exp.Expr) -> exp.Expr:
 
 
 def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
-    """Return one side of a comparison as the type of the other has it."""
+    """Return one side of a comparison, converted to the other side's type."""
     kind, wanted = family(one), family(other)
     is_alike = "null" in {kind, wanted} or (kind and kind == wanted) or {kind, wanted} <= _NUMBERS
     if is_alike or (isinstance(one, exp.Tuple) and isinstance(other, exp.Tuple)):
@@ -172,7 +172,7 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
 
 
 def _is_converted(one: exp.Expr, wanted: str) -> bool:
-    """Return whether a literal in text is made a value of the type, as a time or a whole number."""
+    """Return whether a string literal is converted to this type, for example a time or a whole number."""
     if isinstance(one, exp.Literal) and one.is_string:
         return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"[0-9]{1,18}", one.name) is not None)
     is_time = isinstance(one, exp.Cast) and isinstance(one.this, exp.Literal) and one.this.is_string
@@ -180,7 +180,7 @@ def _is_converted(one: exp.Expr, wanted: str) -> bool:
 
 
 def _time(literal: exp.Expr, kind: str) -> exp.Expr:
-    """Return a date or a time in text as a value of its type, whatever the session's time zone is."""
+    """Return a date or time literal as a typed value that doesn't depend on the session's time zone."""
     try:
         value = datetime.fromisoformat(literal.name.strip())
     except ValueError:
@@ -272,7 +272,7 @@ def _matched(arguments: list[exp.Expr]) -> exp.Expr:
 
 
 _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
-    # The embedded engine leaves NULL out.
+    # The embedded engine skips NULL.
     "concat": lambda arguments: exp.Anonymous(this="concat_ws", expressions=[exp.Literal.string(""), *arguments]),
     "strpos": lambda arguments: exp.Anonymous(this="locate", expressions=arguments[::-1]),
     "floor": lambda arguments: _rounded("floor", arguments),
@@ -282,7 +282,7 @@ _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
 
 
 def _digits(node: exp.Expr) -> str:
-    """Return a whole number as it was written, without the cast that was put around it."""
+    """Return a whole number as originally written, without the added cast."""
     inner = node.this if isinstance(node, exp.Cast) else node
     return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"[0-9]{1,9}", inner.name) else ""
 

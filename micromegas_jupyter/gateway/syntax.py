@@ -1,7 +1,7 @@
-"""Reads a statement of the embedded engine into a syntax tree in which nothing is that is not known here.
+"""Parses a statement of the embedded engine into a syntax tree that contains only known parts.
 
-What is allowed is listed: kinds of nodes, the parts that each may have, and functions by name. Names are resolved here,
-too, so that the engine behind resolves nothing that could mean something else there.
+Kinds of nodes, their parts, and functions are allowed by lists. Names are resolved here, too, so that the engine never
+resolves a name that could mean something else there.
 """
 
 import re
@@ -28,11 +28,11 @@ _MAX_DEPTH: Final = 100
 _MAX_BRACKETS: Final = 47
 _MAX_TYPE_BRACKETS: Final = 6
 _MAX_TABLES: Final = 200
-# Of columns that stars and tables stand for, and of parts that aliases stand for.
+# The number of columns that stars and tables expand to, and of nodes that aliases expand to.
 _MAX_WRITTEN_OUT: Final = 10_000
 _PLAIN_PARTS: Final = frozenset({"this", "expression", "expressions"})
 
-# Kinds of nodes, and what they may have besides the parts above.
+# Kinds of nodes, and the parts that they may have in addition to those above.
 _KINDS: Final[Mapping[type[exp.Expr], str]] = {
     exp.Select: "with_ from_ joins laterals where group having qualify windows distinct order limit offset",
     exp.Union: "with_ distinct order limit offset",
@@ -105,7 +105,7 @@ _KINDS: Final[Mapping[type[exp.Expr], str]] = {
 }  # fmt: skip
 _BRACKET_PARTS: Final = frozenset({"offset", "safe", "returns_list_for_maps", "bracket_notation"})
 
-# Functions by the type of their results: "0" is that of the first argument, "" one that is not known.
+# Functions by result type: "0" is the first argument's type, "" is unknown.
 # fmt: off
 _BY_TYPE: Final = {
     "BIGINT":
@@ -174,7 +174,7 @@ def _annotate_division(annotator: Any, node: exp.Div) -> None:
 
 
 class Embedded(DataFusionSQL):
-    """The SQL of the embedded engine, with the types of its functions."""
+    """The embedded engine's SQL, with the types of its functions."""
 
     TABLES_REFERENCEABLE_AS_COLUMNS = False
     EXPRESSION_METADATA = {  # noqa: RUF012 - as sqlglot declares it
@@ -188,7 +188,7 @@ class Embedded(DataFusionSQL):
     }
 
 
-# The parser reads what follows one of these twice, for it may be a type: so it takes twice as long for each level.
+# After one of these words, the parser tries a type first, so each nesting level doubles its time.
 _TYPES_WITH_BRACKETS: Final = frozenset(
     word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
 )
@@ -206,7 +206,7 @@ class Resolved:
 
 
 def parse(sql: str, *, max_bytes: int) -> exp.Query:
-    """Return the tree of one query within the limits, of allowed parts only."""
+    """Return the tree of one query within the limits, with allowed parts only."""
     scanned = scan(sql) if len(sql) <= max_bytes else None
     if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
         raise StatementRefused(f"The statement is longer than {max_bytes} bytes or {_MAX_TOKENS} words and signs.")
@@ -229,7 +229,7 @@ def parse(sql: str, *, max_bytes: int) -> exp.Query:
 
 
 def _check_brackets(tokens: Sequence[Token]) -> None:
-    opened: list[bool] = []  # whether a list or the brackets of a type
+    opened: list[bool] = []  # whether each bracket belongs to a list or a type
     before = ""
     for token in tokens:
         if token.kind is Kind.OPEN:
@@ -248,7 +248,7 @@ def _check_brackets(tokens: Sequence[Token]) -> None:
 
 
 def parse_condition(text: str) -> exp.Expr:
-    """Return the tree of a condition on rows."""
+    """Return the tree of a row condition."""
     tree = _parsed(text)
     _check(tree)
     if tree.find(exp.Query, exp.Window, exp.Parameter):
@@ -275,7 +275,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def refused(what: str, remedy: str | None = None) -> UnsupportedStatement:
-    """Return the error for what is not forwarded."""
+    """Return the error for a statement that can't be forwarded."""
     return UnsupportedStatement(
         f"The statement has {what}, which is not forwarded to the engine.",
         remedy=remedy or "Rewrite the statement; docs/remote-engine.md lists the supported SQL.",
@@ -304,7 +304,7 @@ def _check(tree: exp.Expr) -> None:
         for part, value in node.args.items():
             if part not in allowed and value not in (None, False, []):
                 raise refused(f"{part.strip('_')} at {node.key.upper()}")
-            # Parts that are no nodes are written as they are, without quotes.
+            # Parts that are not nodes are generated verbatim, without quotes.
             if isinstance(value, str) and type(node) not in _QUOTED and not _PLAIN_TEXT.fullmatch(value):
                 raise refused(f"{value[:40]} at {node.key.upper()}")
         node.comments = None
@@ -313,7 +313,7 @@ def _check(tree: exp.Expr) -> None:
 
 # A keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
-# Python reads up to 4,300 digits.
+# Python parses up to 4,300 digits.
 _NUMBER: Final = re.compile(r"(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:[eE][+-]?\d{1,9})?", re.ASCII)
 _QUOTED: Final = (exp.Identifier, exp.Literal)
 
@@ -351,7 +351,7 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
             raise refused("DISTINCT with several values", "Count the rows of a SELECT DISTINCT.")
         case exp.In() if node.args.get("field") or node.args.get("unnest"):
             raise refused("IN over a list", "Write array_has.")
-        case exp.Is() if isinstance(node.this.unnest(), (exp.NullSafeEQ, exp.NullSafeNEQ)):  # sqlglot puts brackets
+        case exp.Is() if isinstance(node.this.unnest(), (exp.NullSafeEQ, exp.NullSafeNEQ)):  # sqlglot adds brackets
             raise refused("IS behind IS DISTINCT FROM", "Leave it out: it is true or false already.")
         case exp.NullSafeEQ() | exp.NullSafeNEQ() if _is_left_operand(node):
             raise refused("an operator behind IS DISTINCT FROM", "Write brackets around a IS DISTINCT FROM b.")
@@ -368,13 +368,13 @@ _COMPARING: Final = (
 
 
 def _compares_comparisons(node: exp.Expr) -> bool:
-    """Return whether it takes an order of operators to know what is compared, in which engines and sqlglot differ."""
+    """Return whether the meaning depends on operator precedence, which differs between engines and sqlglot."""
     operands = map(node.args.get, ("this", "expression", "low", "high"))
     return any(isinstance(one, (*_COMPARING, exp.Not)) for one in operands)
 
 
 def _is_left_operand(node: exp.Expr) -> bool:
-    """Return whether an operator follows: DataFusion takes all of `b AND c` as the right side of IS DISTINCT FROM."""
+    """Return whether an operator follows: DataFusion parses all of `b AND c` as the right side of IS DISTINCT FROM."""
     while isinstance(node.parent, (exp.Binary, exp.Not)):
         if isinstance(node.parent, exp.Binary) and node.parent.this is node:
             return True
@@ -400,7 +400,7 @@ class _Names:
     prefix: str = "_c"
 
     def visit(self, node: exp.Expr, ctes: Mapping[str, str]) -> None:
-        """Give the tables and the named queries in `node` names that nothing else has."""
+        """Give the tables and named queries in `node` unique names."""
         if isinstance(node, exp.Table):
             self._rename(node, ctes)
         is_source = isinstance(node, exp.Subquery) and isinstance(node.parent, (exp.From, exp.Join))
@@ -436,7 +436,7 @@ class _Names:
         else:
             raise unknown_name("table", name, map(quoted, self.known), self.sql)
         if alias.args.get("columns"):
-            # The columns of a subquery are renamed by what comes next, those of a table are not.
+            # The next step renames the columns of a subquery, but not those of a table.
             inner = exp.select("*").from_(exp.Table(this=exp.to_identifier(own, quoted=True)))
             rest = {part: value for part, value in node.args.items() if part in {"joins", "laterals"}}
             node.replace(exp.Subquery(this=inner, alias=alias, **rest))
@@ -457,7 +457,7 @@ def resolve(
 ) -> Resolved:
     """Return the statement with its names resolved among `tables`, the only ones that exist.
 
-    No named query gets a name that begins as one of `taken`, which the engine knows.
+    No named query gets a name that begins like one of `taken`, which the engine knows.
     """
     for node in list(tree.find_all(exp.Parameter)):
         node.replace(_value(node.name, parameters))
@@ -495,7 +495,7 @@ def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *,
     try:
         qualified = qualify_columns(tree, schema, expand_alias_refs=False, dialect=Embedded)
         written_out = 0
-        # Inner queries first: what an alias stands for may hold them.
+        # Inner queries first, because an alias may expand to one.
         for select, kept in zip(reversed(selects), reversed(clauses), strict=True):
             written_out = _expand_aliases(select, written_out)
             _check_conditions(select)
@@ -513,7 +513,7 @@ _LATER: Final = ("where", "having", "qualify")
 
 
 def _gather_conditions(select: exp.Select) -> list[exp.Expr | None]:
-    """Put what HAVING and QUALIFY say into WHERE, the only one of them in which sqlglot qualifies columns."""
+    """Move the conditions of HAVING and QUALIFY into WHERE, the only clause where sqlglot qualifies columns."""
     clauses = [select.args.pop(part, None) for part in _LATER]
     conditions = [exp.true() if clause is None else clause.this for clause in clauses]
     select.set("where", exp.Where(this=exp.Tuple(expressions=conditions)))
@@ -535,7 +535,7 @@ def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> 
 
 
 def _check_positions(selects: Sequence[exp.Select]) -> None:
-    """Check what stands in the place of positions in GROUP BY, when sqlglot qualifies columns."""
+    """Check GROUP BY entries that are used like positions, after sqlglot has qualified columns."""
     written_out = 0
     for select in selects:
         group = select.args.get("group")
@@ -556,7 +556,7 @@ def _check_written_out(count: int) -> None:
 
 
 def _expand_aliases(select: exp.Select, written_out: int) -> int:
-    """Put what an alias stands for in GROUP BY, HAVING and QUALIFY, where a column of the name comes first."""
+    """Expand aliases in GROUP BY, HAVING, and QUALIFY; columns with the same name take precedence."""
     outputs = {one.alias: one.this for one in select.expressions if isinstance(one, exp.Alias)}
     for clause in (select.args.get("group"), *select.args["where"].this.expressions[1:]):
         for column in [] if clause is None else list(clause.find_all(exp.Column)):
@@ -583,7 +583,7 @@ def _name_columns(values: exp.Values) -> None:
 
 
 def _name_outputs(select: exp.Select) -> None:
-    """Give expressions without an alias the name that the statement shows: the engine would name them in its way."""
+    """Alias expressions with the names that the embedded engine shows; the engine would choose different ones."""
     taken: set[str] = set()
     named = []
     for one in select.expressions:
@@ -598,13 +598,13 @@ def _name_outputs(select: exp.Select) -> None:
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
     """Return a table's columns with their sqlglot types."""
-    # Engines compare the largest unsigned integers with others by casts that may fail.
+    # For comparisons, engines cast the largest unsigned integers in ways that may fail.
     kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
     return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
 
 
 def _unit(kind: pa.DataType) -> str:
-    """Return how fine the times of a column are, for those of others may not fit."""
+    """Return the time unit of a column; times with another unit may not fit."""
     is_time = pa.types.is_timestamp(kind)
     return f"({ {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}[kind.unit] })" if is_time else ""
 
@@ -627,7 +627,7 @@ def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one per kind
 
 
 def _value(name: str, parameters: Mapping[str, pa.Scalar]) -> exp.Expr:
-    """Return the value of a placeholder as it is written in a statement."""
+    """Return a placeholder's value as a literal."""
     scalar = parameters.get(name)
     if scalar is None:
         raise missing_parameter([f"${name}"[:40]])
@@ -639,7 +639,7 @@ def _value(name: str, parameters: Mapping[str, pa.Scalar]) -> exp.Expr:
     value = scalar.as_py()
     if kind == "BOOLEAN":
         return exp.Boolean(this=value)
-    if kind in {"INT", "BIGINT"}:  # plain, for it may stand after LIMIT
+    if kind in {"INT", "BIGINT"}:  # plain, because it may follow LIMIT
         return exp.Literal.number(value)
     return exp.cast(exp.Literal.string(value.isoformat() if hasattr(value, "isoformat") else str(value)), kind)
 
@@ -659,9 +659,9 @@ def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Qu
 
 
 def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spark: bool) -> exp.Query:
-    """Return the rows so that DataFusion, also below Sail, evaluates nothing on top of them on others.
+    """Return the rows behind a barrier: DataFusion, also below Sail, evaluates outer expressions only on these rows.
 
-    An expression that fails on a hidden row would tell of it. See `engine.security` for why it takes both nodes.
+    An expression that fails on a hidden row would reveal it. `engine.security` explains why both nodes are required.
     """
     extra = "barrier"
     while extra in schema.names:
@@ -679,14 +679,14 @@ def tables_in(tree: exp.Query) -> list[exp.Table]:
 
 
 def put(table: exp.Table, rows: exp.Query) -> None:
-    """Put a query in the place of a table, under its alias."""
+    """Replace a table with a query, keeping its alias."""
     rest = {part: value for part, value in table.args.items() if part in {"joins", "laterals"} and value}
     alias = table.args.get("alias") or exp.TableAlias(this=table.this.copy())
     table.replace(exp.Subquery(this=rows, alias=alias, **rest))
 
 
 def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
-    """Return the query for a series of numbers."""
+    """Return the query for a number series."""
     bounds = [one for one in call.expressions if isinstance(one, exp.Literal) and one.is_int]
     if len(bounds) != len(call.expressions) or not 1 <= len(bounds) <= 3:  # noqa: PLR2004
         raise refused(f"{call.name} of other than plain numbers")
@@ -700,7 +700,7 @@ def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
 
 
 def limited(tree: exp.Query, row_limit: int) -> exp.Query:
-    """Return the query with at most `row_limit` rows; its order stays."""
+    """Return the query with at most `row_limit` rows, keeping its order."""
     limit = tree.args.get("limit")
     if limit is not None and int(limit.expression.name) <= row_limit:
         return tree
@@ -708,7 +708,7 @@ def limited(tree: exp.Query, row_limit: int) -> exp.Query:
 
 
 def written(tree: exp.Query, *, is_spark: bool) -> str:
-    """Return the text for the engine, with every name in quotes, when it is read as what was written."""
+    """Return the SQL for the engine, with all names quoted, after checking that it parses to the same statement."""
     dialect: Any = "spark" if is_spark else Embedded
     options: dict[str, Any] = {"identify": True, "normalize_functions": "lower", "comments": False}
     try:
@@ -722,7 +722,7 @@ def written(tree: exp.Query, *, is_spark: bool) -> str:
 
 
 def _outline(tree: exp.Expr) -> Counter[str]:
-    """Return how many times each table is read, and how many of some kinds of nodes there are."""
+    """Return how often each table is read, and the counts of some kinds of nodes."""
     kinds = (exp.Table, exp.Select, exp.SetOperation, exp.Column, exp.Where)
     return Counter(
         f"{node.key} {node.text('catalog')} {node.text('db')} {node.name if isinstance(node, exp.Table) else ''}"

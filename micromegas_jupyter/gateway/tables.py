@@ -1,4 +1,4 @@
-"""The tables of an engine as the rest of the server knows tables: by name and schema, a moment old, with no files."""
+"""An engine's tables in the form that the rest of the server uses: by name and schema, recent, without files."""
 
 import asyncio
 import logging
@@ -17,9 +17,9 @@ from micromegas_jupyter.gateway.backend import Engine
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _NAMES_SECONDS: Final = 5.0
-#: While the tables are listed again, or cannot be, the previous listing serves up to this age.
+#: While tables can't be listed or the listing runs, the previous listing is used up to this age.
 _MAX_AGE_SECONDS: Final = 30.0
-#: After the last statement; later, the next one waits for a listing.
+#: Time after the last statement; after that, the next statement waits for a listing.
 _IDLE_SECONDS: Final = 30.0
 _LISTING_SECONDS: Final = 60.0
 _SCHEMA_SECONDS: Final = 60.0
@@ -27,7 +27,7 @@ _MAX_TABLES: Final = 5000
 _MAX_SCHEMAS_BYTES: Final = 64 * 1024 * 1024
 _AT_ONCE: Final = 8
 _WAIT_SECONDS: Final = 120.0
-#: Listing tables shows their columns, but this server's own processes can't read their rows.
+#: Listings show the table's columns, but this server's own processes can't read its rows.
 _ELSEWHERE: Final = TableProblem(
     "The table is in the engine behind this server, which this statement does not reach.",
     "Query its rows in a statement without information_schema, SHOW and the server's own functions.",
@@ -36,10 +36,10 @@ _ELSEWHERE: Final = TableProblem(
 
 
 class EngineTables:
-    """Knows an engine's tables; to the executors it is a `TableSource`. Belongs to one event loop, but for `snapshot`.
+    """Tracks an engine's tables; executors use it as a `TableSource`. Belongs to one event loop, except for `snapshot`.
 
-    While statements come in, the tables are listed every five seconds in the background, so that no statement waits.
-    A new table is known after five seconds and the time that a listing takes, a new column after a minute at most.
+    While statements arrive, the tables are listed every five seconds in the background, so that statements don't wait.
+    A new table appears after five seconds plus the time of a listing, a new column after at most a minute.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -48,18 +48,18 @@ class EngineTables:
         self._refreshing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._listed_at = self._used_at = float("-inf")
-        self._found: dict[str, tuple[bytes, pa.Schema, float]] = {}  # with the time until which a schema holds
+        self._found: dict[str, tuple[bytes, pa.Schema, float]] = {}  # with the expiry of a schema
         self._snapshots: tuple[TableSnapshot, ...] = ()
-        #: The IPC schema of each table, as the engine gave it.
+        #: Each table's IPC schema from the engine.
         self.schemas: Mapping[str, bytes] = MappingProxyType({})
         self.version = 0
 
     def attach(self) -> None:
-        """Belong to the running event loop from now on."""
+        """Attach this object to the running event loop."""
         self._loop = asyncio.get_running_loop()
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the engine plans statements
-        """Return all tables; for any thread but the event loop's. Without one, the engine is asked once."""
+        """Return all tables; for any thread but the event loop's. Without a listing, calls the engine once."""
         if self._loop is None:
             return asyncio.run(self._request_once())
         refreshing = asyncio.run_coroutine_threadsafe(self.refresh(), self._loop)
@@ -78,13 +78,13 @@ class EngineTables:
         return self._snapshots
 
     async def close(self) -> None:
-        """End the connection to the engine, and list no more."""
+        """Stop listing and close the connection to the engine."""
         if self._keeping is not None:
             self._keeping.cancel()
         await self.engine.close()
 
     async def refresh(self) -> None:
-        """Wait until the tables are known as of a moment ago; Unavailable if the engine does not list them."""
+        """Wait until the listing is recent; raise Unavailable if the engine can't list its tables."""
         self._used_at = now = SYSTEM_CLOCK.monotonic()
         age = now - self._listed_at
         is_listing = self._keeping is not None and not self._keeping.done()
@@ -94,12 +94,12 @@ class EngineTables:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_listed())
 
     async def _keep_listed(self) -> None:
-        """List the tables whenever they are due, until no statement has come in for some time."""
+        """List the tables whenever due, until no statement has arrived for some time."""
         while True:
             await asyncio.sleep(_NAMES_SECONDS)
             if SYSTEM_CLOCK.monotonic() - self._used_at >= _IDLE_SECONDS:
                 return
-            with suppress(MicromegasError):  # logged where it was raised
+            with suppress(MicromegasError):  # already logged
                 await self._list()
 
     async def _list(self) -> None:
@@ -138,10 +138,10 @@ class EngineTables:
             self._refreshing = None
 
     async def _find_schema(self, name: str) -> bytes | None:
-        """Return the schema of a table; one that the engine cannot read has none, and so does not exist here."""
+        """Return the schema of a table, or None if the engine can't read it; such tables don't exist here."""
         quote = "`" if self.engine.settings.dialect == "spark" else '"'
         try:
-            # The name is the engine's own.
+            # The name comes from the engine.
             sql = f"SELECT * FROM {quote}{name.replace(quote, 2 * quote)}{quote} LIMIT 0"  # noqa: S608
             return (await self.engine.plan(sql)).schema
         except InvalidStatement as error:

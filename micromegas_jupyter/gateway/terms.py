@@ -1,4 +1,4 @@
-"""sqlglot's syntax trees in the vocabulary of `engine.leakproof`."""
+"""Describes sqlglot's syntax trees in the vocabulary of `engine.leakproof`."""
 
 from collections.abc import Collection
 from decimal import Decimal
@@ -9,7 +9,7 @@ from sqlglot import exp
 from micromegas_jupyter.engine import leakproof
 from micromegas_jupyter.engine.leakproof import Term
 
-# What a query is made of besides expressions.
+# Parts of a query other than expressions.
 _STRUCTURE: Final = (
     exp.Select, exp.Union, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Order, exp.Ordered, exp.Limit,
     exp.Offset, exp.With, exp.CTE, exp.Table, exp.TableAlias, exp.Distinct, exp.Identifier,
@@ -55,13 +55,13 @@ _SECONDS: Final = {"HOUR": 3600, "MINUTE": 60, "SECOND": 1}
 
 
 def is_leakproof(tree: exp.Expr, *, nested: Collection[str]) -> bool:
-    """Return whether no value of any row can make a typed query fail; columns named in `nested` are not read."""
+    """Return whether no row's values can make a typed query fail; columns named in `nested` are not read."""
     adapter = _Adapter(nested)
     return adapter.is_leakproof(tree)
 
 
 class _Adapter:
-    """Describes expressions as terms; one that isn't known becomes None."""
+    """Describes expressions as terms; unknown expressions become None."""
 
     def __init__(self, nested: Collection[str]) -> None:
         self._nested = nested
@@ -168,11 +168,11 @@ def _interval(node: exp.Interval) -> Term:
 
 
 def _is_converting(node: exp.Expr) -> bool:
-    """Return whether values are converted to those of the query before, or a name may stand for another column."""
+    """Return whether values are converted to those of the preceding query, or a name may mean another column."""
     if isinstance(node, exp.Union):
         pairs = zip(node.this.selects, node.expression.selects, strict=False)
         return any(_type_name(one) not in {_type_name(other), "NULL"} - {"UNKNOWN"} for one, other in pairs)
-    # Engines differ in which of two columns a name stands for.
+    # With duplicate names, engines differ in which column a name refers to.
     return isinstance(node, exp.Select) and len({name.lower() for name in node.named_selects}) < len(node.expressions)
 
 
@@ -182,4 +182,4 @@ def _type_name(node: exp.Expr) -> str:
         return "BIGINT"
     if kind in {exp.DType.VARCHAR, exp.DType.TEXT}:
         return "VARCHAR"
-    return node.type.sql() if node.type else "UNKNOWN"  # with scale or unit
+    return node.type.sql() if node.type else "UNKNOWN"  # including scale or unit

@@ -1,8 +1,8 @@
-"""Who makes a call and what the audit log says about it: metadata, the credential, attribution, and the line.
+"""Identifies the caller of each call, and writes the audit log: metadata, credential, attribution, and audit line.
 
-Identity headers (`x-auth-*`) are never read, so a client that sends them changes nothing. Each query, ingest and export
-leaves one JSON line on the logger `micromegas_jupyter.audit`, however it ended. Field names are upstream's, in
-upstream's order, with more among them and after them. Rejected calls: see `access.audit`.
+Identity headers (`x-auth-*`) are never read, so sending them has no effect. Each query, ingest, and export writes one
+JSON line to the logger `micromegas_jupyter.audit`, whatever its outcome. Field names are upstream's, in upstream's
+order, with additional fields. For rejected calls, see `access.audit`.
 """
 
 import asyncio
@@ -80,10 +80,10 @@ _NAME_HEADERS: Final = ("x-user-id", "x-user-email", "x-user-name")
 _ANYONE: Final = AuthContext(subject="anonymous", issuer="none", auth_type=AuthType.NONE, is_admin=True)
 _VALIDATION_THREADS: Final = 16
 _MAX_CHECKS: Final = 1024
-# One for the keys that there should be, one for newer ones, one for a change of settings in the meantime.
+# One wait for missing keys, one for newer keys, and one for settings that change in between.
 _MAX_KEY_WAITS: Final = 3
-# So many calls may wait for one fetch as long as it lasts. Others wait briefly: at a start under load nearly all
-# fetches end in time, and an issuer that does not respond must not fill the server with calls.
+# This many calls may wait for one fetch until it finishes. Others wait briefly: during a start under load, nearly all
+# fetches finish in time, and an issuer that does not respond must not fill the server with calls.
 _MAX_PATIENT_WAITERS: Final = 256
 _BRIEF_WAIT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
@@ -93,7 +93,7 @@ CheckCaller = Callable[[AuthContext, Headers], None]
 
 
 class ReceivedHeaders(dict[str, tuple[str, ...]]):
-    """Headers that hold a credential; a verbose traceback shows their names only."""
+    """Headers with a credential; a verbose traceback shows only their names."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ class ReceivedHeaders(dict[str, tuple[str, ...]]):
 
 
 def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
-    """Return the text headers of a call, each with all its values in order; binary ones are left out."""
+    """Return a call's text headers, each with all its values in order; skips binary headers."""
     grouped = ReceivedHeaders()
     for key, value in metadata or ():
         if isinstance(value, str):
@@ -113,7 +113,7 @@ def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers
 
 
 def single_value(headers: Headers, name: str) -> str | None:
-    """Return the value of a header that may be sent once only, None when it was not sent."""
+    """Return the value of a header that may be sent only once, or None if it is missing."""
     values = headers.get(name, ())
     if len(values) > 1:
         raise UsageError(f"The header {name} was sent {len(values)} times.", remedy="Send it once.")
@@ -136,9 +136,9 @@ def parse_read_only(headers: Headers) -> bool:
 def parse_statement(
     headers: Headers, sql: str, caller: AuthContext, parameters: tuple[bytes, ...] = (), *, is_read_only: bool
 ) -> Statement:
-    """Return a statement with what `query_range_begin`, `query_range_end`, `limit` and `preserve_dictionary` say.
+    """Return a statement with the values of `query_range_begin`, `query_range_end`, `limit`, and `preserve_dictionary`.
 
-    One end of a range without the other is ignored, and an empty one counts as not sent, as upstream does.
+    Like upstream, ignores a range with only one end, and treats an empty end as missing.
     """
     limit = _first(headers, "limit")
     if limit is not None and _ROW_LIMIT.fullmatch(limit) is None:
@@ -155,7 +155,7 @@ def parse_statement(
 
 
 def parse_compression(headers: Headers) -> Compression | None:
-    """Read `x-micromegas-compression`: how the rows are to be compressed; `none` and nothing are the same."""
+    """Parse `x-micromegas-compression`: the compression of rows; `none` is equivalent to a missing header."""
     match (_first(headers, COMPRESSION_HEADER) or "none").lower():
         case "none":
             return None
@@ -169,7 +169,7 @@ def parse_compression(headers: Headers) -> Compression | None:
 
 
 def parse_client_tags(headers: Headers) -> dict[str, str]:
-    """Return what the client says about itself in the `x-client-*` headers, under the names of the audit."""
+    """Return the client's description from its `x-client-*` headers, with the audit's field names."""
     tags = {
         "client": _first(headers, "x-client-type") or _UNKNOWN,
         "agent": _first(headers, "x-client-agent") or _UNKNOWN,
@@ -180,17 +180,17 @@ def parse_client_tags(headers: Headers) -> dict[str, str]:
 
 
 def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
-    """Return the client's IP address; forwarding headers count only when the peer is a trusted proxy.
+    """Return the client's IP address; forwarding headers count only if the peer is a trusted proxy.
 
-    The last entry of `x-forwarded-for` is the proxy's own and may have a port. When it cannot be read, nothing else is
-    believed: many proxies pass on an `x-real-ip` that the client made up. `peer` is gRPC's name, such as
-    `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, perhaps percent-encoded.
+    The last entry of `x-forwarded-for` is the proxy's own and may have a port. If it is unreadable, no other header is
+    trusted: many proxies pass on an `x-real-ip` that the client made up. `peer` is gRPC's name, such as
+    `ipv4:127.0.0.1:4711` or `ipv6:[::1]:4711`, possibly percent-encoded.
     """
     return find_forwarded_address(_peer_address(peer), headers, trusted_proxies)
 
 
 def find_forwarded_address(address: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
-    """Return the client's IP address for that of the peer, in the same way."""
+    """Return the client's IP address, given the peer's, in the same way."""
     if address not in trusted_proxies:
         return address
     forwarded = headers.get("x-forwarded-for")
@@ -208,7 +208,7 @@ def _peer_address(peer: str) -> str:
 
 
 def _address_without_port(text: str) -> str | None:
-    """Return the address of `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7` or `[2001:db8::7]:4711`; else None."""
+    """Return the address of `192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7`, or `[2001:db8::7]:4711`, or None."""
     if _is_ip_address(text):
         return text
     found = _ADDRESS_WITH_PORT.fullmatch(text)
@@ -244,7 +244,7 @@ def _parse_time_range(headers: Headers) -> TimeRange | None:
 
 
 def parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
-    """Read an RFC 3339 time; what is finer than a microsecond widens the range rather than losing rows."""
+    """Parse an RFC 3339 time; fractions of a microsecond widen the range so that no rows are lost."""
     found = _RFC3339.fullmatch(text)
     with suppress(ValueError, OverflowError):
         if found is not None:
@@ -261,7 +261,7 @@ def parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """Who is behind a call, for the audit; `service_account_name` is the delegating API key's name."""
+    """The user behind a call, for the audit; `service_account_name` is the delegating API key's name."""
 
     user: str
     email: str
@@ -270,7 +270,7 @@ class Attribution:
 
 
 def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
-    """Return whom a call is attributed to: the caller, or whom a delegating service names in `x-user-*` headers."""
+    """Return the user that a call is attributed to: the caller, or the one in a delegating service's headers."""
     claimed_id = claimed_email = claimed_name = None
     if not headers.keys().isdisjoint(_NAME_HEADERS):
         claimed_id, claimed_email, claimed_name = (_decode_name(headers, name) for name in _NAME_HEADERS)
@@ -291,14 +291,14 @@ def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
 
 
 def claimed_names(headers: Headers) -> frozenset[str]:
-    """Return the user and the address that a call names in `x-user-*` headers."""
+    """Return the user and the address from a call's `x-user-*` headers."""
     with suppress(UsageError):
         return frozenset(filter(None, (_decode_name(headers, name) for name in ("x-user-id", "x-user-email"))))
     return frozenset()
 
 
 def _decode_name(headers: Headers, name: str) -> str | None:
-    """Return a percent-encoded header's text; what does not decode stays as it was sent."""
+    """Return a percent-encoded header's text, or the original text if it can't be decoded."""
     value = single_value(headers, name)
     if not value:
         return None
@@ -317,11 +317,11 @@ def _decode_name(headers: Headers, name: str) -> str | None:
 
 
 class Authenticator:
-    """Identifies callers, and turns away those who call too often; each rejection leaves one audit event.
+    """Identifies callers, and rejects those who call too often; each rejection writes one audit event.
 
-    Checks run on threads of their own. A check that needs keys which are being fetched waits on the event loop, so
-    that an issuer that does not respond takes no thread from the others. All else belongs to the event loop. Without
-    a validator everyone is let in as administrator. `check_caller` may reject a caller whose credential is good.
+    Checks run on separate threads. A check that needs keys which are being fetched waits on the event loop, so that an
+    issuer that does not respond doesn't block threads. Everything else belongs to the event loop. Without a validator,
+    everyone is an administrator. `check_caller` may reject a caller with a valid credential.
     """
 
     def __init__(
@@ -343,15 +343,15 @@ class Authenticator:
         self._audit = validator.audit if isinstance(validator, BaseValidator) else AccessAudit()
 
     async def authenticate(self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts) -> AuthContext:
-        """Return the caller of a call with exactly one `authorization`, of the `Bearer` scheme."""
+        """Return the caller of a call with exactly one `authorization` header, with the scheme `Bearer`."""
         return (await self.exchange(headers, describe, accepts_basic=False))[0]
 
     async def exchange(
         self, headers: Headers, describe: Callable[[], CallFacts] = CallFacts, *, accepts_basic: bool = True
     ) -> tuple[AuthContext, Secret]:
-        """Return the caller and the bearer token for later calls; of a `Basic` credential that is the password.
+        """Return the caller and the bearer token for later calls; for a `Basic` credential, the token is the password.
 
-        `describe` gathers the call's facts for audit events; it is not called for a caller who is known already.
+        `describe` returns the call's facts for audit events; it is not called for cached callers.
         """
         if self._validator is None:
             return _ANYONE, Secret(_ANYONE.subject)
@@ -374,7 +374,7 @@ class Authenticator:
         return caller, token
 
     def check_again(self, caller: AuthContext, headers: Headers, describe: Callable[[], CallFacts]) -> None:
-        """Reject a caller who has lost access, also since the call began."""
+        """Reject a caller who has lost access, including since the call began."""
         if self._check_caller is None:
             return
         try:
@@ -431,7 +431,7 @@ class Authenticator:
                         return await self._validate_in_thread(token, validator, call)
                     except KeysPending as keys:
                         if not await self._wait_for_keys(keys.fetch):
-                            break  # another try would only start the next fetch
+                            break  # a retry would only start the next fetch
                 return await self._validate_in_thread(token, validator, call, is_last=True)
         except TimeoutError:
             raise self._undecided("The credential could not be checked in time.", "check_timed_out", call) from None
@@ -459,12 +459,12 @@ class Authenticator:
             self._check_count -= 1
 
     async def _wait_for_keys(self, fetch: Future[KeySet | None]) -> bool:
-        """Wait for a fetch and return whether it brought keys; when too many wait, only briefly."""
+        """Wait for a fetch and return whether it returned keys; wait only briefly if too many calls are waiting."""
         is_patient = self._key_waiters[fetch] < _MAX_PATIENT_WAITERS
         self._key_waiters[fetch] += 1
         try:
             async with asyncio.timeout(None if is_patient else _BRIEF_WAIT_SECONDS):
-                await asyncio.shield(asyncio.wrap_future(fetch))  # others wait for it as well
+                await asyncio.shield(asyncio.wrap_future(fetch))  # others wait for it, too
         except TimeoutError:
             return False
         finally:
@@ -479,7 +479,7 @@ class Authenticator:
 
 
 def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, clock: Clock) -> CallLimits | None:
-    """Return the limits for callers of a validator: its settings' if it reloads those, else `rate_limits`."""
+    """Return the limits for a validator's callers: from its settings if it reloads them, otherwise `rate_limits`."""
     if validator is None:
         return None
     metrics = validator.metrics if isinstance(validator, BaseValidator) else None
@@ -489,7 +489,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
 
 
 def parse_authorization(headers: Headers) -> tuple[str, Secret]:
-    """Return the scheme in lower case (RFC 9110 section 11.1) and what follows, of one value with one space."""
+    """Return the scheme in lower case (RFC 9110 section 11.1) and the rest of the only value."""
     values = headers.get("authorization", ())
     if not values:
         raise Rejected("The call doesn't contain a credential.", reason="missing")
@@ -508,20 +508,20 @@ def _read_token(headers: Headers, *, accepts_basic: bool) -> Secret:
         return credential
     if scheme != "basic" or not accepts_basic:
         raise Rejected(reason="scheme")
-    encoded = credential.reveal().rstrip("=")  # Arrow's Go clients leave the padding out
+    encoded = credential.reveal().rstrip("=")  # Arrow's Go clients omit the padding
     try:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError):
         raise Rejected(reason="malformed") from None
     password = decoded.partition(":")[2]
-    if re.fullmatch(r"[!-~]+", password) is None:  # it goes back as a header
+    if re.fullmatch(r"[!-~]+", password) is None:  # it is returned as a header
         raise Rejected(reason="malformed")
     return Secret(password)
 
 
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
-# The root logger's default would hide the lines from handlers that are there.
+# Otherwise the root logger's default level would hide the lines from existing handlers.
 _AUDIT.setLevel(logging.INFO)
 _LOG_FIELDS: Final = vars(_AUDIT.makeRecord(AUDIT_LOGGER, logging.INFO, "", 0, "", (), None)) | {RECEIPT_FIELD: None}
 _MAX_SQL_BYTES: Final = 16 * 1024
@@ -534,7 +534,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOrigin:
-    """Which call it is, who makes it and on whose behalf; `credential` is what identified the caller, if anything."""
+    """A call, its caller, and its user; `credential` is what identified the caller, if anything."""
 
     query_id: str
     client_address: str
@@ -548,7 +548,7 @@ class CallOrigin:
 def build_origin(
     query_id: str, client_address: str, caller: AuthContext, headers: Headers, *, is_read_only: bool = False
 ) -> CallOrigin:
-    """Return the origin of a call, or of a request over HTTP, in the same way."""
+    """Return the origin of a Flight call or an HTTP request."""
     return CallOrigin(
         query_id=query_id,
         client_address=client_address,
@@ -561,7 +561,7 @@ def build_origin(
 
 
 def _build_log_record(line: str, target: str) -> logging.LogRecord:
-    """Return a record as `makeRecord` does, which would look up the file, thread and process of each."""
+    """Return a record like `makeRecord`, which would look up file, thread, and process each time."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     created = SYSTEM_CLOCK.now().timestamp()
     record.__dict__.update(_LOG_FIELDS, msg=line, created=created, msecs=created % 1 * 1000)
@@ -570,7 +570,7 @@ def _build_log_record(line: str, target: str) -> logging.LogRecord:
 
 
 class CallAudit:
-    """Measures one call and writes its line."""
+    """Measures one call and writes its audit line."""
 
     _target = AUDIT_LOGGER
 
@@ -585,7 +585,7 @@ class CallAudit:
         return self._clock.monotonic() - self._started
 
     def write(self, status: str, error: MicromegasError | None = None) -> None:
-        """Write the line: `ok`, `error` with the error, or `incomplete` when the client left."""
+        """Write the line: `ok`, `error` with the error, or `incomplete` if the client disconnected."""
         try:
             if _AUDIT.isEnabledFor(logging.INFO):
                 caller = self._origin.caller
@@ -599,7 +599,7 @@ class CallAudit:
             _LOG.exception("an audit line could not be written, query_id=%s", self._origin.query_id)
 
     async def deliver(self) -> None:
-        """Wait until the line is on its way, so that the call may end; ServerUnavailable if that fails."""
+        """Wait until the line is delivered, so that the call may finish; ServerUnavailable if that fails."""
         if self._receipt is not None:
             await self._receipt.wait()
 
@@ -630,7 +630,7 @@ class CallAudit:
         return record
 
     def _cut_fields(self) -> list[str]:
-        """Return the fields that were shortened before the line is made."""
+        """Return the fields that were truncated before encoding the line."""
         return ["roles"] if len(self._origin.caller.roles) > _MAX_ROLES else []
 
     def _request(self) -> dict[str, object]:
@@ -641,9 +641,9 @@ class CallAudit:
 
 
 class QueryAudit(CallAudit):
-    """The audit of one query; `report` says what it took when the line is written.
+    """The audit of one query; `report` has the query's resource use.
 
-    The `hashes` of a long statement, or of large values, are made beforehand, off the event loop.
+    The `hashes` of a long statement, or of large values, are computed in advance, off the event loop.
     """
 
     _target = QUERY_AUDIT_TARGET
@@ -710,7 +710,7 @@ class QueryAudit(CallAudit):
 
 
 class FollowAudit(QueryAudit):
-    """The audit of a follow: a line at startup, each minute, and at its end, with its state and all rows so far."""
+    """The audit of a follow: a line at its start, each minute, and at its end, with its state and total rows."""
 
     def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
         super().__init__(origin, statement, report, clock)
@@ -725,7 +725,7 @@ class FollowAudit(QueryAudit):
 
 
 class ActionAudit(CallAudit):
-    """The audit of a call that is not a query; `fields` describe the action, and may grow until the line is written."""
+    """The audit of a call other than a query; `fields` describe the action, until the line is written."""
 
     def __init__(self, origin: CallOrigin, clock: Clock, action: str, **fields: object) -> None:
         super().__init__(origin, clock)
@@ -757,16 +757,16 @@ def _sha256(*parts: bytes) -> str:
 
 
 def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> str:
-    """Return a record as a line of at most `MAX_AUDIT_LINE_BYTES`; its field `truncated` lists those that were `cut`.
+    """Return a record as a line of at most `MAX_AUDIT_LINE_BYTES`; its field `truncated` lists the `cut` fields.
 
-    The statement gets what the other fields leave: an ASCII escape is up to six times as long as its character.
+    The statement gets the space that other fields leave: an ASCII escape is up to six times as long as its character.
     """
     sql = record.get("sql", "")
     long = [name for name, text in record.items() if isinstance(text, str) and len(text) > MAX_FIELD_CHARACTERS]
     cut = [*cut, *(name for name in long if name != "sql")]
     if not cut and isinstance(sql, str) and len(sql) <= _MAX_SQL_BYTES and sql.isascii():
         with suppress(ValueError, TypeError):
-            # Ten times as fast as `encode_line`, for what needs none of its escapes and is short enough.
+            # Ten times as fast as `encode_line`, for short lines without escapes.
             line = _encode(record)
             if line.isascii() and b"\x7f" not in line and len(line) <= _MAX_WHOLE_BYTES:
                 return line.decode()
@@ -782,12 +782,12 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
 
 
 def _fit(text: str, max_bytes: int) -> str:
-    """Return as much of a text as takes so many bytes in a line."""
+    """Return the longest prefix of a string that fits in this many bytes of a line."""
     encoded = encode_line({"sql": text})[len('{"sql":"') : -len('"}')]
     if len(encoded) <= max_bytes:
         return text
     for end in range(max_bytes, max(0, max_bytes - _MAX_ESCAPE_BYTES), -1):
-        with suppress(ValueError):  # it was cut within an escape
+        with suppress(ValueError):  # it was cut within an escape sequence
             return str(json.loads(f'"{encoded[:end]}"')).encode("utf-8", "ignore").decode()
     return ""
 

@@ -1,4 +1,4 @@
-"""Answers to the commands that describe the database: one catalog and one schema, both with an empty name, as upstream.
+"""Responses to the metadata commands: one catalog and one schema, both with an empty name, like upstream.
 
 Source of schemas and numbers: FlightSql.proto, its comments on the commands and its enums.
 """
@@ -15,7 +15,7 @@ import micromegas_jupyter
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MetadataQuery
 
-_MAX_PATTERN_CHARACTERS: Final = 512  # a name with an escape at each character
+_MAX_PATTERN_CHARACTERS: Final = 512  # a name with each character escaped
 _PATTERN_PART: Final = re.compile(r"\\[%_\\]|[%_*?\[]")
 _CATALOG: Final = ""
 _DB_SCHEMA: Final = ""
@@ -23,7 +23,7 @@ _TABLE_TYPE: Final = "table"
 
 
 def _schema(columns: str) -> pa.Schema:
-    """Return the schema of columns, each `name:type`; a `?` at the end lets the column hold nulls."""
+    """Return a schema from columns `name:type`; a trailing `?` makes the column nullable."""
     pairs = [(*column.rstrip("?").split(":"), column.endswith("?")) for column in columns.split()]
     return pa.schema([pa.field(name, pa.type_for_alias(kind), nullable=nullable) for name, kind, nullable in pairs])
 
@@ -75,11 +75,11 @@ _SCHEMAS: Final = {
 class ServerFacts:
     """Properties that depend on the server's setup."""
 
-    takes_rows: bool = False  # by bulk ingestion; otherwise it is read only
+    takes_rows: bool = False  # supports bulk ingestion; otherwise read-only
     prepared_idle_seconds: float = 0  # how long an unused prepared statement is kept
 
     def by_id(self) -> dict[int, tuple[int, object]]:
-        """Return these facts as Flight SQL numbers them."""
+        """Return these facts by their Flight SQL numbers."""
         return {
             3: (_BOOL, not self.takes_rows),
             10: (_BOOL, self.takes_rows),
@@ -95,7 +95,7 @@ def metadata_schema(command: MetadataQuery) -> pa.Schema:
 
 
 def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], facts: ServerFacts) -> pa.RecordBatch:
-    """Return the response to a command, over the tables that the caller may see, each with its IPC schema."""
+    """Return the response to a command, given the tables that the caller may see, each with its IPC schema."""
     rows: list[dict[str, object]] = []
     match command.name:
         case "CommandGetSqlInfo":
@@ -111,12 +111,12 @@ def build_metadata(command: MetadataQuery, tables: Sequence[tuple[str, bytes]], 
         case "CommandGetXdbcTypeInfo":
             data_type = command.optional("data_type")
             rows = [found.row() for found in _TYPES if data_type in {None, found.data_type}]
-    # Of keys there are none.
+    # There are no keys.
     return pa.RecordBatch.from_pylist(rows, schema=metadata_schema(command))
 
 
 def matches_pattern(text: str, pattern: str | None) -> bool:
-    """Whether `text` matches a pattern (`%` any text, `_` a character, a backslash escapes these); None matches all."""
+    """Whether `text` matches a pattern (`%` any text, `_` any character, escaped by a backslash); None matches all."""
     if pattern is None:
         return True
     if len(pattern) > _MAX_PATTERN_CHARACTERS:
@@ -129,8 +129,8 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
         part = found.group()
         return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
 
-    # fnmatch translates to an expression that cannot backtrack endlessly, whatever the pattern. Its own matching would
-    # keep tens of thousands of patterns.
+    # fnmatch creates expressions without exponential backtracking for any pattern. Its own matching would cache tens of
+    # thousands of patterns.
     return re.match(fnmatch.translate(_PATTERN_PART.sub(as_shell_pattern, pattern)), text) is not None
 
 
@@ -152,7 +152,7 @@ def _table_rows(command: MetadataQuery, tables: Sequence[tuple[str, bytes]]) -> 
 
 
 def _matches_schema(command: MetadataQuery) -> bool:
-    """Whether the catalog, which is exact, and the pattern of schemas match the only ones that exist."""
+    """Whether the catalog (exactly) and the schema pattern match the only existing ones."""
     is_catalog = command.optional("catalog") in {None, _CATALOG}
     return is_catalog and matches_pattern(_DB_SCHEMA, command.optional("db_schema_filter_pattern"))
 
@@ -180,14 +180,14 @@ _DATE_FUNCTIONS: Final = (
     "to_timestamp_seconds to_unixtime"
 )
 
-# True: SQL, cancelling, selecting from each table, aliases of columns and tables, null || text is null, ORDER BY
-# expressions and columns that are not selected, columns without nulls, correlated subqueries.
+# True: SQL, cancelling, selecting from each table, column and table aliases, null || text is null, ORDER BY expressions
+# and unselected columns, columns without nulls, correlated subqueries.
 _YES: Final = (4, 9, 506, 515, 516, 518, 520, 521, 524, 539)
-# False: Substrait, bulk ingestion in a transaction, CREATE and DROP of catalogs, schemas and tables, aliases with the
-# name of a table, LIKE … ESCAPE, integrity enhancement, SELECT … FOR UPDATE, procedures, batches, savepoints.
+# False: Substrait, bulk ingestion in a transaction, CREATE and DROP of catalogs, schemas, and tables, aliases that
+# equal a table's name, LIKE … ESCAPE, integrity enhancement, SELECT … FOR UPDATE, procedures, batches, savepoints.
 _NO: Final = (5, 11, 500, 501, 502, 519, 523, 527, 536, 537, 563, 565, 566, 572, 573, 574, 576)
-# None: transactions and their isolation; case-sensitivity of quoted names, for which the protocol has no value; 507:
-# nulls sort as the highest values; schemas and catalogs in other statements; positioned updates.
+# None: transactions and their isolation; case-sensitivity of quoted names, which the protocol can't express; 507: nulls
+# sort as the highest values; schemas and catalogs in other statements; positioned updates.
 _NONE: Final = (8, 101, 505, 507, 533, 534, 535, 562, 568, 570, 571)
 
 _FACTS: Final[dict[int, tuple[int, object]]] = {
@@ -197,29 +197,29 @@ _FACTS: Final[dict[int, tuple[int, object]]] = {
     0: (_STRING, "micromegas_jupyter"),
     1: (_STRING, micromegas_jupyter.__version__),
     2: (_STRING, pa.__version__),
-    503: (_INT32, 3),  # names without quotes are read in lower case
+    503: (_INT32, 3),  # unquoted names are converted to lower case
     504: (_STRING, '"'),
     508: (_STRING_LIST, _KEYWORDS.split()),
     509: (_STRING_LIST, _NUMERIC_FUNCTIONS.split()),
     510: (_STRING_LIST, _STRING_FUNCTIONS.split()),
     511: (_STRING_LIST, _SYSTEM_FUNCTIONS.split()),
     512: (_STRING_LIST, _DATE_FUNCTIONS.split()),
-    513: (_STRING, "\\"),  # escapes % and _ in a pattern of names
-    522: (_INT32, 0b11),  # GROUP BY columns that are not selected, and beyond those selected
+    513: (_STRING, "\\"),  # escapes % and _ in a name pattern
+    522: (_INT32, 0b11),  # GROUP BY unselected columns, alone or in addition to selected ones
     528: (_INT32, 2),  # full outer joins
     529: (_STRING, "schema"),
     531: (_STRING, ""),  # no catalogs
-    538: (_INT32, 0b1111),  # subqueries in comparisons, EXISTS, IN, ANY and ALL
+    538: (_INT32, 0b1111),  # subqueries in comparisons, EXISTS, IN, ANY, and ALL
     540: (_INT32, 0b11),  # UNION and UNION ALL
     564: (_INT32, 0b1),
-    567: (_INT32, 0b10),  # results are read forwards,
-    569: (_INT32, 0b10),  # and only read
+    567: (_INT32, 0b10),  # results are forward-only
+    569: (_INT32, 0b10),  # and read-only
 }
 _MAX_INT32: Final = 2**31 - 1
 
 
 def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBatch:
-    """Return the facts with these ids, all of them when none is named; ids that are not known are left out."""
+    """Return the facts with these IDs (all if empty); skips unknown IDs."""
     known = _FACTS | facts.by_id()
     wanted = sorted(set(info_ids) & known.keys()) if info_ids else sorted(known)
     columns: list[list[object]] = [[] for _ in _VALUE_FIELDS]
@@ -238,7 +238,7 @@ def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBa
     return pa.RecordBatch.from_arrays([pa.array(wanted, pa.uint32()), values], schema=SQL_INFO_SCHEMA)
 
 
-# SQL types: each name can appear in a CAST. Times count nanoseconds, as results have them.
+# SQL types: each name can be used in a CAST. Times are in nanoseconds, as in results.
 _NULLABLE: Final = 1
 _SEARCHABLE_BASIC, _SEARCHABLE_FULL = 2, 3
 _DECIMAL: Final = 3
@@ -250,7 +250,7 @@ _NANOSECOND_DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class _SqlType:
-    """One type; `size` counts digits, bits (radix 2) or characters, `quote` is what precedes a literal's apostrophe."""
+    """One type; `size` is in digits, bits (radix 2), or characters; `quote` is the prefix of a literal's apostrophe."""
 
     name: str
     data_type: int

@@ -1,7 +1,7 @@
-"""Ends the access of users whom an administrator has cut off, on every server that shares the file of denials.
+"""Cuts off users at an administrator's request, on every server that shares the file of denials.
 
-Each server looks at the file every second. It then rejects the calls of these users, ends those that are open, and
-writes a report into the file, so that the server that the administrator asked can return what all of them have ended.
+Each server checks the file every second. It then rejects these users' calls, stops their open calls, and writes a
+report into the file, so that the administrator's server can return what all of them have stopped.
 """
 
 import asyncio
@@ -89,9 +89,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class DenyList:
     """Rejects queries that an administrator has denied, before they are planned, and tracks which users are cut off.
 
-    Rules are made and removed while the server runs; a change of the file holds within five seconds, and a file that
-    cannot be used at the start is a ConfigurationError. `on_denied` is called with the rule's id and must not block.
-    `_hits_lock` covers the hits that are not written yet; `_file_lock` lets one thread at a time read the file.
+    Rules are created and removed at runtime; a change of the file takes effect within five seconds. A file that is
+    unusable at startup raises ConfigurationError. `on_denied` is called with the rule's ID and must not block.
+    `_hits_lock` guards unwritten hits; `_file_lock` lets one thread at a time read the file.
     """
 
     def __init__(
@@ -106,14 +106,14 @@ class DenyList:
         self._hits_due_at = float("-inf")
         self._changes = 0
         self._file_lock = threading.Lock()
-        self._checked_at = clock.monotonic()  # when the reading began that was done last
-        self._read_at = self._checked_at  # when the one began that could read the file
+        self._checked_at = clock.monotonic()  # when the last read began
+        self._read_at = self._checked_at  # when the last successful read began
         self._refreshing: asyncio.Task[None] | None = None
         self._problem: str | None = None
         self._is_malformed = False
         #: The users who are cut off, by `issuer|subject`.
         self.cut_offs: Mapping[str, CutOff] = {}
-        #: The rules as they were last read, and what applies them.
+        #: The last read rules, and the object that applies them.
         self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
         try:
             self._denials = self._read()
@@ -126,14 +126,14 @@ class DenyList:
 
     @property
     def is_current(self) -> bool:
-        """Whether the file could be read lately, and used.
+        """Whether the file was recently read and used successfully.
 
-        Replicas share the file: storage that fails for a moment must not end the readiness of all of them.
+        Replicas share the file: a short storage failure must not make all of them unready.
         """
         return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
 
     def find_cut_off(self, caller: AuthContext, headers: Headers) -> CutOff | None:
-        """Return what cuts off a caller, the owner of its API key, or the user whom the key names; for any thread."""
+        """Return the entry that cuts off a caller, its API key's owner, or the user in its headers; for any thread."""
         if not (known := self.cut_offs):
             return None
         found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
@@ -149,9 +149,9 @@ class DenyList:
             raise Rejected(reason="cut_off")
 
     async def check(self, origin: CallOrigin, sql: str) -> None:
-        """Reject a query that a rule denies, unless an administrator's query names a function of denials."""
+        """Reject a query that a rule denies, except administrators' queries that call denial functions."""
         seen = -1
-        # Rules that are made in the meantime count: what is not listed yet is not ended for them.
+        # Rules may change during the check, and queries that aren't listed yet are not stopped for them.
         while seen != self._changes:
             seen = self._changes
             await self._check_once(origin, sql)
@@ -160,7 +160,7 @@ class DenyList:
         await self.refresh()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
-            return  # what is longer is rejected for that, and reading it would cost more than running a short one
+            return  # longer statements are rejected anyway, and searching them would cost more than running a short one
         facts = {
             "user_id": origin.attribution.user,
             "email": origin.attribution.email,
@@ -190,7 +190,7 @@ class DenyList:
         raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
 
     def write_hits(self) -> None:
-        """Write when rules were last hit; when the file cannot be written, the log reports it."""
+        """Write when rules were last hit; failures are logged."""
         with self._hits_lock:
             hits, self._hits = self._hits, {}
         if not hits:
@@ -201,12 +201,12 @@ class DenyList:
             _LOG.warning("the last hits of query denials could not be written")
 
     def invalidate(self) -> None:
-        """Have the next query wait until the file is read again; belongs to the event loop of the queries."""
-        self._checked_at, self._refreshing = float("-inf"), None  # one under way may have read it before
+        """Make the next query wait until the file is read again; belongs to the event loop of the queries."""
+        self._checked_at, self._refreshing = float("-inf"), None  # a running read may have seen the previous file
         self._changes += 1
 
     async def refresh(self) -> None:
-        """Wait until the rules are young enough, or the storage does not respond for some seconds."""
+        """Wait until the rules are recent, or the storage has not responded for some seconds."""
         came_at = self._clock.monotonic()
         while (age := came_at - self._checked_at) >= CHECK_SECONDS:
             refreshing = self._refreshing
@@ -214,7 +214,7 @@ class DenyList:
                 refreshing = self._refreshing = asyncio.get_running_loop().create_task(self._refresh_once())
                 refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
             elif age < MAX_AGE_SECONDS:
-                return  # another query looks
+                return  # another query checks
             done, _ = await asyncio.wait({refreshing}, timeout=_WAIT_SECONDS)
             if not done:
                 return
@@ -223,7 +223,7 @@ class DenyList:
     async def _refresh_once(self) -> None:
         began_at = self._clock.monotonic()
         try:
-            # Not on a thread of the loop's pool: storage may hang, and those are few.
+            # Not on a thread of the loop's pool, which has few threads, because storage may hang.
             await run_in_thread(self._refresh, name="denials")
             if self._problem is None:
                 self._read_at = began_at
@@ -232,7 +232,7 @@ class DenyList:
                 self._checked_at, self._refreshing = began_at, None
 
     def reload(self) -> None:
-        """Read the file again; one that cannot be used leaves the rules as they were."""
+        """Read the file again; if it is unusable, the rules remain unchanged."""
         with self._file_lock:
             try:
                 self._denials, self._problem, self._is_malformed = self._read(), None, False
@@ -246,10 +246,10 @@ class DenyList:
     def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now >= self._hits_due_at:
-            # Each write has all replicas read the file again, and may cross one that cuts a user off.
+            # Each write makes all replicas read the file again, and may conflict with one that cuts a user off.
             self._hits_due_at = now + _HITS_SECONDS
             self.write_hits()
-        with suppress(FileProblem):  # said by `reload` when it was read last
+        with suppress(FileProblem):  # logged by `reload` at the last read
             if self._problem is None and self._file.mark() == self._mark:
                 return
         self.reload()
@@ -266,7 +266,7 @@ class DenyList:
         expressions = tuple(rule.match_expr for rule in rules)
         matching = self._denials[1]
         if matching is None or matching.expressions != expressions:
-            # It loads the engine, which most servers need not.
+            # Imports the engine, which most servers don't need.
             from micromegas_jupyter.engine.functions.denials import MatchRules
 
             matching = MatchRules(expressions)
@@ -278,14 +278,14 @@ def _describe(error: Exception) -> str:
 
 
 class EndsQueries(Protocol):
-    """Ends running queries by their IDs."""
+    """Stops running queries by their IDs."""
 
     def end(self, query_id: str, *, ended_by: str) -> bool:
-        """End a query of a user who was cut off; False if no query with this ID runs."""
+        """Stop a query of a user who was cut off; False if no query with this ID is running."""
 
 
 class CutOffService:
-    """Ends open calls of users who are cut off, and handles the action. Belongs to one event loop."""
+    """Stops open calls of users who are cut off, and handles the action. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class CutOffService:
         self.service: FlightService | None = None
 
     async def watch(self) -> None:
-        """Look at the file every second, and apply it, until this is cancelled."""
+        """Check the file every second, and apply it, until canceled."""
         while self._deny_list is not None:
             await asyncio.sleep(CHECK_SECONDS)
             try:
@@ -314,7 +314,7 @@ class CutOffService:
                 _LOG.exception("users who are cut off could not be looked up")
 
     def _apply(self) -> None:
-        """End what users who are cut off have open, and report it."""
+        """Stop open calls of users who are cut off, and report them."""
         deny_list = self._deny_list
         if deny_list is None or not deny_list.cut_offs or self.service is None:
             return
@@ -410,7 +410,7 @@ class CutOffService:
             return json.dumps({"servers": servers}).encode()
 
     async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
-        """Cut a user off, and return what the servers report within five seconds."""
+        """Cut a user off, and return the servers' reports from the next five seconds."""
         if cut_off.until is not None and cut_off.until <= cut_off.created_at:
             raise UsageError("The end of the cut-off is not in the future.", remedy="Specify a later time, or omit it.")
         await self._change(lambda found: [*(one for one in found if one.identity != cut_off.identity), cut_off])

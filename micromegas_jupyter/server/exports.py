@@ -1,7 +1,7 @@
-"""OpenTelemetry exports (OTLP): who may send them, how many at once, and over gRPC the calls themselves.
+"""OpenTelemetry exports (OTLP): who may send them, how many at a time, and the gRPC calls.
 
-Bodies go to the ingest process as they came; this process never decodes them. An export is answered once its audit
-line is on its way.
+Bodies are passed to the ingest process unchanged; this process never decodes them. The response is sent after the audit
+line.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from micromegas_jupyter.server.monitoring import ServerMetrics
 _MIB: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 64 * _MIB
 MAX_WAITING_BYTES_PER_CALLER: Final = 32 * _MIB
-# For callers who have no more than this waiting. A caller's exports are counted as soon as they are announced, and
-# several callers must not keep all others out by sending theirs slowly.
+# For callers with at most this size waiting. Exports are counted as soon as they are announced, and several callers
+# must not exclude all others by sending slowly.
 SMALL_BYTES: Final = 4 * _MIB
 _RESERVED_SHARE: Final = 4
 MAX_WAITING: Final = 1024
 _STORE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
-# With these the same export fails again.
+# The same export will fail again with these errors.
 FINAL_LIMITS: Final = frozenset({SIZE_LIMIT, "memory"})
 
 
 class ExportRunner:
-    """Stores the exports of one server, which only reads without a process.
+    """Stores the exports of one server; without a process, the server is read-only.
 
     `admit` and `store_own` may be called on any thread, `store` on any event loop; the rest belongs to the server's.
     """
@@ -82,19 +82,19 @@ class ExportRunner:
             raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
 
     def open_audit(self, origin: CallOrigin, signal: Signal) -> ActionAudit:
-        """Return the audit of an export that begins now; ServerUnavailable if it could not be recorded."""
+        """Return the audit of a new export; ServerUnavailable if it could not be recorded."""
         if self._audit_log is not None:
             self._audit_log.check()
         return ActionAudit(origin, self._clock, "export", signal=signal.value, rows=0, refused=0, received_bytes=0)
 
     def admit(self, source: CallerKey, size: int = 0) -> "Admission":
-        """Count an export of so many bytes as one that waits to be stored, or reject it for the moment."""
+        """Count an export of this size as waiting, or raise an error if there is no room."""
         return Admission(self._waiting, source, size)
 
     async def store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
-        """Store an export of a caller who may; its records are durable when this returns.
+        """Store an export of an authorized caller; its records are durable on return.
 
-        The admission ends with the work, which continues when the waiting caller leaves.
+        The admission ends with the work, which continues if the waiting caller disconnects.
         """
         loop = self._loop
         if loop is None or not self._is_serving:
@@ -121,7 +121,7 @@ class ExportRunner:
             raise _stopping() from None
 
     def store_own(self, request: ExportRequest) -> Future[ExportReport]:
-        """Store what the server records of itself: neither counted nor in the audit, and taken while it drains, too."""
+        """Store the server's own telemetry: not counted, not audited, and accepted while it drains, too."""
         refused: Future[ExportReport] = Future()
         if self._exports is None or self._loop is None:
             refused.set_exception(_stopping())
@@ -135,7 +135,7 @@ class ExportRunner:
             return refused
 
     async def drain(self, grace_seconds: float) -> None:
-        """Reject further exports, and let running ones end for so long."""
+        """Reject new exports, and let running ones finish for this time."""
         self._is_serving = False
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
@@ -143,14 +143,14 @@ class ExportRunner:
             task.cancel()
 
     def count_refusal(self, signal: Signal, error: MicromegasError, *, size: int = 0) -> None:
-        """Count an export that ended with an error."""
+        """Count a failed export."""
         self._metrics.count_error(error)
         self._metrics.count_export(signal.value, "error", size=size)
 
     async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         if self._exports is None:
             raise UnsupportedRequest("This server only reads.")
-        # Its own task: what an exporter gives up is stored nevertheless, since it may have been on its way.
+        # A separate task: abandoned exports are stored nevertheless, because they may have been in progress.
         task = asyncio.ensure_future(self._exports.store(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -177,7 +177,7 @@ class ExportRunner:
         return report
 
     def methods(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
-        """Return the gRPC methods of OTLP, by their paths."""
+        """Return the gRPC methods of OTLP by path."""
         return {signal.method: partial(self._answer, signal) for signal in Signal}
 
     async def _answer(self, signal: Signal, call: Call) -> None:
@@ -208,7 +208,7 @@ class ExportRunner:
 
 
 class _Waiting:
-    """What waits to be stored, in all and of each caller. Guarded by `lock`."""
+    """The exports that wait to be stored, in total and per caller. Guarded by `lock`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -217,7 +217,7 @@ class _Waiting:
 
 
 class Admission:
-    """The leave of one export to wait, which `close` ends; safe to use from any thread, and to close twice."""
+    """Permission for one export to wait, until `close`; safe to use from any thread, and to close twice."""
 
     def __init__(self, waiting: _Waiting, source: CallerKey, size: int) -> None:
         self._waiting = waiting
@@ -227,7 +227,7 @@ class Admission:
         self.extend(size)
 
     def extend(self, size: int) -> None:
-        """Count so many bytes more, or reject them."""
+        """Count additional bytes, or reject them."""
         waiting = self._waiting
         with waiting.lock:
             own = waiting.bytes_of[self._source] + size
@@ -248,7 +248,7 @@ class Admission:
             self._bytes += size
 
     def close(self) -> None:
-        """End it."""
+        """Release the permission."""
         waiting = self._waiting
         with waiting.lock:
             if self._is_open:

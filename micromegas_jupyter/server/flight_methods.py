@@ -1,4 +1,4 @@
-"""The methods and actions of Flight SQL, and the queries that they run: limits, denials, rows to the client."""
+"""The methods and actions of Flight SQL, and the queries that they run: limits, denials, and rows for the client."""
 
 import asyncio
 import enum
@@ -76,7 +76,7 @@ from micromegas_jupyter.telemetry.view_definitions import CreateView, DropView, 
 
 _CANCEL_SECONDS: Final = 2.0
 QUERIES_ACTION: Final = "MicromegasQueries"
-#: The members of the body of `MicromegasQueries`, by the operation.
+#: The members of `MicromegasQueries` bodies, by operation.
 QUERY_OPERATIONS: Final = {
     "list": {"operation"},
     "cancel": {"operation", "query_id"},
@@ -85,26 +85,26 @@ QUERY_OPERATIONS: Final = {
 COUNTS_TRAILER: Final = "x-micromegas-counts"
 _MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
 _MAX_BODY_BYTES: Final = 1024
-_MAX_LISTED: Final = 500  # of what runs, the longest first
+_MAX_LISTED: Final = 500  # running queries, the longest-running first
 _MAX_LISTED_CHARACTERS: Final = 1000
 #: Longer statements are searched, and larger values hashed, on another thread.
 _MAX_INLINE_CHARACTERS: Final = 4096
 _MAX_INLINE_BYTES: Final = 256 * 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 RELOAD_ACTION: Final = "micromegas.access.reload"
-# They check the caller themselves.
+# These actions check the caller themselves.
 _ANY_SCOPE: Final = frozenset({"MicromegasWhoAmI", TABLES_ACTION, CUT_OFF_ACTION, RELOAD_ACTION, KEYS_ACTION})
 _RELOAD_SECONDS: Final = 30.0
 _PARAMETER_LIMITS: Final = ParameterLimits()
 _UNKNOWN_SIZE: Final = -1
-# A client accepts a response of 16 kB.
+# Clients accept responses of up to 16 kB.
 _MAX_GROUPS_BYTES: Final = 4 * 1024
 _MAX_ENDPOINTS: Final = 16
 _MAX_OPTIONS: Final = 64
 _NOT_READ_HERE: Final = "Nothing reads this flight at this server. If another one does, end its DoGet to cancel it."
 _MAX_NAME: Final = 256
 _Parsed = TypeVar("_Parsed")
-# Names that clients know from Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
+# Option names in Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
 _OPTIONS: Final = {"catalog": "", "schema": "", "timezone": "UTC"}
 _DESCRIPTIONS: Final = {
     "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
@@ -131,7 +131,7 @@ QueryKey = tuple[str, str, bytes]
 
 
 class CancelStatus(enum.IntEnum):
-    """The result of a cancellation, in the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
+    """The result of a cancellation, with the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
 
     CANCELLED = 1
     CANCELLING = 2
@@ -139,7 +139,7 @@ class CancelStatus(enum.IntEnum):
 
 
 def query_key(caller: CallerKey, name: bytes) -> QueryKey:
-    """Return the key of a caller's query, which no one else can name; `name` is its ticket, or the id of one."""
+    """Return the key of a caller's query, which other callers can't use; `name` is its ticket, or the ticket's ID."""
     return (*caller, name)
 
 
@@ -155,7 +155,7 @@ class RunningQuery:
     began_at: datetime
 
     def describe(self, now: datetime) -> dict[str, object]:
-        """Return what its caller and administrators see of it."""
+        """Return a description for its caller and for administrators."""
         report, attribution = self.statement.report, self.origin.attribution
         return {
             "query_id": self.origin.query_id,
@@ -188,7 +188,7 @@ class QueryRunner:
         deny_list: DenyList | None = None,
         operations: TableOperations | None = None,
     ) -> None:
-        self._running: dict[str, RunningQuery] = {}  # by their ids
+        self._running: dict[str, RunningQuery] = {}  # by ID
         self._ending: asyncio.Task[None] | None = None
         self._pool = pool
         self._gateway = gateway
@@ -201,7 +201,7 @@ class QueryRunner:
     async def plan(
         self, call: Call, sql: str, parameters: tuple[bytes, ...], *, is_estimated: bool = False
     ) -> tuple[bytes, bytes]:
-        """Return the IPC schemas of a statement's result and of its parameters, as its caller would run it."""
+        """Return the IPC schemas of a statement's result and parameters, as its caller would run it."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
         statement = replace(statement, is_estimated=is_estimated)
         try:
@@ -212,15 +212,15 @@ class QueryRunner:
                 async with running:
                     return await self._runner(running, sql).plan(statement)
         except BaseException as error:
-            # A client that is rejected here never asks for the rows, so a denial, or a plan that had to be ended, is
-            # audited now. Other failures happen again when the rows are requested.
+            # A rejected client never requests the rows, so denials, and plans that had to be killed, are audited now.
+            # Other failures happen again when the rows are requested.
             if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
                 audit.write("error", translate_error(error, call.query_id))
                 await audit.deliver()
             raise
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
-        """Run a statement and send its rows, to be cancelled by `key`; writes the audit line however it ends."""
+        """Run a statement and send its rows, cancelable by `key`; always writes the audit line."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
         output = Output(
             compression=parse_compression(call.headers),
@@ -260,7 +260,7 @@ class QueryRunner:
 
     @contextmanager
     def listed(self, query: RunningQuery) -> Iterator[None]:
-        """Let the query be found while the body runs."""
+        """List the query while the body runs."""
         self._running[query.origin.query_id] = query
         try:
             yield
@@ -268,11 +268,11 @@ class QueryRunner:
             del self._running[query.origin.query_id]
 
     async def cancel(self, keys: Collection[QueryKey]) -> CancelStatus:
-        """End the statements with these keys, and wait a moment for their end."""
+        """Cancel the statements with these keys, and wait a moment until they stop."""
         return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
 
     async def answer_action(self, call: Call, body: bytes) -> bytes:
-        """Answer `MicromegasQueries`: list, follow or cancel a caller's queries, or as an administrator anybody's."""
+        """Handle `MicromegasQueries`: list, follow, or cancel the caller's queries, or, for administrators, all."""
         request = _parse_request(body)
         if request["operation"] == "list":
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
@@ -291,18 +291,18 @@ class QueryRunner:
         return json.dumps({"status": status.name.lower()}).encode()
 
     def _visible(self, call: Call) -> list[RunningQuery]:
-        """Return the running queries that a caller may see and end; in a read-only call, administrators' own only."""
+        """Return the running queries that a caller may see and stop; in a read-only call, only administrators' own."""
         sees_all = call.caller.is_admin and not call.is_read_only
         return [one for one in self._running.values() if sees_all or one.caller == call.caller_key]
 
     def _describe_visible(self, call: Call) -> list[dict[str, object]]:
-        """Return what a caller sees of the queries that run besides the call itself, the longest-running first."""
+        """Return descriptions of other running queries that a caller may see, the longest-running first."""
         now = self._clock.now()
         others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
         return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
 
     def end(self, query_id: str, *, ended_by: str | None = None, cause: Cause = Cause.CUT_OFF) -> bool:
-        """End a query, by default of a user who was cut off; False if no query with this ID runs."""
+        """Stop a query, by default of a user who was cut off; False if no query with this ID is running."""
         query = self._running.get(query_id)
         if query is None:
             return False
@@ -357,7 +357,7 @@ class QueryRunner:
         return statement, origin, running, audit
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
-        """Run an administrator's statement that changes a view, or partitions once the statement is planned."""
+        """Run a statement of an administrator that changes a view, or, once it is planned, partitions."""
         view = await self._find_view_statement(call, statement)
         if view is not None and self._operations is not None:
             return _with_status(statement, view, await self._operations.change_view(call, view, self._pool))
@@ -370,7 +370,7 @@ class QueryRunner:
         return replace(statement, messages=await self._operations.change_partitions(call, change, self._pool))
 
     async def _find_view_statement(self, call: Call, statement: Statement) -> CreateView | DropView | None:
-        """Return what a statement does with materialized views; only administrators may change them."""
+        """Return a statement's action on a materialized view, if any; only administrators may change them."""
         if "materialized" not in statement.sql.lower():
             return None
         found = await _parse(parse_view_statement, statement.sql)
@@ -395,18 +395,18 @@ class QueryRunner:
 
 
 async def _parse(parse: Callable[[str], _Parsed], sql: str) -> _Parsed:
-    """Return what a function finds in a statement, if that is long on another thread."""
+    """Return the result of parsing a statement; long statements are parsed on another thread."""
     return parse(sql) if len(sql) <= _MAX_INLINE_CHARACTERS else await asyncio.to_thread(parse, sql)
 
 
 def _with_status(statement: Statement, view: CreateView | DropView, status: str) -> Statement:
-    """Return a statement whose one row has what was done with a view."""
+    """Return a statement whose one row reports the action on a view."""
     values = (one.replace("'", "''") for one in (view.name, status))
     return replace(statement, sql="SELECT '{}' AS view_set_name, '{}' AS status".format(*values))
 
 
 def _build_counts(report: StatementReport) -> str | None:
-    """Return what a client is told of the files that its statement has read; None if it reads none or hides rows."""
+    """Return the client's report on files that its statement has read; None if there are none or rows are hidden."""
     if not report.shows_counts or not report.files_total:
         return None
     tables = [table._asdict() for table in report.explained]
@@ -422,7 +422,7 @@ def _build_counts(report: StatementReport) -> str | None:
 
 
 def _parse_request(body: bytes) -> dict[str, Any]:
-    """Return what is asked for: `{"operation": "list"}`, or `cancel` or `progress` with the `query_id`."""
+    """Parse the request: `{"operation": "list"}`, or `cancel` or `progress` with the `query_id`."""
     try:
         found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)
     except (UnicodeDecodeError, JsonError):
@@ -437,7 +437,7 @@ def _parse_request(body: bytes) -> dict[str, Any]:
 
 
 class FlightMethods:
-    """Answers the calls of known callers. Belongs to one event loop; `reload` is None if there is nothing to read."""
+    """Handles calls of authenticated callers. Belongs to one event loop; `reload` is None if not applicable."""
 
     def __init__(  # noqa: PLR0913 - the parts of a server
         self,
@@ -484,7 +484,7 @@ class FlightMethods:
         }
 
     def by_name(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
-        """Return the methods that are offered, by their names in the Flight service."""
+        """Return the supported methods by their names in the Flight service."""
         return {
             "GetFlightInfo": self._get_flight_info,
             "PollFlightInfo": self._poll_flight_info,
@@ -499,7 +499,7 @@ class FlightMethods:
         await call.answer((await self._build_flight_info(call)).SerializeToString())
 
     async def _poll_flight_info(self, call: Call) -> None:
-        """Answer `PollFlightInfo`: a query starts when its rows are read, so there is never anything to wait for."""
+        """Handle `PollFlightInfo`: a query starts when its rows are read, so its result is always available."""
         info = await self._build_flight_info(call)
         await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
@@ -513,10 +513,10 @@ class FlightMethods:
             endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         else:
             sql, parameters = self._find_statement(call, command)
-            # The exact schema: some clients reject rows whose schema differs from the announced one.
+            # The exact schema, because some clients reject rows with a different schema than announced.
             schema, _ = await self._queries.plan(call, sql, parameters, is_estimated=is_estimated)
             if isinstance(command, PreparedQuery) and not can_travel(parameters):
-                # The values stay where they are stored.
+                # The values remain in the store.
                 endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=prepared_ticket(command.handle)))
             else:
                 endpoint = self._tickets.issue(sql, call.caller_key, parameters)
@@ -565,7 +565,8 @@ class FlightMethods:
         except (DeadlineExceeded, ClientGone):
             raise
         except Exception:
-            # A client whose call ends while it is still sending often reports only that: Arrow's Go driver `EOF`.
+            # Otherwise, a client that is still sending may report only the end of the call, like Arrow's Go driver
+            # (`EOF`).
             await call.drain()
             raise
 
@@ -584,7 +585,7 @@ class FlightMethods:
                 remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
             )
         self._prepared.get(command.handle, call.caller_key)
-        # It names a handle, which may hold the values that were bound before: stored, it would grow with each binding.
+        # It contains a handle, which may contain previously bound values: stored, it would grow with each binding.
         data.ClearField("flight_descriptor")
         frames = await call.read_values(data.SerializeToString(), _PARAMETER_LIMITS)
         handle = self._prepared.bind(command.handle, frames, call.caller_key)
@@ -645,7 +646,7 @@ class FlightMethods:
         return pack_any(messages.ActionCancelQueryResult(result=status))
 
     async def _cancel(self, call: Call, info: Any) -> int:
-        """Cancel what reads the endpoints of a flight; one that no one reads cannot be cancelled."""
+        """Cancel the reads of a flight's endpoints; a flight that is not being read cannot be canceled."""
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo returned.")
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
@@ -665,7 +666,7 @@ class FlightMethods:
         command = parse_ticket(endpoint.ticket.ticket)
         if isinstance(command, IssuedQuery):
             endpoint = self._tickets.renew(command.signed, call.caller_key)
-        # A ticket of another kind does not expire, so its endpoint stays unchanged.
+        # Tickets of other kinds do not expire, so their endpoint stays unchanged.
         return bytes(endpoint.SerializeToString())
 
     async def _reload_access(self, call: Call, _body: bytes) -> bytes:
@@ -711,7 +712,7 @@ class FlightMethods:
 
 
 def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[bytes]]:
-    """Return the handler of one of Flight's own actions that needs nothing but its request."""
+    """Return the handler of one of Flight's own actions that depends only on its request."""
 
     async def handle(_call: Call, body: bytes) -> bytes:
         return bytes(answer(parse_plain_body(request_class, body)).SerializeToString())
@@ -730,7 +731,7 @@ async def _describe_caller(call: Call, _body: bytes) -> bytes:
         "auth_type": caller.auth_type.value,
         "is_admin": caller.is_admin,
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
-        # The first ones, as many as a client reads in one response.
+        # The first ones, as many as a client accepts in one response.
         "groups": [name for name, size in zip(caller.groups, sizes, strict=True) if size <= _MAX_GROUPS_BYTES],
         "group_count": len(caller.groups),
         "reads_nothing": caller.table_access is not None and not caller.table_access.filters,
@@ -739,7 +740,7 @@ async def _describe_caller(call: Call, _body: bytes) -> bytes:
 
 
 def set_options(request: Any) -> Any:
-    """Return an error for each option that would change something; setting what holds anyway is fine."""
+    """Return an error for each option that would change something; setting the current value is allowed."""
     options = request.session_options
     if len(options) > _MAX_OPTIONS or any(len(name) > _MAX_NAME for name in options):
         raise UsageError(

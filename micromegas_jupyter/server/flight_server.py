@@ -1,4 +1,4 @@
-"""Listens for Flight calls: sockets, TLS, limits of the transport, start and drain, and a thread for all that."""
+"""Listens for Flight calls: sockets, TLS, transport limits, startup, draining, and the server's thread."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ from micromegas_jupyter.server.tails import TailRunner
 from micromegas_jupyter.server.tickets import MIN_KEY_BYTES, PreparedStatements, Signer, Tickets
 from micromegas_jupyter.server.tls import flight_credentials
 
-_START_SECONDS: Final = 90.0  # executors may take a minute on a busy machine
+_START_SECONDS: Final = 90.0  # executors may need a minute on a busy machine
 _STOP_SLACK_SECONDS: Final = 15.0
 _DEFAULT_GRACE_SECONDS: Final = 5.0
 _METADATA_SLACK_BYTES: Final = 16 * 1024
@@ -51,13 +51,13 @@ _MIN_PING_INTERVAL_MILLISECONDS: Final = 10_000
 
 
 class ServerThread:
-    """A Flight SQL server on its own thread; `start` returns when it is ready, `stop` when it no longer is.
+    """A Flight SQL server on its own thread; `start` returns when it is ready, `stop` when it has stopped.
 
-    Both are for one thread at a time. The pool is opened and closed with the server; validator and tracing are closed
-    by others. Without a validator everyone is an administrator; without `ticket_keys` tickets are worth nothing after a
-    restart, or at another server. With the tables of an `engine`, statements run there. `on_drained` is called after
-    the last call, on another thread, while the server's own records can still be stored. Calls are accepted only while
-    their lines can be written to the `audit_log`.
+    Both are for one thread at a time. The pool is opened and closed with the server, but validator and tracing are not.
+    Without a validator, everyone is an administrator. Without `ticket_keys`, tickets are invalid after a restart, and
+    on other servers. With the tables of an `engine`, statements run there. `on_drained` is called on another thread
+    after the last call, while the server's own records can still be stored. Calls are accepted only while their lines
+    can be written to the `audit_log`.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a server
@@ -87,9 +87,9 @@ class ServerThread:
             metrics=self.metrics,
             audit_log=audit_log,
         )
-        #: Shared with the HTTP endpoint, so that an address has one budget of rejections.
+        #: Shared with the HTTP endpoint, so that rejections per address have one budget.
         self.limits = build_limits(validator, settings.rate_limits, clock=clock)
-        #: Runs calls of the HTTP endpoint.
+        #: Runs HTTP calls.
         self.http_calls = HttpCalls()
         self.loop_watch = LoopWatch()
         self.metrics.watch_loop(self.loop_watch)
@@ -108,14 +108,14 @@ class ServerThread:
         self._reason = ""
         self._is_settled = threading.Event()
         self._failure: BaseException | None = None
-        self.port = 0  # once the server runs, its own
+        self.port = 0  # set once the server runs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_requested: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def uri(self) -> str:
-        """The server's address for clients, once it runs."""
+        """The running server's address for clients."""
         scheme = "grpc+tls" if self._settings.tls_files is not None else "grpc"
         return f"{scheme}://{self._host}:{self.port}"
 
@@ -126,7 +126,7 @@ class ServerThread:
 
     @property
     def has_started(self) -> bool:
-        """Whether the server accepted calls at some time, or could not be started."""
+        """Whether the server has ever accepted calls, or failed to start."""
         return self._is_settled.is_set()
 
     @property
@@ -136,7 +136,7 @@ class ServerThread:
         return is_running and self._stop_requested is not None and not self._stop_requested.is_set()
 
     def start(self) -> None:
-        """Start the thread and wait until the server is ready; ConfigurationError when it cannot listen."""
+        """Start the thread and wait until the server is ready; ConfigurationError if it cannot listen."""
         self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
         self._thread.start()
         if not self._is_settled.wait(_START_SECONDS) or isinstance(self._failure, TimeoutError):
@@ -146,7 +146,7 @@ class ServerThread:
             raise self._failure
 
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
-        """Stop the server, also twice; calls may end within `grace_seconds`, then their clients read `reason`."""
+        """Stop the server; calls may finish within `grace_seconds`, then fail with `reason`. May be called twice."""
         if self._thread is None:
             self._on_drained()
             self._pool.abandon()
@@ -197,7 +197,7 @@ class ServerThread:
             await self._stop_requested.wait()
         finally:
             if server is not None:
-                # On threads: they read all connections of the machine.
+                # On threads, because they read all connections of the machine.
                 await run_in_thread(lambda: _close_listeners(self.port), name="close-listeners")
                 await asyncio.gather(
                     service.drain(self._grace_seconds, reason=self._reason), self.exports.drain(self._grace_seconds)
@@ -269,7 +269,7 @@ class ServerThread:
         return service, cut_offs
 
     async def _listen(self, service: FlightService) -> tuple[grpc.aio.Server, grpc.ServerCredentials | None]:
-        """Return the server and its credentials, which have to live as long."""
+        """Return the server and its credentials, which must live equally long."""
         settings = self._settings
         server = grpc.aio.server(
             handlers=(service,),
@@ -295,7 +295,7 @@ class ServerThread:
 
 
 def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], ...]:
-    # Calls that run when a connection reaches its age continue: there is no grace period by default.
+    # Calls continue when a connection reaches its maximum age, because there is no grace period by default.
     ages = {
         "grpc.max_connection_idle_ms": settings.connection_idle_seconds,
         "grpc.max_connection_age_ms": settings.connection_age_seconds,
@@ -305,10 +305,10 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         ("grpc.so_reuseport", int(settings.is_port_reserved)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),
         ("grpc.max_send_message_length", -1),
-        # gRPC rejects at random between the two, so the first is the promise and the second leaves room above it.
+        # gRPC rejects randomly between the two limits, so the first is the documented one and the second is higher.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes + _METADATA_SLACK_BYTES),
-        # Left to itself gRPC takes 4 MiB and more of each message that no one has asked for yet.
+        # By default, gRPC buffers 4 MiB or more of each message before it is requested.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.max_allowed_incoming_connections", max_connections()),
@@ -323,7 +323,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
 
 
 def max_connections() -> int:
-    """Return how many connections may take up open files, of which executors and uploads need some, too."""
+    """Return how many connections may use open files; executors and uploads also need some."""
     if sys.platform == "win32":
         return _MAX_CONNECTIONS
     import resource
@@ -332,8 +332,8 @@ def max_connections() -> int:
     return _MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else min(_MAX_CONNECTIONS, max(16, limit // 3))
 
 
-# gRPC's own shutdown ends calls that have just arrived with CANCELLED, as if the client had canceled them. If the
-# listeners are closed first, and the connections shut down last, these calls end with UNAVAILABLE.
+# gRPC's own shutdown ends new calls with CANCELLED, as if the client had canceled them. If the listeners are closed
+# first, and the connections shut down last, these calls end with UNAVAILABLE.
 
 
 def _close_listeners(port: int) -> None:
@@ -351,7 +351,7 @@ def _shut_down_connections(port: int) -> None:
     """Shut down this process's connections on a port."""
     for descriptor in _find_sockets(port, is_listening=False):
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            if duplicate.getsockname()[1] == port:  # it may be closed by now, and another be opened
+            if duplicate.getsockname()[1] == port:  # it may have been closed, and the descriptor reused
                 duplicate.shutdown(socket.SHUT_RDWR)
 
 
@@ -367,8 +367,8 @@ def _find_sockets(port: int, *, is_listening: bool) -> list[int]:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":  # there is no uvloop
+    if sys.platform == "win32":  # uvloop is not available
         return asyncio.new_event_loop()
     import uvloop
 
-    return uvloop.new_event_loop()  # each call takes a sixth less of CPU time
+    return uvloop.new_event_loop()  # uses a sixth less CPU time per call

@@ -1,6 +1,6 @@
-"""Every call passes here: the caller is identified first, and every error gets its gRPC status.
+"""Handles every call: identifies the caller first, and gives every error its gRPC status.
 
-Bytes of an unknown caller are never parsed; only the standard health service (grpc.health.v1) answers anyone.
+Bytes of unknown callers are never parsed; only the standard health service (grpc.health.v1) is open to everyone.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ _RETRY_INFO_TRAILER: Final = "google.rpc.retryinfo-bin"
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _HANDSHAKE: Final = f"/{FLIGHT_SERVICE}/Handshake"
 _HEALTH_SERVICE: Final = "/grpc.health.v1.Health"
-_GOODBYE_SECONDS: Final = 2.0  # a client that takes no data gets no status; closing the connection ends its call
+_GOODBYE_SECONDS: Final = 2.0  # a client that doesn't read gets no status; closing the connection stops its call
 _CANCELLATION_SECONDS: Final = 5.0
 _STOPPING_RETRY_MILLISECONDS: Final = 1000
 _NOT_ANSWERED: Final = (GeneratorExit, KeyboardInterrupt, SystemExit, grpc.aio.AbortError)
@@ -76,12 +76,12 @@ _MAX_DRAINED_BYTES: Final = 16 * 1024 * 1024
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
 _SILENT_SECONDS: Final = 5.0  # while others wait
-_SILENT: Final = 0.0  # the time (of the loop) to which the timeouts of the silent are brought forward
+_SILENT: Final = 0.0  # the loop time that silent callers' timeouts are moved to
 _LOOK_SECONDS: Final = 0.5
 _MAX_NOTICE_CHARACTERS: Final = 512
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
-# Health calls are anonymous, so they must not use up what others may call, nor memory: a message takes some from when
-# it is awaited. The message of a real probe arrives with its call.
+# Health calls are anonymous, so they must not use up other callers' capacity or memory: waiting for a message allocates
+# some. A real probe's message arrives with its call.
 _MAX_WATCHERS: Final = 64
 _MAX_PROBES: Final = 8
 _PROBE_SECONDS: Final = 1.0
@@ -89,9 +89,9 @@ _WATCH_SECONDS: Final = 2.0
 
 
 class Readers:
-    """Places for messages that are awaited, each of which may take up to the largest size in memory.
+    """Slots for awaited messages, because each may take up to the maximum size in memory.
 
-    While all are taken and someone waits for one, those who have said nothing for some seconds are ended, first of
+    While all slots are taken and others wait, reads that have been silent for some seconds are stopped, starting with
     the caller who has the most. Belongs to one event loop.
     """
 
@@ -101,7 +101,7 @@ class Readers:
             max_per_caller=_MAX_READERS_PER_CALLER,
             queue_timeout_seconds=timeout_seconds,
         )
-        self._awaited: dict[asyncio.Timeout, tuple[CallerKey, float]] = {}  # whose message, and since when
+        self._awaited: dict[asyncio.Timeout, tuple[CallerKey, float]] = {}  # the caller, and the start of the wait
         self._looking: asyncio.TimerHandle | None = None
 
     async def read(
@@ -133,7 +133,7 @@ class Readers:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._end_silent)
 
     def _end_silent(self) -> None:
-        """End the read of one who has been silent; again while others wait."""
+        """Stop a silent caller's read; repeats while others wait."""
         self._looking = None
         if not self._limit.waiting_count:
             return
@@ -142,18 +142,18 @@ class Readers:
         silent = (one for one, (_, since) in self._awaited.items() if since <= latest and not one.expired())
         found = max(silent, key=lambda one: counts[self._awaited[one][0]], default=None)  # the first of these
         if found is not None:
-            with suppress(RuntimeError):  # its message has just come
+            with suppress(RuntimeError):  # its message has just arrived
                 found.reschedule(_SILENT)
         self._look_soon()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
-    """An authenticated call; messages go in and out as bytes.
+    """An authenticated call; messages are received and sent as bytes.
 
-    `source` is whom it counts for: the caller, or without authentication its connection. One that `is_read_only` must
-    not change anything (`check_may_change_state`). `describe` gathers its facts for audit events. Methods that write
-    raise `ClientGone` when the client has left.
+    `source` is the key for limits: the caller, or the connection if authentication is off. If `is_read_only`, the call
+    must not make changes (`check_may_change_state`). `describe` returns its facts for audit events. Methods that write
+    raise `ClientGone` if the client has disconnected.
     """
 
     context: grpc.aio.ServicerContext[bytes, bytes] = field(repr=False)
@@ -170,16 +170,16 @@ class Call:
 
     @property
     def caller_key(self) -> CallerKey:
-        """Who the caller is to stores and limits: issuer and subject."""
+        """The caller's key for stores and limits: issuer and subject."""
         return self.caller.issuer, self.caller.subject
 
     def check_audit(self) -> None:
-        """Raise ServerUnavailable if what this call does could not be recorded in the audit now."""
+        """Raise ServerUnavailable if this call could not be audited now."""
         if self.audit_log is not None:
             self.audit_log.check()
 
     def require_scope(self, scope: str) -> None:
-        """Check that the caller's credential is for this kind of call."""
+        """Check that the caller's credential has this scope."""
         if scope not in self.caller.scopes:
             raise PermissionDenied(
                 f"This credential does not have the scope {scope}, which the call needs.",
@@ -188,12 +188,12 @@ class Call:
             )
 
     async def read(self) -> bytes | None:
-        """Return the client's next message, None after its last."""
+        """Return the client's next message, or None after the last one."""
         message = await self.readers.read(self.source, self.context)
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
     async def read_only_message(self) -> bytes:
-        """Return the message of a call that has one."""
+        """Return the message of a call that has exactly one."""
         try:
             message = await self.readers.read(self.source, self.context, timeout_seconds=self.read_timeout_seconds)
         except TimeoutError:
@@ -223,7 +223,7 @@ class Call:
         return tuple(frames)
 
     async def drain(self) -> None:
-        """Discard what else the client sends, up to 16 MiB and 5 seconds."""
+        """Discard remaining messages, up to 16 MiB and 5 seconds."""
         size = 0
         with suppress(TimeoutError, DeadlineExceeded):
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -231,7 +231,7 @@ class Call:
                     size += len(message)
 
     async def write(self, message: bytes) -> None:
-        """Send a message, and wait while the client takes none."""
+        """Send a message, and wait while the client doesn't read."""
         try:
             await self.context.write(message)
         except grpc.aio.BaseError:
@@ -246,11 +246,11 @@ class Call:
             raise DeadlineExceeded("The client did not read the result in time.", limit="stalled_client") from None
 
     def add_trailer(self, name: str, text: str) -> None:
-        """Let the response carry printable ASCII at its end, besides what it carries already."""
+        """Add a trailer of printable ASCII to the response."""
         self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (name, text)))
 
     async def announce_query_id(self) -> None:
-        """Send the client the call's query id before anything else."""
+        """Send the client the call's query ID before anything else."""
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
 
 
@@ -271,9 +271,9 @@ def ends_task(error: BaseException) -> bool:
 
 
 def translate_error(error: BaseException, query_id: str) -> MicromegasError:
-    """Return the error that the client may see; foreign errors are logged and become defects.
+    """Return the error that the client may see; unknown errors are logged and become internal errors.
 
-    An error that ends the task or the process is raised. Panics of Rust are no `Exception`, hence `BaseException`.
+    Raises errors that end the task or the process. Rust panics are not `Exception`s, hence `BaseException`.
     """
     if ends_task(error):
         raise error
@@ -290,7 +290,7 @@ async def abort_call(
 ) -> None:
     """End a call with the error's status, and with the trailers that were set before.
 
-    With `has_retry_info` the time to wait is also said as OTLP's exporters read it.
+    With `has_retry_info`, the status also has the wait time in the form that OTLP exporters read.
     """
     trailers = [*(context.trailing_metadata() or ()), (ERROR_DETAILS_KEY, encode_error(error))]
     milliseconds: int | None = None
@@ -307,7 +307,7 @@ async def abort_call(
 
 
 def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, bytes]]:
-    """Return the details of a status, as the Collector reads them, and the one that SDKs read.
+    """Return the details of a status in the form that the Collector reads, and in the form that SDKs read.
 
     Source: https://opentelemetry.io/docs/specs/otlp/, "OTLP/gRPC Throttling".
     """
@@ -320,13 +320,13 @@ def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, by
 
 
 class HealthService:
-    """Reports whether the server accepts calls now. Belongs to one event loop."""
+    """Reports whether the server currently accepts calls. Belongs to one event loop."""
 
     def __init__(self, readiness: ReadinessProbe) -> None:
         self._readiness = readiness
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
-        self._probes: list[asyncio.Timeout] = []  # those whose message is awaited, the oldest first
+        self._probes: list[asyncio.Timeout] = []  # with an awaited message, the oldest first
         self.methods = {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
 
     def stop_serving(self) -> None:
@@ -334,13 +334,13 @@ class HealthService:
         self._is_draining.set()
 
     async def check(self, context: "_Context[bytes, bytes]") -> None:
-        """Answer once."""
+        """Respond once."""
         if not await self._is_known_service(context):
             await context.abort(grpc.StatusCode.NOT_FOUND, "This service is not served here.")
         await _send_health(context, await self._status())
 
     async def watch(self, context: "_Context[bytes, bytes]") -> None:
-        """Respond now and when it changes; the call ends when the server begins to stop."""
+        """Respond now and after each change; the call ends when the server begins to stop."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
                 f"{_MAX_WATCHERS} clients are already watching the health.", remedy="Call Check instead of Watch."
@@ -367,7 +367,7 @@ class HealthService:
 
     async def _is_known_service(self, context: "_Context[bytes, bytes]") -> bool:
         if len(self._probes) >= _MAX_PROBES:
-            with suppress(RuntimeError):  # it is about to end by itself
+            with suppress(RuntimeError):  # it is just finishing
                 self._probes.pop(0).reschedule(0)
         waiting = asyncio.timeout(_PROBE_SECONDS)
         self._probes.append(waiting)
@@ -398,8 +398,8 @@ async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
 class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic only to the type checker
     """Serves every call that reaches the server.
 
-    All methods are registered as streams of bytes in both directions, so no message is read before the caller is known.
-    `methods` are those of Flight by their names, `other_methods` those of other services by their paths.
+    All methods are registered as byte streams in both directions, so no message is read before the caller is known.
+    `methods` are Flight's by name, `other_methods` those of other services by path.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a service
@@ -427,15 +427,15 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._running: set[asyncio.Task[object]] = set()
         self._serving_count = 0
         metrics.calls_open.set_function(lambda: self._serving_count)
-        self._calls: dict[Call, asyncio.Task[object]] = {}  # of authenticated callers
-        self._ended: dict[asyncio.Task[object], MicromegasError] = {}  # why
+        self._calls: dict[Call, asyncio.Task[object]] = {}  # authenticated callers only
+        self._ended: dict[asyncio.Task[object], MicromegasError] = {}  # the reason
         self._is_serving = True
         self._reason = ""
         served = (*self._methods, *self._health.methods, _HANDSHAKE)
         self._handlers = {method: self._build_handler(method) for method in served}
 
     async def drain(self, grace_seconds: float, *, reason: str = "") -> None:
-        """Reject new calls, let running ones end for `grace_seconds`, then end them with a status that says why."""
+        """Reject new calls, let running ones finish for `grace_seconds`, then fail them with `reason`."""
         self._is_serving = False
         self._reason = reason
         self._health.stop_serving()
@@ -451,7 +451,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         return list(self._calls)
 
     def end_call(self, call: Call, error: MicromegasError) -> None:
-        """End an open call with an error, wherever it is."""
+        """End an open call with an error, in any state."""
         task = self._calls.get(call)
         if task is not None and task not in self._ended:
             self._ended[task] = error
@@ -480,9 +480,9 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 await self._answer(method, context, query_id, span)
             except ClientGone:
                 self._end_span(method, span, "CANCELLED")
-                # gRPC is about to cancel this task; to answer would be an error.
+                # gRPC is about to cancel this task; responding would be an error.
                 await asyncio.sleep(_CANCELLATION_SECONDS)
-            except BaseException as raised:  # the one place where whatever went wrong becomes a status
+            except BaseException as raised:  # the only place where all errors become a status
                 error = self._find_error(raised, query_id)
                 if error is None:
                     self._end_span(method, span, "CANCELLED")
@@ -501,7 +501,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             raise _stopping(self._reason)
 
     def _find_error(self, raised: BaseException, query_id: str) -> MicromegasError | None:
-        """Return the error that ends a call, and count it; None if its client has left."""
+        """Return the error that ends a call, and count it; None if its client has disconnected."""
         task = asyncio.current_task()
         ended = None if task is None else self._ended.get(task)
         is_goodbye = isinstance(raised, asyncio.CancelledError) and (ended is not None or not self._is_serving)
@@ -512,10 +512,10 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         return error
 
     async def serve_request(self, call: Call, work: Callable[[Call], Awaitable[_Result]]) -> _Result:
-        """Return what a request over HTTP asks for, within the limits of other calls; its caller is known.
+        """Return the result of an HTTP request from a known caller, within the limits of all calls.
 
         Raises:
-            MicromegasError: Why there is no result.
+            MicromegasError: The request failed.
         """
         task = asyncio.current_task()
         if task is not None:
@@ -536,7 +536,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 self._ended.pop(task, None)
 
     def build_call(self, context: Any, headers: Headers, caller: AuthContext, **facts: Any) -> Call:
-        """Return the call of a known caller; `context` may be as much of gRPC's as the call uses."""
+        """Return the call of a known caller; `context` needs only the parts of gRPC's that the call uses."""
         return Call(
             context=context,
             headers=headers,
@@ -565,7 +565,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             return CallFacts(method=method, client_address=address, call_id=query_id)
 
         if method == _HANDSHAKE:
-            # The response is the bearer token for later calls, in the header that Flight clients look at.
+            # The response is the bearer token for later calls, in the header that Flight clients read.
             caller, token = await self._authenticator.exchange(headers, describe)
             span.begin()
             _add_notice(context, caller)
@@ -629,24 +629,24 @@ def _stopping(reason: str = "") -> ServerUnavailable:
 
 
 def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:
-    """Let the response carry what the caller should know about their credential, however the call ends."""
+    """Add the caller's notice about their credential to the response, whatever its status."""
     if caller.notice is not None:
-        # Metadata is printable ASCII; gRPC would end the call over anything else.
+        # Metadata is printable ASCII; gRPC would fail the call for anything else.
         shown = _NOT_PRINTABLE.sub("?", caller.notice[:_MAX_NOTICE_CHARACTERS])
         context.set_trailing_metadata(((NOTICE_TRAILER, shown),))
 
 
 def find_origin(call: Call) -> CallOrigin:
-    """Return the origin of a call; fails if nothing can be recorded now, or its headers are wrong."""
+    """Return the origin of a call; fails if the audit is unavailable, or headers are invalid."""
     call.check_audit()
     address = call.describe().client_address or UNKNOWN_ADDRESS
     return build_origin(call.query_id, address, call.caller, call.headers, is_read_only=call.is_read_only)
 
 
 class recorded:  # noqa: N801 - used like a function
-    """Write the line and count the call however the body ends: `ok`, `error`, or `incomplete` when the client left.
+    """Write the audit line and count the call, whatever its outcome: `ok`, `error`, or `incomplete`.
 
-    The call's status is sent after this, and so after its line is on its way.
+    The call's status is sent after the line was delivered. `incomplete` means that the client disconnected.
     """
 
     def __init__(self, audit: CallAudit, call: Call, count: Callable[[str, MicromegasError | None], None]) -> None:
@@ -665,7 +665,7 @@ class recorded:  # noqa: N801 - used like a function
         elif ends_task(raised) or isinstance(raised, ClientGone | QueryCancelled) or context.done():
             audit.write("incomplete")
             self._count("incomplete", None)
-            # A status follows unless the client has left.
+            # A status follows unless the client has disconnected.
             is_ended_here = isinstance(raised, asyncio.CancelledError) and not context.done()
             if not is_ended_here and not isinstance(raised, QueryCancelled):
                 return

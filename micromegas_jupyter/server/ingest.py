@@ -1,8 +1,8 @@
-"""Table changes by callers: sending rows (`DoPut` of `CommandStatementIngest`), creating and changing tables.
+"""Callers' changes to tables: sending rows (`DoPut` of `CommandStatementIngest`), creating and changing tables.
 
-Rows are stored once all have arrived. The body of the action `MicromegasTables` is one JSON object that names the
-`operation`, and so is the response. Operations run in the ingest process, those with a condition in one of their own. A
-table that the caller neither reads nor writes to does not exist for them, whatever they ask.
+Rows are stored once all have arrived. The body of the action `MicromegasTables` is one JSON object with the
+`operation`; the response is one JSON object, too. Operations run in the ingest process, those with a condition in a
+separate one. A table that the caller can neither read nor write does not exist for them.
 """
 
 import asyncio
@@ -74,15 +74,15 @@ _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
 _MAX_REBUILDS: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
-# What anyone who reads a table learns of it; the rest says how many rows there are, which a role may hide.
+# The facts for all readers of a table; the others reveal its number of rows, some of which a role may hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
 
-# What may take much memory has a process for itself.
+# Operations that may need much memory have their own process.
 _SEPARATE: Final = frozenset({"delete", "restore"})
 
 
 def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
-    """Return an ingest's own name and how many rows will arrive; None for what its headers do not say."""
+    """Return an ingest's ID and its announced number of rows; None for missing headers."""
     ingest_id = single_value(headers, INGEST_ID_HEADER)
     if ingest_id is not None and _INGEST_ID.fullmatch(ingest_id) is None:
         raise UsageError(
@@ -95,7 +95,7 @@ def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
 
 
 def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
-    """Return the name of a caller's write in a table: hexadecimal digits that reveal nothing of the parts."""
+    """Return the ID of a caller's write in a table: hexadecimal digits that don't reveal the parts."""
     parts = (text.encode() for text in (*caller, table, ingest_id))
     return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
@@ -118,7 +118,7 @@ def build_request(
 
 
 class IngestRunner:
-    """Runs the uploads of one server, which only reads without a process. Belongs to one event loop."""
+    """Runs the uploads of one server; without a process, the server is read-only. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -137,14 +137,14 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
-        # Each has its own process, which may take as much memory as that of all uploads.
+        # Each has its own process, which may take as much memory as all uploads together.
         self._separate_limit = RunningLimit(
             max_running=_MAX_SEPARATE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
         )
         metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
-        """Store the rows of one call and answer with their count; writes the audit line however it ends."""
+        """Store the rows of one call and respond with their count; always writes the audit line."""
         check_may_change_state(call, "send rows")
         check_may_ingest(call.caller, command.table, command.mode)
         shown = {"table": command.table[:_MAX_TABLE_CHARACTERS], "mode": command.mode.value}
@@ -184,9 +184,9 @@ class IngestRunner:
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     def open_call(self, call: Call, *, is_separate: bool = False) -> IngestCall:
-        """Return a call of the ingest process, which waits for one of the places of all that write.
+        """Return a call of the ingest process, which waits for a slot shared by all writers.
 
-        What may end its process, as a condition in SQL does, `is_separate`: it has another one.
+        With `is_separate`, it has its own process, for operations that may crash it, such as SQL conditions.
         """
         if self._process is None:
             raise UnsupportedRequest("This server only reads.", remedy="Connect to a server with a lake.")
@@ -217,9 +217,9 @@ class IngestRunner:
 
 
 async def _check_client_is_there(call: Call) -> None:
-    """Check that the client has not left: to the server, a killed client looks like one that has sent everything.
+    """Check that the client is still connected: a killed client looks like one that has sent everything.
 
-    Sending fails as soon as the connection or the call is gone, and gRPC is then about to cancel this task.
+    Sending fails once the connection or the call is closed, and gRPC is then about to cancel this task.
     """
     with contextlib.suppress(grpc.aio.BaseError):
         await call.announce_query_id()
@@ -234,7 +234,7 @@ _Schema: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_B
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="operation"):
-    """What all requests have in common."""
+    """Common members of all requests."""
 
 
 class _List(_Request, frozen=True, kw_only=True, tag="list"):
@@ -246,7 +246,7 @@ class _Describe(_Request, frozen=True, kw_only=True, tag="describe"):
 
 
 class _Create(_Request, frozen=True, kw_only=True, tag="create"):
-    """`schema` is an Arrow IPC schema message in base64."""
+    """`schema` is a base64-encoded Arrow IPC schema message."""
 
     table: _Name
     schema: _Schema
@@ -268,7 +268,7 @@ class _Delete(_Owned, frozen=True, kw_only=True, tag="delete"):
 
 
 class _Restore(_Owned, frozen=True, kw_only=True, tag="restore"):
-    """`to` is the time, in RFC 3339, or version whose state comes back; a table that was dropped since comes back, too.
+    """`to` is the time (RFC 3339) or version to restore; a table that has been dropped since is restored, too.
 
     With `dry_run`, nothing changes.
     """
@@ -278,7 +278,7 @@ class _Restore(_Owned, frozen=True, kw_only=True, tag="restore"):
 
 
 class _AddColumn(_Owned, frozen=True, kw_only=True, tag="add_column"):
-    """`schema` is an Arrow IPC schema message of one column in base64."""
+    """`schema` is a base64-encoded Arrow IPC schema message with one column."""
 
     schema: _Schema
 
@@ -292,19 +292,19 @@ class _History(_Owned, frozen=True, kw_only=True, tag="history"):
 
 
 class _SetRetention(_Owned, frozen=True, kw_only=True, tag="set_retention"):
-    """`days` is how long rows are kept; None for as long as the server's own setting says."""
+    """`days` is how long rows are kept; None restores the server's setting."""
 
     days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] | None
 
 
 class _SetUndoHours(_Owned, frozen=True, kw_only=True, tag="set_undo_hours"):
-    """`hours` is for how long changes can be undone."""
+    """`hours` is how long changes can be undone."""
 
     hours: Annotated[int, msgspec.Meta(ge=1, le=8760)]
 
 
 class _SetTimeTravel(_Owned, frozen=True, kw_only=True, tag="set_time_travel"):
-    """`to` is who may read earlier versions: the table's owners, or all who read the table."""
+    """`to` specifies who may read earlier versions: the table's owners, or all readers of the table."""
 
     to: Literal["owners", "readers"]
 
@@ -325,12 +325,12 @@ _AnyRequest: TypeAlias = (
 )
 
 
-#: What changes nothing.
+#: Operations without changes.
 _READS: Final = (_List, _Describe, _History)
 
 
 def parse_request(body: bytes) -> _AnyRequest:
-    """Read the body of a call."""
+    """Parse the body of a call."""
     if len(body) > _MAX_BODY_BYTES:
         raise ResourcesExhausted(f"The body of {TABLES_ACTION} is larger than 256 KiB.", remedy="Send a smaller one.")
     try:
@@ -357,7 +357,7 @@ class TableOperations:
         self._clock = clock
 
     async def run(self, call: Call, body: bytes) -> bytes:
-        """Do what the body asks for and return the response; writes the audit line however it ends."""
+        """Run the requested operation and return the response; always writes the audit line."""
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
@@ -374,11 +374,11 @@ class TableOperations:
         return answer
 
     async def change_partitions(self, call: Call, changing: PartitionCall, pool: Pool) -> tuple[tuple[int, str], ...]:
-        """Run the partition function that an administrator's statement calls; return its time and message.
+        """Run the partition function in an administrator's statement; return its time and message.
 
-        Of a materialized view, its rows in the range of times are rebuilt. Merging files of another table is an
-        operation on it like any other: they are the only copy of its rows, so there is nothing to retire. Nothing is
-        stored for a view that each query computes.
+        For a materialized view, rebuilds its rows in the time range. For other tables, merges files like any other
+        operation: they are the only copy of their rows, so they can't be retired. Views without materialization store
+        no rows.
         """
         check_may_change_state(call, "change partitions")
         table = changing.view_set
@@ -400,7 +400,7 @@ class TableOperations:
         return ((int(self._clock.now().timestamp() * 1e6) * 1000, message),)
 
     async def _rebuild(self, call: Call, changing: PartitionCall, pool: Pool) -> None:
-        """Compute the rows of a materialized view in a range of times from its source."""
+        """Recompute the rows of a materialized view in a time range from its source."""
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             audit.fields |= {"operation": "rebuild_view", "table": changing.view_set}
@@ -411,7 +411,7 @@ class TableOperations:
             raise ServerUnavailable("The view is constantly being refreshed by others.", remedy="Try again.")
 
     async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
-        """Create, replace, or drop a materialized view for an administrator; return what was done."""
+        """Create, replace, or drop a materialized view for an administrator; return a summary."""
         operation = "create_view" if isinstance(found, CreateView) else "drop_view"
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
@@ -482,7 +482,7 @@ class TableOperations:
         if not is_owner(caller, table):
             if not (may_ingest(caller, table) or may_read(caller, table)):
                 raise no_table(table)
-            # The process that knows who created the table compares; no one has created one under an empty name.
+            # The ingest process compares it with the table's creator; no creator has an empty name.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
         if isinstance(request, _Restore) and isinstance(request.to, datetime) and request.to.tzinfo is None:
             raise UsageError("The time to restore to has no offset.", remedy="Write it as 2026-01-31T12:00:00Z.")

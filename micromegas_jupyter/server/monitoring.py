@@ -1,6 +1,6 @@
-"""What one server process counts (Prometheus) and traces (OpenTelemetry) of its calls, and if it is ready for them.
+"""Metrics (Prometheus) and traces (OpenTelemetry) of one server process, and its readiness.
 
-Spans hold no SQL, no identity and no text of errors. Nothing of OpenTelemetry is loaded while traces are off.
+Spans contain no SQL, identities, or error messages. OpenTelemetry is not imported while traces are off.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _METHODS: Final = frozenset({
     "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
     "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo", "Export",
 })  # fmt: skip
-#: Alerts ask for the increase of these; a series that is not there yet has none, and its first event would be missed.
+#: Alerts use the increase of these series. A series must exist before its first event, or the event is missed.
 _LIMITS: Final = (
     "call_rate", "calls", "crash", "denied", "ended_statements", "engine", "exports", "ingest", "memory", "otlp_size",
     "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "scan_bytes", "silent_client", "stack",
@@ -60,7 +60,7 @@ _FLUSH_MILLISECONDS: Final = 3000
 _MAX_NAME_CHARACTERS: Final = 32
 _READY_TIMEOUT_SECONDS: Final = 2.0
 _READY_CACHE_SECONDS: Final = 1.0
-#: How long a callback of the event loop may wait while the server counts as ready, and as alive.
+#: The maximum delays of the event loop's callbacks for readiness and liveness.
 MAX_READY_LAG_SECONDS: Final = 2.0
 MAX_ALIVE_LAG_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
@@ -74,7 +74,7 @@ _tracer_of_call: ContextVar[Any] = ContextVar("micromegas_tracer_of_call", defau
 
 
 class ServerMetrics:
-    """The numbers of one server, in `registry`. Calls and queries are counted on one event loop, the rest anywhere."""
+    """The metrics of one server, in `registry`. Calls and queries are counted on one event loop, the rest anywhere."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -164,7 +164,7 @@ class ServerMetrics:
         self._log_lines = self._gauge("log_lines_waiting", "Log and audit lines that haven't been written yet.")
         self._dropped_lines = _DroppedLines()
         self.registry.register(self._dropped_lines)
-        self._lake_free.set(math.nan)  # 0 would be a full disk
+        self._lake_free.set(math.nan)  # 0 would mean a full disk
         for limit in _LIMITS:
             self._limits.labels(limit)
         for cause in Cause:
@@ -180,19 +180,19 @@ class ServerMetrics:
                 self._exports.labels(signal.value, outcome)
 
     def count_call(self, method: str, status: str) -> None:
-        """Count a call that ended."""
+        """Count a finished call."""
         name = method.rpartition("/")[2]
         self._calls.add(1, name if name in _METHODS else _OTHER, status)
 
     def count_error(self, error: MicromegasError) -> None:
-        """Count an error that ended a call, if it is about a limit."""
+        """Count an error that ended a call, if a limit caused it."""
         if isinstance(error, ResourcesExhausted | DeadlineExceeded):
             self._limits.labels(error.limit if error.limit in _LIMITS else _OTHER).inc()
 
     def count_query(
         self, report: StatementReport, seconds: float, status: str, error: MicromegasError | None = None
     ) -> None:
-        """Count a query that ended: `ok`, `error` with the error, or `incomplete` when the client left."""
+        """Count a finished query: `ok`, `error` with the error, or `incomplete` if the client disconnected."""
         self._queries.add(1, status, "" if error is None else error.code)
         self._seconds.observe(seconds)
         self._waiting_seconds.observe(report.waiting_seconds)
@@ -203,28 +203,28 @@ class ServerMetrics:
             self._cpu_seconds.add(report.cpu_seconds)
 
     def count_end(self, cause: Cause) -> None:
-        """Count a statement whose executor was ended."""
+        """Count a statement whose executor was killed."""
         self._ended.labels(cause.value).inc()
 
     def count_ingest(self, outcome: str, *, rows: int, size: int) -> None:
-        """Count a call that brought rows: `ok`, `error` or `incomplete`, with what was taken in durably."""
+        """Count an ingest call: `ok`, `error`, or `incomplete`, with its durable rows and bytes."""
         self._ingests.labels(outcome if outcome in _OUTCOMES else _OTHER).inc()
         self._ingest_rows.inc(rows)
         self._ingest_bytes.inc(size)
 
     def count_export(self, signal: str, outcome: str, *, size: int, stored: int = 0, refused: int = 0) -> None:
-        """Count an export that ended: `ok` or `error`, with what it had."""
+        """Count a finished export: `ok` or `error`, with its size."""
         self._exports.labels(signal, outcome).inc()
         self._export_bytes.labels(signal).inc(size)
         self._export_records.labels(signal).inc(stored)
         self._export_refused.labels(signal).inc(refused)
 
     def count_table_operation(self, operation: str, outcome: str) -> None:
-        """Count an operation on tables that ended: `ok`, `error` or `incomplete`; one that is not known is `other`."""
+        """Count a finished table operation: `ok`, `error`, or `incomplete`; unknown operations are `other`."""
         self._table_operations.labels(operation if operation in _TABLE_OPERATIONS else _OTHER, outcome).inc()
 
     def set_lake_status(self, status: Mapping[str, Any]) -> None:
-        """Take over what a round of maintenance found, a `LakeStatus` as JSON holds it."""
+        """Publish the results of a maintenance round, a `LakeStatus` as decoded JSON."""
         tables = status["tables"].values()
         for name, gauge in self._lake.items():
             values = [float(table[name]) for table in tables]
@@ -236,17 +236,17 @@ class ServerMetrics:
         self._maintained.set_to_current_time()
 
     def watch_loop(self, watch: "LoopWatch") -> None:
-        """Report how long callbacks wait."""
+        """Report the delay of callbacks."""
         self._loop_lag.set_function(lambda: watch.highest_lag_seconds)
 
     def watch_log(self, writers: Sequence[LogWriter]) -> None:
-        """Report how many lines wait and were dropped."""
+        """Report how many lines wait and how many were dropped."""
         self._dropped_lines.writers = writers
         self._log_lines.set_function(lambda: sum(writer.line_count for writer in writers))
 
     def watch_pool(self, pool: Pool) -> None:
-        """Report how many statements and executors there are; the counts are read on other threads."""
-        slots, starts = pool.slots, pool.starts  # a statement that waits to start has its slot already
+        """Report the number of statements and executors; other threads read the counts."""
+        slots, starts = pool.slots, pool.starts  # a statement that waits to start already has its slot
         self._running.set_function(lambda: max(0, slots.running_count - starts.waiting_count))
         self._waiting.set_function(lambda: slots.waiting_count + starts.waiting_count)
         self._executors.labels("idle").set_function(lambda: pool.idle_count)
@@ -260,7 +260,7 @@ class ServerMetrics:
 
 
 class _Tally(Collector):
-    """A counter that one event loop increments: as plain numbers, without a lock and objects for its labels."""
+    """A counter for one event loop: plain numbers, without a lock and label objects."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, *labels: str) -> None:
         self._name, self._text, self._labels = f"micromegas_server_{name}", text, labels
@@ -281,7 +281,7 @@ class _Tally(Collector):
 
 
 class _Durations(Collector):
-    """A histogram of seconds that one event loop observes, as plain numbers."""
+    """A histogram of durations for one event loop, as plain numbers."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str) -> None:
         self._name, self._text = f"micromegas_server_{name}", text
@@ -305,19 +305,19 @@ class _Durations(Collector):
 
 
 class CallSpan:
-    """The span of one call, once it has begun; does nothing without a tracer. A context manager."""
+    """The span of one call; does nothing without a tracer. A context manager."""
 
     def __init__(self, tracer: Any, method: str, query_id: str, context: Any) -> None:
         self._tracer = tracer
         self._name = method
         self._query_id = query_id
-        self._context = context  # not what the client sent: a traceback shows the variables of its frames
+        self._context = context  # not the client's metadata, because a traceback shows its frames' variables
         self._started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
         self._ends = ExitStack()
         self._span: Any = None
 
     def begin(self) -> None:
-        """Begin the span once the caller is authenticated, in the trace that the metadata names (W3C Trace Context)."""
+        """Begin the span after authentication, in the trace from the metadata (W3C Trace Context)."""
         if self._tracer is None:
             return
         from opentelemetry.trace import SpanKind
@@ -349,7 +349,7 @@ class CallSpan:
         self._ends.callback(_tracer_of_call.reset, _tracer_of_call.set(self._tracer))
 
     def set_status(self, status: str, code: str | None = None) -> None:
-        """Set the gRPC status that the call ends with, and the code of its error, if any."""
+        """Set the call's gRPC status and the code of its error, if any."""
         if self._span is None:
             return
         self._span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
@@ -372,21 +372,21 @@ _NO_SPAN: Final = CallSpan(None, "", "", None)
 
 
 class Tracing:
-    """Makes the spans of one server, one for each call and phase; none without OpenTelemetry's provider of tracers."""
+    """Creates the spans of one server, one per call and phase; none without OpenTelemetry's tracer provider."""
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
     def call(self, method: str, query_id: str, context: "grpc.aio.ServicerContext[bytes, bytes] | None") -> CallSpan:
-        """Return the span of a call; those of other services have none."""
+        """Return the span of a call; calls of other services have none."""
         service, _, name = method[1:].rpartition("/")
         if self._tracer is None or service != FLIGHT_SERVICE:
             return _NO_SPAN
         return CallSpan(self._tracer, name, query_id, context)
 
     def close(self) -> None:
-        """Send what is queued, for three seconds at most. May be called twice."""
+        """Send queued spans, for three seconds at most. May be called twice."""
         if self._provider is not None:
             provider, self._provider = self._provider, None
             provider.force_flush(_FLUSH_MILLISECONDS)
@@ -394,7 +394,7 @@ class Tracing:
 
 
 def phase(name: str) -> AbstractContextManager[None]:
-    """Make the body a span within that of the call, if there is one."""
+    """Make the body a child of the call's span, if any."""
     tracer = _tracer_of_call.get()
     if tracer is None:
         return _NO_PHASE
@@ -405,7 +405,7 @@ def phase(name: str) -> AbstractContextManager[None]:
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:
-    """Return the tracing that OpenTelemetry's standard variables configure; none when they name no endpoint."""
+    """Return the tracing that OpenTelemetry's standard variables configure; without an endpoint, no tracing."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not any(map(environ.get, _ENDPOINTS)):
         return Tracing()
     if environ.get("OTEL_TRACES_EXPORTER", "otlp") not in {"", "otlp"}:
@@ -433,12 +433,12 @@ def open_tracing(environ: Mapping[str, str]) -> Tracing:
 
 
 class NotReady(enum.StrEnum):
-    """Why calls make no sense now; the values are what `/ready` shows."""
+    """Why the server isn't ready; `/ready` shows these values."""
 
     STARTING = "starting"
     DRAINING = "draining"
-    LOOP = "loop"  # calls have waited for their turn for too long
-    LOG = "log"  # audit lines cannot be written, so that new statements are rejected
+    LOOP = "loop"  # calls have waited too long for their turn
+    LOG = "log"  # audit lines cannot be written, so new statements are rejected
     STORAGE = "storage"
     EXECUTORS = "executors"
     DISK = "disk"
@@ -459,7 +459,7 @@ class LoopWatch:
 
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
-        self._asked_at: float | None = None  # while the loop has not answered
+        self._asked_at: float | None = None  # set until the loop responds
         self._lag_seconds = 0.0
         self._highest: deque[tuple[float, float]] = deque(maxlen=round(_HIGHEST_LAG_SECONDS / _LOOK_SECONDS))
         self._stop = threading.Event()
@@ -469,18 +469,18 @@ class LoopWatch:
         threading.Thread(target=self._run, args=(loop,), name="loop-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Measure nothing more."""
+        """Stop measuring."""
         self._stop.set()
 
     @property
     def lag_seconds(self) -> float:
-        """The last callback's wait, or that of the one that is waiting now if it is longer."""
+        """The last callback's delay, or that of the current one if it is longer."""
         asked_at = self._asked_at
         return max(self._lag_seconds, 0.0 if asked_at is None else self._clock.monotonic() - asked_at)
 
     @property
     def highest_lag_seconds(self) -> float:
-        """The longest wait of the last minute."""
+        """The longest delay of the last minute."""
         since = self._clock.monotonic() - _HIGHEST_LAG_SECONDS
         return max([self.lag_seconds, *(lag for at, lag in list(self._highest) if at >= since)])
 
@@ -490,7 +490,7 @@ class LoopWatch:
                 self._asked_at = self._clock.monotonic()
                 try:
                     loop.call_soon_threadsafe(self._note)
-                except RuntimeError:  # it is closed
+                except RuntimeError:  # the loop is closed
                     self._asked_at = None
                     return
 
@@ -503,13 +503,13 @@ class LoopWatch:
 
 
 class _DroppedLines(Collector):
-    """Counts the log lines of one server that were dropped."""
+    """Counts dropped log lines of one server."""
 
     def __init__(self) -> None:
         self.writers: Sequence[LogWriter] = ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the number of each destination."""
+        """Yield the number per destination."""
         dropped = CounterMetricFamily(
             "micromegas_server_log_lines_dropped",
             "Lines that were dropped because their destination (the log or the audit file) did not accept them.",
@@ -523,7 +523,7 @@ class _DroppedLines(Collector):
 class ReadinessProbe:
     """Checks readiness, once at a time; concurrent requests share the response. Belongs to one event loop.
 
-    That the server is ready is cached for a second, so that probes cost nothing; that it is not ready, never.
+    A positive result is cached for a second, so that probes are cheap; a negative result is not cached.
     """
 
     def __init__(self, check: Readiness, *, clock: Clock) -> None:
@@ -533,7 +533,7 @@ class ReadinessProbe:
         self._answer: asyncio.Task[NotReady | None] | None = None
 
     async def check(self) -> NotReady | None:
-        """Return why the server is not ready, None when it is."""
+        """Return why the server is not ready, or None."""
         if self._clock.monotonic() < self._ready_until:
             return None
         if self._answer is None or self._answer.done():
@@ -549,7 +549,7 @@ class ReadinessProbe:
 
     async def _find_answer(self) -> NotReady | None:
         try:
-            # Storage that hangs must delay neither other pages nor the end of the process.
+            # Hanging storage must delay neither other pages nor the exit of the process.
             return await run_in_thread(self._check, name="readiness")
         except Exception:  # noqa: BLE001 - not knowing is an answer, too
             _LOG.exception("the readiness check failed")

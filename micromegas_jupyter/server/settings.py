@@ -1,4 +1,4 @@
-"""How a Flight server listens and what it allows; wiring reads these from the environment."""
+"""A Flight server's listening settings and limits; wiring creates these from the configuration."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ _MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files of TLS; with `client_ca_file` clients have to show a certificate of these authorities."""
+    """TLS files in PEM; with `client_ca_file`, clients must present a certificate from these authorities."""
 
     certificate_file: Path = field(repr=False)
     key_file: Path = field(repr=False)
@@ -20,12 +20,12 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlightServerSettings:
-    """The settings of one Flight server; what they mean is declared in `config.server`."""
+    """The settings of one Flight server; `config.server` documents them."""
 
     host: str = "127.0.0.1"
     port: int = 50051
-    tls_files: TlsFiles | None = None  # plain text without them
-    #: The port is held by a socket that only this user's processes may share (SO_REUSEPORT).
+    tls_files: TlsFiles | None = None  # plaintext without them
+    #: The port is reserved by a socket that only this user's processes may share (SO_REUSEPORT).
     is_port_reserved: bool = False
     max_receive_bytes: int = 32 * _MEBIBYTE
     max_metadata_bytes: int = 64 * 1024
@@ -33,17 +33,17 @@ class FlightServerSettings:
     max_calls_per_caller: int = 250
     max_rows: int | None = None
     max_result_bytes: int | None = None
-    #: Later the response is UNAVAILABLE.
+    #: After this time, the response is UNAVAILABLE.
     token_check_seconds: float = 20.0
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
     connection_idle_seconds: float | None = 900.0
-    #: Give or take a tenth.
+    #: With a random deviation of a tenth.
     connection_age_seconds: float | None = 3600.0
     ticket_life_seconds: float = 600.0
     prepared_idle_seconds: float = 600.0
     max_prepared: int = 4096
-    #: A new one replaces the longest unused.
+    #: A new statement replaces the least recently used one.
     max_prepared_per_caller: int = 64
     trusted_proxies: frozenset[str] = frozenset()
     rate_limits: RateLimits = field(default_factory=RateLimits)

@@ -1,7 +1,7 @@
-"""Follows: reads of what was added to a table since a cursor, which the client sends back with its next read.
+"""Follows: reads of new rows of a table since a cursor, which the client returns with its next read.
 
-A server keeps nothing between two reads, so that another one, or this one after a restart, can continue. A cursor is
-encrypted: the versions in it would reveal how often rows are added that its caller may not see.
+A server keeps no state between two reads, so another server, or this one after a restart, can continue. A cursor is
+encrypted, because its versions would reveal how often rows are added that its caller may not see.
 """
 
 import asyncio
@@ -52,16 +52,16 @@ from micromegas_jupyter.server.authentication import (
 from micromegas_jupyter.server.flight_service import Call, ends_task, find_origin, translate_error
 from micromegas_jupyter.server.tickets import join_parts
 
-#: The cursor of the last read, `now`, or a time (RFC 3339); in the trailers of the response, the next cursor.
+#: The cursor of the last read, `now`, or a time (RFC 3339); the response's trailers contain the next cursor.
 TAIL_HEADER: Final = "x-micromegas-tail"
-#: For how many seconds a read may wait for rows.
+#: The maximum wait for rows, in seconds.
 WAIT_HEADER: Final = "x-micromegas-tail-wait"
-#: Sent with the cursor of a follow that ends.
+#: Sent with the cursor to end a follow.
 END_HEADER: Final = "x-micromegas-tail-end"
 MAX_ROWS: Final = 10_000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _MAX_WAIT_SECONDS: Final = 30.0
-_MAX_WORK_SECONDS: Final = 5.0  # of one read that has rows already, or has none after its wait
+_MAX_WORK_SECONDS: Final = 5.0  # per read that has rows, or that has no rows after its wait
 _MAX_FILES: Final = 64  # at a time in an executor
 _LOCAL_LOOK_SECONDS: Final = 0.2
 _BUCKET_LOOK_SECONDS: Final = 1.0
@@ -83,7 +83,7 @@ _NO_ROWS: Final = FlightDataEncoder(pa.schema([])).encode_schema()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """Where a follow continues, and what it is bound to: the statement, and the caller's rights to its table."""
+    """The position of a follow, bound to its statement and to the caller's rights to its table."""
 
     statement: bytes
     rights: bytes
@@ -102,7 +102,7 @@ class CursorKey:
         self._key: bytes | None = None
 
     def encrypt(self, cursor: Cursor, caller: CallerKey) -> str:
-        """Return the text of a cursor, which only this caller can send back."""
+        """Return the text of a cursor, which only this caller can use."""
         at, nonce = cursor.position, secrets.token_bytes(_NONCE_BYTES)
         content = _FORMAT.pack(
             cursor.statement,
@@ -120,7 +120,7 @@ class CursorKey:
         return _PREFIX + base64.urlsafe_b64encode(nonce + self._cipher(caller).encrypt(nonce, content, None)).decode()
 
     def decrypt(self, text: str, caller: CallerKey) -> Cursor:
-        """Return the cursor that was encrypted for a caller."""
+        """Return the decrypted cursor of a caller."""
         try:
             if len(text) > _MAX_CHARACTERS or not text.startswith(_PREFIX):
                 raise ValueError  # noqa: TRY301 - as one that does not decode
@@ -166,7 +166,7 @@ class CursorKey:
 
 
 def find_followed_table(sql: str) -> str:
-    """Return the table after FROM; what else the statement does is checked when it is planned."""
+    """Return the table after FROM; planning checks the rest of the statement."""
     depth, found = 0, list[str]()
     tokens = scan(sql).tokens
     for place, token in enumerate(tokens):
@@ -183,7 +183,7 @@ def find_followed_table(sql: str) -> str:
 
 
 class TailRunner:
-    """Answers reads of follows. Belongs to one event loop; without a `storage` nothing can be followed."""
+    """Handles reads of follows. Belongs to one event loop; following requires a `storage`."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class TailRunner:
         self._abandoned: dict[uuid.UUID, asyncio.TimerHandle] = {}
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> None:
-        """Send what was added since the cursor in a call's headers, with the next cursor at the end."""
+        """Send new rows since the cursor in a call's headers, with the next cursor at the end."""
         statement = parse_statement(call.headers, sql, call.caller, parameters, is_read_only=call.is_read_only)
         origin = find_origin(call)
         report, text, cursor = StatementReport(), single_value(call.headers, TAIL_HEADER) or "", None
@@ -260,7 +260,7 @@ class TailRunner:
         await audit.deliver()
 
     def _note(self, audit: FollowAudit, cursor: Cursor) -> Cursor:
-        """Write the line that is due; the last one is written later if the client neither reads again nor ends it."""
+        """Write the due line; the last one is written later if the client neither reads again nor ends the follow."""
         follow_id, now = cursor.follow_id, self._clock.now().timestamp()
         if (timer := self._abandoned.pop(follow_id, None)) is not None:
             timer.cancel()
@@ -278,7 +278,7 @@ class TailRunner:
         return cursor
 
     def _hash_rights(self, caller: AuthContext, table: str) -> bytes:
-        """Return what tells a caller's rights to a table from others."""
+        """Return a hash that identifies a caller's rights to a table."""
         access = find_table_access(caller, self._pool.options.engine.default_conditions)
         may_read = access is None or access.may_read(table)
         conditions = access.conditions(table) if access is not None and may_read else None
@@ -288,8 +288,8 @@ class TailRunner:
 class _Reader:
     """One read: the frames of up to 10,000 rows or 8 MiB, which are sent when the position after them is known.
 
-    A read ends when it has rows and has seen all that there was, however many of the rows that it passed are hidden
-    from its caller.
+    A read finishes when it has rows and has reached the end of the table, however many of the rows were hidden from its
+    caller.
     """
 
     def __init__(  # noqa: PLR0913 - what a read is
@@ -311,11 +311,11 @@ class _Reader:
         self._check = check
         self._look_seconds = look_seconds
         self._size = 0
-        self.frames: list[bytes] = []  # of the schema, and of rows
+        self.frames: list[bytes] = []  # the schema and the rows
         self.rows = 0
 
     async def begin(self, since: datetime | None) -> TailPosition:
-        """Check the statement, and return where it begins."""
+        """Check the statement, and return its starting position."""
         await self._check()
         self.frames = await self._run((), 0)
         try:
@@ -324,7 +324,7 @@ class _Reader:
             raise await self._gone() from None
 
     async def read(self, position: TailPosition, wait_seconds: float, is_stopping: Callable[[], bool]) -> TailPosition:
-        """Read what was added, or wait for it; return the position after that."""
+        """Read new rows, or wait for them; return the position after them."""
         await self._check()
         monotonic = self._pool.clock.monotonic
         deadline, work_until = monotonic() + wait_seconds, monotonic() + _MAX_WORK_SECONDS
@@ -333,7 +333,7 @@ class _Reader:
                 found = await self._look(position)
             except CursorExpired:
                 if self.rows:
-                    return position  # the next read raises it
+                    return position  # the next read raises the error
                 raise
             if found is None:
                 left = deadline - monotonic()
@@ -346,7 +346,7 @@ class _Reader:
                 index, offset = await self._take(found)
             except CursorExpired as error:
                 if self.rows:
-                    return position  # the next read raises it
+                    return position  # the next read raises the error
                 error.restart_from = position.committed_at
                 raise
             position = found.position(index, offset)
@@ -376,12 +376,12 @@ class _Reader:
             ) from error
 
     async def _take(self, found: AddedFiles) -> tuple[int, int]:
-        """Take the rows of files; return the next file and the offset in it."""
+        """Add the rows of files; return the next file and the offset in it."""
         if not found.files:
             return 0, 0
         frames = await self._run(found.files, found.positions[0].offset)
         if self._report.reached is None or (self.frames and self.frames[0] != frames[0]):
-            return 0, found.positions[0].offset  # columns were added in the meantime: those rows are for the next read
+            return 0, found.positions[0].offset  # columns have been added: those rows are for the next read
         if self._report.rows:
             self.frames += frames[bool(self.frames) :]
             self.rows += self._report.rows
@@ -409,7 +409,7 @@ class _Reader:
         return frames
 
     async def _gone(self) -> Exception:
-        """Return the error for a table that is gone; the statement itself fails unless another table has the name."""
+        """Return the error for a missing table; the statement itself fails unless another table has the name."""
         await self._run((), 0)
         return CursorExpired("The table was dropped, and there is another one with its name now.")
 

@@ -1,7 +1,7 @@
-"""What the server signs for a caller and accepts again: tickets and prepared statements.
+"""Signed data for callers, which return it later: tickets and prepared statements.
 
-A handle is the SQL with a signed comment at its end: upstream's client shows it as the statement's text, and runs it.
-Few parameters travel with it; all are stored here too, for clients that continue with a statement's first handle.
+A handle is the SQL with a signed comment at its end, because upstream's client displays it as the statement and runs
+it. Small parameters are part of it; all are stored here, too, for clients that reuse a statement's first handle.
 """
 
 import base64
@@ -38,7 +38,7 @@ _ID_BYTES: Final = 16
 _REQUEST_AGAIN: Final = "Ask for a new ticket with GetFlightInfo."
 _TICKET: Final = b"ticket"
 _PREPARED: Final = b"prepared"
-# The line break ends a comment that the SQL may end with.
+# The line break ends a comment at the end of the SQL.
 _COMMENT: Final = b"\n-- prepared "
 _MAX_BYTES_PER_CALLER: Final = 64 * 1024 * 1024
 _MAX_BYTES: Final = 256 * 1024 * 1024
@@ -47,14 +47,14 @@ _MAX_ENDED: Final = 16 * 1024
 
 
 def join_parts(*parts: bytes) -> bytes:
-    """Join byte strings so that other parts cannot give the same whole."""
+    """Join byte strings unambiguously."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 class Signer:
-    """Signs data for callers, and verifies: an HMAC-SHA256 (RFC 2104) over purpose, caller and data.
+    """Signs and verifies callers' data: an HMAC-SHA256 (RFC 2104) over purpose, caller, and data.
 
-    `keys` returns those that are in force: the first signs, and each verifies.
+    `keys` returns the current keys: the first signs, and each verifies.
     """
 
     def __init__(self, keys: Callable[[], Sequence[bytes]]) -> None:
@@ -65,7 +65,7 @@ class Signer:
         return _sign(self._keys()[0], purpose, caller, data)
 
     def is_valid(self, signature: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
-        """Whether `signature` is one of `data`; takes the same time for every wrong one."""
+        """Whether `signature` is valid for `data`; takes the same time for all invalid ones."""
         return any(hmac.compare_digest(signature, _sign(key, purpose, caller, data)) for key in self._keys())
 
 
@@ -74,7 +74,7 @@ def _sign(key: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
 
 
 class TicketKeyFile:
-    """Reads the keys of a file, and again when it changes; an unusable one leaves the former in force."""
+    """Reads a key file, and rereads it when it changes; an unusable file leaves the previous keys in force."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.expanduser()
@@ -85,11 +85,11 @@ class TicketKeyFile:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Look for changes from now on, on its own thread."""
+        """Watch for changes from now on, on a separate thread."""
         start_thread(self._run, name="micromegas-ticket-keys")
 
     def stop(self) -> None:
-        """Look no more; repeated calls do nothing."""
+        """Stop watching; repeated calls do nothing."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -97,13 +97,13 @@ class TicketKeyFile:
             self.look_for_changes()
 
     def look_for_changes(self) -> None:
-        """Read the file again when it has changed; for one thread."""
+        """Read the file again if it has changed; for one thread."""
         if not self._watch.has_changed():
             return
         try:
             found = read_ticket_keys(self._path)
         except ConfigurationError as error:
-            if self._watch.marks != self._refused_marks:  # logged once for each state of the file
+            if self._watch.marks != self._refused_marks:  # logged once per state of the file
                 self._refused_marks = self._watch.marks
                 _LOG.error("The changed ticket keys cannot be used; the former stay.", extra={"why": error.what})
             return
@@ -114,7 +114,7 @@ class TicketKeyFile:
 
 
 def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
-    """Read a file's one or two keys; ConfigurationError when it cannot be used, or others can read it."""
+    """Read a file's one or two keys; ConfigurationError if it is unusable, or others can read it."""
     text = read_secret_file(path, setting=_KEY_FILE_SETTING)
     keys = tuple(HiddenBytes(line.strip().encode()) for line in text.reveal().splitlines() if line.strip())
     if not 1 <= len(keys) <= _MAX_KEYS:
@@ -133,7 +133,7 @@ def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
 
 
 class Tickets:
-    """Issues tickets for one statement and a short time, and reads them again."""
+    """Issues and reads tickets, each for one statement and a short time."""
 
     def __init__(self, signer: Signer, *, life_seconds: float, clock: Clock) -> None:
         self._signer = signer
@@ -141,16 +141,16 @@ class Tickets:
         self._clock = clock
 
     def issue(self, sql: str, caller: CallerKey, parameters: tuple[bytes, ...] = ()) -> Any:
-        """Return an endpoint with a new ticket for a statement with its values; it can be read several times."""
+        """Return an endpoint with a new ticket for a statement and its values; it can be read several times."""
         flight_id = token_urlsafe(_ID_BYTES).encode()
         return self._build_endpoint(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
     def renew(self, signed: bytes, caller: CallerKey) -> Any:
-        """Return an endpoint with a ticket for the same flight and a full life."""
+        """Return an endpoint with a ticket for the same flight and a new lifetime."""
         return self._build_endpoint(self.read(signed, caller), caller)
 
     def read(self, signed: bytes, caller: CallerKey, *, accepts_expired: bool = False) -> Any:
-        """Return the `IssuedStatement` of a caller's own ticket; its `id` is the same after a renewal."""
+        """Return the `IssuedStatement` of a caller's own ticket; a renewal keeps its `id`."""
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
@@ -172,9 +172,9 @@ class Tickets:
 
 
 class PreparedStatements:
-    """Makes prepared statements and finds them, each for the caller who made it. Belongs to one event loop.
+    """Creates and finds prepared statements, each for its own caller. Belongs to one event loop.
 
-    A server with the same key accepts a handle until `idle_seconds` after it was made.
+    A server with the same key accepts a handle until `idle_seconds` after its creation.
     """
 
     def __init__(self, signer: Signer, *, settings: FlightServerSettings, clock: Clock) -> None:
@@ -183,18 +183,18 @@ class PreparedStatements:
         self._max_per_caller = settings.max_prepared_per_caller
         self._idle_seconds = idle_seconds
         self._clock = clock
-        # The values that are bound, by the statement's id.
+        # The bound values, by statement ID.
         self._stored: TTLCache[bytes, tuple[bytes, ...]] = TTLCache(max_statements, idle_seconds, clock.monotonic)
-        # The ids of each caller, the longest unused first; some may have expired.
+        # The IDs of each caller, the least recently used first; some may have expired.
         self._ids: LRUCache[CallerKey, list[bytes]] = LRUCache(max_statements)
-        # Closed ones, whose handles would be accepted otherwise; after this time they have expired.
+        # Closed statements; otherwise, their handles would be accepted until they expire.
         self._closed: TTLCache[bytes, bool] = TTLCache(_MAX_ENDED, idle_seconds, clock.monotonic)
 
     def __len__(self) -> int:
         return len(self._stored)
 
     def add(self, sql: str, caller: CallerKey) -> bytes:
-        """Make a statement and return its handle."""
+        """Create a statement and return its handle."""
         statement_id = token_urlsafe(_ID_BYTES).encode()
         self._store(statement_id, (), caller)
         expires_at = int(self._clock.now().timestamp() + self._idle_seconds)
@@ -214,11 +214,11 @@ class PreparedStatements:
         return found.sql, parameters
 
     def bind(self, handle: bytes, parameters: tuple[bytes, ...], caller: CallerKey) -> bytes:
-        """Bind parameters to a caller's own statement, in place of those bound before, and return its new handle."""
+        """Bind parameters to a caller's own statement, replacing earlier ones, and return its new handle."""
         found = self._find(handle, caller)
         own = sum(_size(self._stored.get(one, ())) for one in self._own_ids(caller) if one != found.id)
         of_all = sum(_size(self._stored.get(one, ())) for one in self._stored)
-        # Half of what others leave: several callers together keep no one out.
+        # Half of the remaining space, so that several callers together can't exclude others.
         left = (_MAX_BYTES - of_all + own + _size(self._stored.get(found.id, ()))) // 2
         if own + _size(parameters) > min(_MAX_BYTES_PER_CALLER, left):
             raise ResourcesExhausted(
@@ -232,12 +232,12 @@ class PreparedStatements:
         return self._write_handle(found, caller)
 
     def close(self, handle: bytes, caller: CallerKey) -> None:
-        """Forget a caller's own statement; one that does not exist is as good as closed."""
+        """Drop a caller's own statement; does nothing if it doesn't exist."""
         with suppress(UsageError):
             self._forget(self._read_handle(handle, caller).id)
 
     def _find(self, handle: bytes, caller: CallerKey) -> Any:
-        """Return the `IssuedStatement` of a handle; stores one that is not known here."""
+        """Return the `IssuedStatement` of a handle, and store it if it is unknown here."""
         found = self._read_handle(handle, caller)
         values = self._stored.get(found.id)
         if values is None and (found.id in self._closed or self._clock.now().timestamp() >= found.expires_at):
@@ -246,14 +246,14 @@ class PreparedStatements:
         return found
 
     def _store(self, statement_id: bytes, values: tuple[bytes, ...], caller: CallerKey) -> None:
-        """Store a statement, or begin its time again; without room, one without values is in its handle only."""
+        """Store a statement, or restart its time; without space, one without values exists only in its handle."""
         own = self._own_ids(caller)
         if statement_id in own:
             own.remove(statement_id)
         elif len(own) >= self._max_per_caller:
             replaced = own.pop(0)
             if self._stored.pop(replaced):
-                self._closed[replaced] = True  # its handle may not say that it had values
+                self._closed[replaced] = True  # its handle may not show that it had values
         elif len(self._stored) >= self._stored.maxsize:
             if not values:
                 return
@@ -271,7 +271,7 @@ class PreparedStatements:
         self._closed[statement_id] = True
 
     def _write_handle(self, statement: Any, caller: CallerKey) -> bytes:
-        """Return `statement`, an `IssuedStatement` with its SQL, as it goes to the client."""
+        """Return the handle for `statement`, an `IssuedStatement` with its SQL."""
         sql = statement.sql.encode()
         statement.ClearField("sql")
         data = statement.SerializeToString()
@@ -279,14 +279,14 @@ class PreparedStatements:
         return bytes(sql + _COMMENT + _encode(signature + data))
 
     def _read_handle(self, handle: bytes, caller: CallerKey) -> Any:
-        """Return the `IssuedStatement` of a handle that was written for this caller."""
+        """Return the `IssuedStatement` from a handle for this caller."""
         sql, _, token = handle.rpartition(_COMMENT)
         try:
             signed = base64.b64decode(token + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except binascii.Error:
             raise _unknown_statement() from None
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-        # Of the last character decoding drops bits, hence the first comparison.
+        # Decoding drops bits of the last character, hence the first comparison.
         if _encode(signed) != token or not self._signer.is_valid(signature, _PREPARED, caller, join_parts(sql, data)):
             raise _unknown_statement()
         found = parse_message(messages.IssuedStatement, data)
@@ -295,7 +295,7 @@ class PreparedStatements:
 
 
 def can_travel(parameters: tuple[bytes, ...]) -> bool:
-    """Whether values are small enough to travel with a handle or a ticket."""
+    """Whether values are small enough to be part of a handle or a ticket."""
     return _size(parameters) <= _MAX_TRAVELLING_BYTES
 
 

@@ -1,6 +1,6 @@
-"""TLS of the Flight and HTTP listeners, with a certificate that is renewed while they listen.
+"""TLS of the Flight and HTTP listeners, with certificate renewal at runtime.
 
-New connections get what the files hold; open ones keep what they began with. TLS 1.2 is the minimum.
+New connections use the files' current contents; open ones are unchanged. TLS 1.2 is the minimum.
 """
 
 import logging
@@ -31,7 +31,7 @@ _REMEDY: Final = "Name PEM files: the chain with the server's own certificate fi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsMaterial:
-    """What the files hold, in PEM, and when the server's certificate expires (aware UTC)."""
+    """The files' contents, in PEM, and when the server's certificate expires (aware UTC)."""
 
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
@@ -40,26 +40,26 @@ class TlsMaterial:
 
 
 class TlsSource:
-    """Reads the files once, and again when they change; unusable ones leave the former in force. For any thread."""
+    """Reads the files, and rereads them when they change; unusable files are ignored. Thread-safe."""
 
     def __init__(self, files: TlsFiles, *, listener: str) -> None:
         self._files = files
-        self._listener = listener  # whose they are, for the log
-        self._lock = threading.Lock()  # covers what was read last
+        self._listener = listener  # for the log
+        self._lock = threading.Lock()  # guards the last read contents
         paths = (files.certificate_file, files.key_file, files.client_ca_file)
         self._watch = FileWatch((path for path in paths if path is not None), follows_links=True)
         self._refused_marks: object = None
         self.current = read_tls_files(files)
 
     def renew(self) -> TlsMaterial | None:
-        """Return what the files hold when it differs from `current`, which it then becomes; else None."""
+        """Return the files' contents and set `current` if they differ from it; otherwise, return None."""
         with self._lock:
             if not self._watch.has_changed():
                 return None
             try:
                 found = read_tls_files(self._files)
             except ConfigurationError as error:
-                if self._watch.marks != self._refused_marks:  # logged once for each state of the files
+                if self._watch.marks != self._refused_marks:  # logged once per state of the files
                     self._refused_marks = self._watch.marks
                     facts = {"listener": self._listener, "why": error.what, "remedy": _REPLACE}
                     _LOG.error("The changed certificate cannot be used; the former stays.", extra=facts)
@@ -74,7 +74,7 @@ class TlsSource:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """Read all files and check that they belong together; ConfigurationError when they cannot be used."""
+    """Read all files and check that they belong together; ConfigurationError if they are unusable."""
     certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
     own = _parse_certificates(certificate, "certificate_file")[0]
     try:
@@ -115,7 +115,7 @@ def _read(path: Path, setting: str) -> bytes:
 
 
 def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return what a gRPC listener needs, for as long as it listens; with authorities it demands certificates."""
+    """Return credentials for a gRPC listener, for its whole life; with authorities, it requires client certificates."""
     source = TlsSource(files, listener="Flight")
 
     def configure(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
@@ -136,9 +136,9 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 class HttpTls(Collector):
-    """TLS of the HTTP listener, and its metrics. Belongs to one event loop, but for `collect`.
+    """TLS of the HTTP listener, and its metrics. Belongs to one event loop, except for `collect`.
 
-    A client's certificate that is shown must be valid; the pages say which of them need one, as most probes have none.
+    A client's certificate must be valid, if any; some pages require one, but not all, because most probes have none.
     """
 
     def __init__(self, files: TlsFiles) -> None:
@@ -148,19 +148,19 @@ class HttpTls(Collector):
         self.context = self._build(self._source.current)
 
     def renew(self) -> bool:
-        """Take over what the files hold now, and return whether `context` has changed."""
+        """Apply the files' current contents, and return whether `context` has changed."""
         found = self._source.renew()
         if found is None:
             return False
         try:
             self.context = self._build(found)
         except ConfigurationError:
-            return False  # what one library accepts, another may not
+            return False  # one library may reject what another one accepts
         self._renewals += 1
         return True
 
     def collect(self) -> Iterator[Metric]:
-        """Yield when the certificate expires, and how often it was renewed."""
+        """Yield the certificate's expiry and its number of renewals."""
         yield GaugeMetricFamily(
             "micromegas_tls_certificate_expires_timestamp_seconds",
             "Expiration time of the certificate, in Unix seconds.",
@@ -174,7 +174,7 @@ class HttpTls(Collector):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            # Without a password the library would prompt for one on the terminal.
+            # Without a password, the library would prompt for one on the terminal.
             context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
             if material.client_ca is not None:
                 context.load_verify_locations(cadata=material.client_ca.decode("ascii", "replace"))

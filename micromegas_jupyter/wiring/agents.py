@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 def serve_agent(settings: ClientSettings) -> None:
     """Serve the agent that started this process, until its input ends."""
-    # Nothing that is printed by mistake may become a part of the protocol.
+    # Accidental output must not become part of the protocol.
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     backend = ClientBackend(settings)
@@ -66,7 +66,7 @@ class ClientBackend:
         self._client: FlightSQLClient | None = None
 
     def close(self) -> None:
-        """Close the client; the next request opens another."""
+        """Close the client; the next request opens another one."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -95,13 +95,13 @@ class ClientBackend:
         return queries
 
     async def cancel(self, query_id: str) -> str:
-        """Cancel a query of the user's."""
+        """Cancel a query of the user."""
         return await self._run(lambda client: client.cancel_query(query_id))
 
     async def query(
         self, query: Query, begin: datetime | None, end: datetime | None, on_rows: Callable[[int], None]
     ) -> Fetched:
-        """Run a query and return its rows, up to `MAX_RESULT_BYTES` of them; ends it if the task is canceled."""
+        """Run a query and return its rows, up to `MAX_RESULT_BYTES`; stops it if the task is canceled."""
         opened: list[Any] = []
 
         def read(client: "FlightSQLClient") -> Fetched:
@@ -130,7 +130,7 @@ class ClientBackend:
 
 
 class _SignIn:
-    """A sign-in by redirect whose URL the agent's program shows; it may last longer than the request that began it."""
+    """A redirect sign-in whose URL the agent's program shows; it may outlast the request that began it."""
 
     def __init__(self, settings: ClientSettings, backend: ClientBackend) -> None:
         self._settings = settings
@@ -140,13 +140,13 @@ class _SignIn:
         self._url: str | None = None
 
     def open(self, url: str) -> bool:
-        """Take the URL in place of a browser."""
+        """Store the URL instead of opening a browser."""
         self._url = url
         self._has_url.set()
         return True
 
     async def request_sign_in(self, request: Request, server: StdioServer) -> Result | None:
-        """Have the client show the URL, in the way of its revision; None if no one can sign in or has just done so.
+        """Let the client show the URL, as its revision supports; None if sign-in is impossible or has just succeeded.
 
         A client of 2026-07-28 repeats the request with the user's response, and then waits for the sign-in.
         """
@@ -171,7 +171,7 @@ class _SignIn:
         raise ProtocolError(URL_ELICITATION_REQUIRED, "Sign in first.", data)
 
     def _begin(self) -> str | None:
-        """Begin to sign in, unless that is under way, and return the URL."""
+        """Begin to sign in, unless a sign-in is in progress, and return the URL."""
         if self._thread is None or not self._thread.is_alive():
             self._url = None
             self._has_url.clear()
@@ -191,7 +191,7 @@ class _SignIn:
 
 
 def describe_configurations(command: str, arguments: list[str]) -> str:
-    """Return how common agents are configured to start `command`."""
+    """Return configurations of common agents that start `command`."""
     server = {"command": command, "args": arguments}
     shell = " ".join(json.dumps(one) if " " in one else one for one in (command, *arguments))
     return "\n".join(

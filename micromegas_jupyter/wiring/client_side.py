@@ -1,6 +1,6 @@
-"""Joins settings, stored sign-ins and client: where notebook, terminal and Python callers start.
+"""Connects settings, stored sign-ins, and client: the entry point of notebook, terminal, and Python callers.
 
-Modules are loaded where they are used: a terminal command that finds a fresh token needs few of them.
+Modules are imported on demand, because a terminal command with a fresh token needs few of them.
 """
 
 from __future__ import annotations
@@ -71,24 +71,24 @@ _MARKER_SUFFIX = ".keyring.json"  # see `auth.tokens.keyring`
 
 
 def is_wrapped(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a module that `MICROMEGAS_PYTHON_MODULE_WRAPPER` names makes the client, whatever else is set."""
+    """Whether `MICROMEGAS_PYTHON_MODULE_WRAPPER` makes another module create the client, overriding other settings."""
     return bool((os.environ if environ is None else environ).get(WRAPPER_VARIABLE))
 
 
 def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment without the wrapper module, for callers who said what they want to connect to."""
+    """Return the environment without the wrapper module, for callers that specified a server or provider."""
     return Variables({name: value for name, value in process_variables(environ).items() if name != WRAPPER_VARIABLE})
 
 
 def stored_provider(
     settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: RuntimeInfo | None = None
 ) -> AuthProvider | None:
-    """Return the provider that these settings give without a user; raises `LoginRequired` when no one is signed in.
+    """Return the provider for these settings that works without a user; raises `LoginRequired` if not signed in.
 
-    In this order: an API key file; a service account file or a workload identity; JupyterHub, where it signs people in
-    and no other flow was chosen; the stored sign-in of exactly these settings, unless they ask for a service account; a
-    service account with a secret or a private key. There is none where a wrapper module makes the client, which signs
-    in by itself, or where the settings ask for no sign-in. `facts` says where the program runs, for the remedy.
+    In this order: an API key file; a service account file or a workload identity; JupyterHub, if it signs users in and
+    no other flow was chosen; the stored sign-in of exactly these settings, unless they specify a service account; a
+    service account with a secret or a private key. Returns None if a wrapper module creates the client, which handles
+    sign-in, or if the settings specify no sign-in. `facts` describes the runtime environment, for the remedy.
     """
     if is_wrapped(environ):
         return None
@@ -128,7 +128,7 @@ def _login_required(settings: ClientSettings, environ: Mapping[str, str], facts:
 
 
 def service_account_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider:
-    """Return the provider of a service account, regardless of who is signed in."""
+    """Return a service account's provider, regardless of signed-in users."""
     from micromegas_jupyter.wiring.service_accounts import service_provider
 
     provider = None
@@ -148,9 +148,9 @@ def open_client(
     environ: Mapping[str, str] | None = None,
     entrypoint: str | None = None,
 ) -> FlightSQLClient:
-    """Return a client of the server that the settings name, or that of a wrapper module; connects at its first call.
+    """Return a client of the configured server, or a wrapper module's client; connects at the first call.
 
-    `entrypoint` says in the server's audit how the program was started.
+    `entrypoint` identifies in the server's audit how the program was started.
     """
     wrapped = _wrapped_client(environ)
     return _build_client(settings, auth_provider, entrypoint=entrypoint) if wrapped is None else wrapped
@@ -165,23 +165,23 @@ def connect(  # noqa: PLR0913 - options that few give
     read_only: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> FlightSQLClient:
-    """Return a client; without arguments it follows the environment and `~/.micromegas/config.json`.
+    """Return a client; without arguments, it uses the environment and `~/.micromegas/config.json`.
 
     Args:
-        uri: The server; wins over every setting.
-        profile: A profile of `config.json`.
-        auth_provider: Gives the bearer token of each call; wins over the configured sign-in.
-        preserve_dictionary: Keep dictionary-encoded columns as they are.
-        read_only: Have the server reject what would change something, even if the setting `read_only` doesn't.
-        environ: Stands in for the process environment.
+        uri: The server; overrides every setting.
+        profile: A profile in `config.json`.
+        auth_provider: Provides the bearer token for each call; overrides the configured sign-in.
+        preserve_dictionary: Keep dictionary-encoded columns unchanged.
+        read_only: Have the server reject changes, even if the setting `read_only` doesn't.
+        environ: Replaces the process environment.
 
     Returns:
-        The client of the wrapper module, when `MICROMEGAS_PYTHON_MODULE_WRAPPER` names one and no argument says what
-        to connect to: it wins over every setting.
+        The client; the wrapper module's client if `MICROMEGAS_PYTHON_MODULE_WRAPPER` is set and no argument specifies
+        a server or provider.
 
     Raises:
         ConfigurationError: A setting is malformed.
-        LoginRequired: A sign-in is configured and no one is signed in.
+        LoginRequired: A sign-in is configured, but no user is signed in.
     """
     if uri is None and profile is None and auth_provider is None and not read_only:
         wrapped = _wrapped_client(environ)
@@ -210,7 +210,7 @@ def _build_client(
         from micromegas_jupyter.core.files import read_secret_file
 
         setting = settings.origin_of("client_key_file") or "client_key_file"
-        read_secret_file(settings.client_key_file, setting=setting)  # rejected where others can read it
+        read_secret_file(settings.client_key_file, setting=setting)  # rejected if others can read it
     ca_bundle = None
     if settings.ca_bundle is not None:
         from micromegas_jupyter.auth.provider_connection import ca_bundle_file
@@ -218,7 +218,7 @@ def _build_client(
 
         ca_bundle = ca_bundle_file(settings)
         if ca_bundle is not None:
-            read_certificates(ca_bundle)  # rejected where it holds none
+            read_certificates(ca_bundle)  # rejected if it contains none
     certificate_file, key_file = settings.client_certificate_file, settings.client_key_file
     return FlightSQLClient(
         settings.uri,
@@ -237,7 +237,7 @@ def _wrapped_client(environ: Mapping[str, str] | None) -> FlightSQLClient | None
         return None
     from micromegas_jupyter.client.flight_client import wrapped_client
 
-    # It has the face of `FlightSQLClient`, as far as another client can wear it.
+    # It has the interface of `FlightSQLClient`, as far as the other client supports it.
     return cast("FlightSQLClient | None", wrapped_client(environ))
 
 
@@ -254,7 +254,7 @@ def _stored_sign_in(settings: ClientSettings, environ: Mapping[str, str] | None)
 
 
 def config_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the folder of `config.json` and the token files: `MICROMEGAS_CONFIG_DIR`, else `~/.micromegas`."""
+    """Return the folder of `config.json` and the token files: `MICROMEGAS_CONFIG_DIR` or `~/.micromegas`."""
     chosen = (os.environ if environ is None else environ).get(CONFIG_DIR)
     return Path(chosen).expanduser() if chosen else Path.home() / ".micromegas"
 
@@ -265,14 +265,14 @@ def load_client_settings(
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, str] = MappingProxyType({}),
 ) -> ClientSettings:
-    """Read the environment and `config.json`; a `profile` wins over the configured one, `options` over variables."""
+    """Load the environment and `config.json`; `profile` overrides the configured one, `options` override variables."""
     environ = process_variables(environ)
     config_text = _read_config(config_folder(environ) / CONFIG_FILE)
     return parse_client_settings(environ, config_text=config_text, profile=profile, options=options)
 
 
 def load_settings_of_all_profiles() -> list[ClientSettings]:
-    """Read the settings of every profile in `config.json`, and those without a profile where they can be used."""
+    """Load the settings of every profile in `config.json`, and those without a profile if usable."""
     names = profile_names(_read_config(config_folder() / CONFIG_FILE))
     try:
         chosen = load_client_settings()
@@ -285,7 +285,7 @@ def load_settings_of_all_profiles() -> list[ClientSettings]:
 
 
 def sign_in_configured(settings: ClientSettings) -> bool:
-    """Whether the settings name a provider to sign in at."""
+    """Whether the settings specify a provider to sign in to."""
     if (settings.issuer is None) != (settings.client_id is None):
         names = ("MICROMEGAS_OIDC_ISSUER", "MICROMEGAS_OIDC_CLIENT_ID")
         missing, present = names if settings.issuer is None else names[::-1]
@@ -298,7 +298,7 @@ def sign_in_configured(settings: ClientSettings) -> bool:
 
 
 def provider_of(settings: ClientSettings) -> tuple[str, str]:
-    """Return the issuer and the client id that the settings name."""
+    """Return the issuer and the client ID from the settings."""
     if not sign_in_configured(settings) or settings.issuer is None or settings.client_id is None:
         raise ConfigurationError(
             "No identity provider is configured.",
@@ -311,8 +311,8 @@ def provider_of(settings: ClientSettings) -> tuple[str, str]:
 def _read_config(path: Path) -> str | None:
     """Return the file's text, or None.
 
-    The file says which server gets a user's token, so one that someone else could have written is rejected. A
-    symbolic link is followed, and its target counts.
+    The file determines which server gets a user's token, so files that other users can change are rejected. A symbolic
+    link is followed, and its target is checked.
     """
     try:
         content, found = read_shared_file(path, max_bytes=_MAX_CONFIG_BYTES)
@@ -321,7 +321,7 @@ def _read_config(path: Path) -> str | None:
         return None
     except FileProblem as problem:
         if isinstance(problem.__cause__, NotADirectoryError):
-            return None  # a home folder of /dev/null, as programs without a user have it
+            return None  # a home folder of /dev/null, as for programs without a user
         raise ConfigurationError(f"{path.name} {problem.args[0]}.", key=path.name) from problem.__cause__
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path.name} cannot be read as UTF-8 text.", key=path.name) from error
@@ -332,14 +332,14 @@ def _read_config(path: Path) -> str | None:
 
 
 def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
-    """Return the flow that was chosen last for the settings' profile; None when none was, or `auto` is set."""
+    """Return the last chosen flow for the settings' profile; None without a choice, or if `auto` is set."""
     if settings.flow is None and settings.origin_of("flow") is not None:
         return None
     return _read_choices(config_folder(environ) / CHOICES_FILE).get(settings.profile or "")
 
 
 def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[str, str] | None = None) -> None:
-    """Keep the flow for the settings' profile; None forgets it."""
+    """Store the flow for the settings' profile; None deletes it."""
     path = config_folder(environ) / CHOICES_FILE
     profile = settings.profile or ""
     choices = _read_choices(path)
@@ -347,7 +347,7 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
         return
     choices.pop(profile, None)
     if flow is not None:
-        choices[profile] = flow  # the newest stands last
+        choices[profile] = flow  # the newest comes last
     document = {
         "flow": choices.pop("", None),
         "profiles": {name: {"flow": chosen} for name, chosen in list(choices.items())[-MAX_PROFILES:]},
@@ -364,7 +364,7 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
 
 
 def _read_choices(path: Path) -> dict[str, Flow]:
-    """Return the flows by profile, that of the flat configuration under ""; a file that is damaged counts as empty."""
+    """Return the flows by profile; "" is the configuration without profiles. A damaged file counts as empty."""
     try:
         content, _ = read_private_file(path, max_bytes=_MAX_CHOICES_BYTES)
         decoded: Any = decode_strict_json(content.decode("utf-8"))
@@ -375,41 +375,41 @@ def _read_choices(path: Path) -> dict[str, Flow]:
 
 
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
-    """Return the file that holds, or will hold, the sign-in of exactly these settings.
+    """Return the file for the sign-in of exactly these settings, whether or not it exists.
 
-    It is upstream's file for the profile, or one alongside it where that holds a sign-in for other settings. Upstream's
-    own sign-in counts for any scope, except for one that has its own file, which remains there when the other one
-    has ended.
+    It is upstream's file for the profile, or a file next to it if upstream's has a sign-in for other settings.
+    Upstream's sign-in counts for any scope, except for a scope that has its own file, which remains in use after the
+    other sign-in expires.
     """
     return _own_path(settings, environ, _FILE_SUFFIX)
 
 
 def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> TokenStore:
-    """Return the store of the sign-in of exactly these settings."""
+    """Return the store for the sign-in of exactly these settings."""
     suffix = _FILE_SUFFIX if settings.storage is TokenStorage.FILE else _MARKER_SUFFIX
     return _store_at(_own_path(settings, environ, suffix), environ, key=login_key(settings))
 
 
 def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> list[TokenStore]:
-    """Return every store of the settings' profile that holds a sign-in, for whatever provider.
+    """Return all stores of the settings' profile that contain a sign-in, for any provider.
 
-    The keyring is asked only when there is a sign-in in it, or when the settings choose it.
+    Reads the keyring only if it has a sign-in, or if the settings choose it.
     """
     from micromegas_jupyter.auth.tokens.store import OLD_EXTRAS_SUFFIX
 
     folder = config_folder(environ)
     stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
-    # The previous version's extra file counts, too: upstream's logout leaves it behind.
+    # Includes the previous version's extra file, because upstream's logout leaves it.
     names = {path.name.removesuffix(OLD_EXTRAS_SUFFIX) for path in folder.glob("*.json")}
     own = re.compile(rf"{stem}(\.[0-9a-f]{{12}})?({re.escape(_MARKER_SUFFIX)}|{re.escape(_FILE_SUFFIX)})")
     paths = {folder / name for name in names if own.fullmatch(name)}
     if settings.storage is TokenStorage.KEYRING:
-        paths.add(_own_path(settings, environ, _MARKER_SUFFIX))  # a logout elsewhere may have left its entry behind
+        paths.add(_own_path(settings, environ, _MARKER_SUFFIX))  # a logout elsewhere may have left its entry
     return [_store_at(path, environ) for path in sorted(paths)]
 
 
 def login_key(settings: ClientSettings) -> LoginKey | None:
-    """Return what the settings request; None when they name no provider."""
+    """Return the key of the sign-in that the settings request; None without a provider."""
     if settings.issuer is None or settings.client_id is None:
         return None
     from micromegas_jupyter.auth.tokens.store import LoginKey
@@ -432,10 +432,10 @@ def logout(  # noqa: PLR0913 - its dependencies
     http: ProviderCalls | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> LogoutReport:
-    """End every sign-in of the settings' profile, here and at the providers.
+    """Sign out of every sign-in of the settings' profile, locally and with the providers.
 
-    Only the application that the settings name has credentials here; the report says what a provider did not revoke.
-    With `end_session`, the browser shows the page that ends the user's session at the provider, too.
+    Only the configured application has credentials here; the report lists what a provider did not revoke. With
+    `end_session`, the browser also opens the page that ends the user's session with the provider.
     """
     from micromegas_jupyter.auth.logout import end_stored_logins
     from micromegas_jupyter.auth.provider_connection import ProviderConnection, configured_credential, provider_http
@@ -479,8 +479,8 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
     try:
         stored = _store_at(shared, environ).stored_key()
     except TokenStoreError:
-        stored = None  # its reader reports what is wrong with it
-    # Upstream drops scope and resource when it renews a sign-in, which then fits any request for its audience.
+        stored = None  # its reader reports the problem
+    # Upstream drops scope and resource when it renews a sign-in, which then matches any request for its audience.
     is_known = stored is not None and (stored.scope is not None or stored.resource is not None)
     if stored is not None and (is_known or not os.path.lexists(beside)):
         return shared if stored.satisfies(key) else beside
@@ -488,14 +488,14 @@ def _own_path(settings: ClientSettings, environ: Mapping[str, str] | None, suffi
 
 
 def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether calls with these settings are made with the Hub's token of the user whose server this is.
+    """Whether calls with these settings use the Hub's token of the user who owns this server.
 
-    Not where a user chose another flow, or the settings name a service account; nor without a setting for server or
-    provider, so that no token is sent to anyone who listens at the default address.
+    False if a user chose another flow, the settings specify a service account, or no setting specifies server or
+    provider, so that no token is sent to an unknown program at the default address.
     """
     environ = process_variables(environ)
     if not environ.get("KERNEL_MICROMEGAS_HUB"):
-        return False  # nothing of it is loaded elsewhere
+        return False  # its modules aren't needed elsewhere
     from micromegas_jupyter.auth.flows.base import is_below_hub
 
     has_secret = settings.client_secret is not None or settings.client_secret_file is not None
@@ -508,7 +508,7 @@ def uses_hub(settings: ClientSettings, environ: Mapping[str, str] | None = None)
 
 
 def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> HubService:
-    """Return the sign-in service of the Hub that started this program's server."""
+    """Return the sign-in service of the Hub that started this Jupyter server."""
     from micromegas_jupyter.auth.flows.hub import HUB, HubService, find_hub
     from micromegas_jupyter.auth.provider_connection import ca_bundle_file
     from micromegas_jupyter.core.http import HubHttp
@@ -534,7 +534,7 @@ def hub_provider(
     *,
     stored: Callable[[], OidcAuthProvider | None] = lambda: None,
 ) -> HubTokenProvider:
-    """Return the provider of the Hub's tokens; makes no call yet. `stored` is used when the Hub rejects."""
+    """Return the provider of the Hub's tokens without calling it; `stored` is used if the Hub rejects the request."""
     from micromegas_jupyter.auth.flows.hub import HubTokenProvider
 
     return HubTokenProvider(hub_service(settings, environ), issuer=settings.issuer, stored=stored)

@@ -1,4 +1,4 @@
-"""The engine that statements are forwarded to, from settings, the parser that rewrites them, and warnings."""
+"""Creates the engine that statements are forwarded to, checks the SQL parser's version, and warns of open engines."""
 
 import logging
 import socket
@@ -21,12 +21,12 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _MAX_TOKEN_BYTES: Final = 16 * 1024
 _MAX_CA_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 0.5
-#: Others parse or write some statements differently, and what they write decides which rows a caller sees.
+#: Other versions parse or generate some statements differently, and the output determines the rows that a caller sees.
 SQLGLOT_VERSION: Final = "30.31.0"
 
 
 def check_sql_parser() -> None:
-    """Raise an error unless the parser that statements are rewritten with is the version that the tests ran with."""
+    """Raise an error unless the parser that rewrites statements has the tested version."""
     with extra("server"):
         found = version("sqlglot")
     if found != SQLGLOT_VERSION:
@@ -38,7 +38,7 @@ def check_sql_parser() -> None:
 
 
 def build_engine(settings: ServerSettings) -> EngineTables | None:
-    """Return the tables of the engine that is set, None for the embedded one."""
+    """Return the tables of the configured engine, or None for the embedded one."""
     if settings.engine == EMBEDDED:
         return None
     address = EngineAddress.parse(settings.engine)
@@ -80,7 +80,7 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
 
 
 def check_no_scan_limit(access: AccessSettings) -> None:
-    """Check that no role limits what a statement reads: what an engine will read is not known."""
+    """Check that no role limits a statement's reads, which are unknown for an engine."""
     for name, role in (access.roles or {}).items():
         if role.max_scan_bytes is not None:
             raise ConfigurationError(
@@ -91,7 +91,7 @@ def check_no_scan_limit(access: AccessSettings) -> None:
 
 
 def warn_of_open_engine(engine: EngineTables) -> None:
-    """Log what lets others than this server read the engine's rows; looks at this machine for some seconds at most."""
+    """Warn if others can read the engine's rows directly; checks this machine for at most some seconds."""
     settings = engine.engine.settings
     address = settings.address
     if is_loopback(address.host):
@@ -114,7 +114,7 @@ def warn_of_open_engine(engine: EngineTables) -> None:
 
 
 def _listens_beyond_loopback(port: int) -> bool:
-    """Whether something accepts connections on one of this machine's other addresses, at a port."""
+    """Whether a program accepts connections on a port of one of this machine's other addresses."""
     for found in psutil.net_if_addrs().values():
         for one in found:
             if one.family is socket.AF_INET and not is_loopback(one.address):

@@ -1,4 +1,4 @@
-"""Joins validator, executors, lake or served folder, recorder and Flight service into a server that runs."""
+"""Connects validator, executors, lake or served folder, recorder, and Flight service to a running server."""
 
 import logging
 import shutil
@@ -55,7 +55,7 @@ from micromegas_jupyter.wiring.take_over import (
     take_over,
 )
 
-# These loggers record what other people asked, or name their tables; a server keeps its log in the lake it serves.
+# These loggers record other users' requests or table names; a server stores its log in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "lake", "server", "supervisor")
 DEFAULT_ROW_FILTERS: Final = {
     "log_entries": f"target IS NULL OR NOT (target = '{QUERY_AUDIT_TARGET}' OR "
@@ -73,7 +73,7 @@ _TICKET_KEY: Final = "ticket_key"
 _MIB: Final = 1024 * 1024
 _MAX_POOL_MIB: Final = 512
 _DEFAULT_SPARE_EXECUTORS: Final = 4
-#: Each takes two seconds to start where there is no fork.
+#: Each takes two seconds to start on systems without fork.
 _MAX_SPAWNED_IDLE: Final = 2
 _LAST_WRITE_SECONDS: Final = 5.0
 _MIN_FREE_BYTES: Final = 64 * _MIB
@@ -86,11 +86,11 @@ _MAX_SHOWN_TABLES: Final = 20
 
 
 class ServerStack:
-    """A running server with its executors, lake and recorder; a context manager that starts and stops them.
+    """A running server with its executors, lake, and recorder; a context manager that starts and stops them.
 
-    `environ` names who may call (see `validator_from_environment`), and `program` is the name under which the server
+    `environ` configures who may call (see `validator_from_environment`); `program` is the name under which the server
     records itself. A later server may take over the ports of one that `is_replaceable`. The last of the `log_writers`
-    writes the audit: calls are accepted only while it does.
+    writes the audit: calls are accepted only while it works.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a process
@@ -132,7 +132,7 @@ class ServerStack:
         if is_take_over_supported():
             self._port = ReservedPort(settings.host, settings.port, taken=sockets.get(_GRPC))
         self._listener: TakeOverListener | None = None
-        #: Called on another thread when a later server has taken the ports over; this one is to stop then.
+        #: Called on another thread when a later server has taken over the ports, so that this one stops.
         self.on_taken: Callable[[], None] = lambda: None
         try:
             self._build(spare_executors)
@@ -160,7 +160,7 @@ class ServerStack:
                 self.validator = validator_from_environment(
                     self._environ,
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
-                    # An engine's tables are not known yet; a condition is checked again when it is used.
+                    # An engine's tables are not known yet; conditions are checked again when they are used.
                     check=self._check_role_conditions if self._engine is None else check_no_scan_limit,
                 )
         except BaseException:
@@ -196,16 +196,16 @@ class ServerStack:
             (NotReady.LOOP, lambda: self._server.loop_watch.lag_seconds <= MAX_READY_LAG_SECONDS),
             (NotReady.LOG, lambda: self._audit_log is None or self._audit_log.problem is None),
             (NotReady.EXECUTORS, lambda: self._pool.executor_count > 0),
-            # Statements that spill fail here, and may not at another server.
+            # Statements that spill fail on this server, and may succeed on another one.
             (NotReady.DISK, lambda: has_free_space(self._spill_folder.path)),
             (NotReady.STORAGE, self._can_read_storage),
-            # It doesn't learn who was cut off.
+            # It doesn't learn about removed access.
             (NotReady.DENIALS, lambda: self._deny_list is None or self._deny_list.is_current),
             (NotReady.ENGINE, lambda: self._engine is None or self._engine.can_be_reached()),
-            # Last: `/ready?for=reads` passes nevertheless.
+            # Last, because `/ready?for=reads` passes nevertheless.
             (NotReady.LAKE_DISK, lambda: not self._is_lake_full()),
         )
-        # The process that stores rows needs what Windows does not have.
+        # The process that stores rows requires features that Windows does not have.
         if self.lake is not None and not settings.no_telemetry and sys.platform != "win32":
             self._recorder = Recorder(
                 self._server.exports.store_own,
@@ -257,7 +257,7 @@ class ServerStack:
         return (self._ticket_key.encode(),) if self._ticket_keys is None else self._ticket_keys.keys
 
     def _take_over(self) -> Taken | None:
-        """Return the sockets of the server that is to be replaced, or None."""
+        """Return the sockets of the server to replace, or None."""
         settings = self.settings
         if not settings.take_over:
             return None
@@ -270,14 +270,14 @@ class ServerStack:
         return take_over(find_take_over_address(settings.host, settings.port, self._environ))
 
     def _release_ports(self) -> None:
-        """Leave the ports to a server that serves on, if there is one."""
+        """Leave the ports to a server that continues, if any."""
         if self._port is not None:
             self._port.close()
         if self._taken is not None:
             self._taken.close()
 
     def _offer_ports(self) -> None:
-        """Let a later server take the ports over, where it can find this one."""
+        """Let a later server take over the ports, if it can find this one."""
         if not self._is_replaceable or self._port is None:
             return
         sockets = {_GRPC: self._port.socket}
@@ -309,20 +309,20 @@ class ServerStack:
         self._recorder.add_measures([row])
 
     def _check_role_conditions(self, access: AccessSettings) -> None:
-        """Reject roles whose conditions the tables do not have, and warn of tables that are not there."""
+        """Reject roles with conditions that the tables don't support, and warn of missing tables."""
         conditions: dict[str, list[str]] = {}
         for role in (access.roles or {}).values():
             for table, condition in role.tables.items():
                 conditions.setdefault(table, []).extend(() if condition is None else (condition,))
         if not any(conditions.values()) and self._are_there(conditions.keys() - {"*"}):
             return
-        # Loads the engine, which this process needs for nothing else.
+        # Imports the engine, which this process otherwise doesn't need.
         from micromegas_jupyter.engine.security import check_role_conditions
 
         try:
             check_role_conditions(self._tables, conditions)
         except Unavailable as error:
-            # Each condition is checked again when it is used, and then fails closed.
+            # Conditions are checked again when they are used, and then fail closed.
             _LOG.warning("the roles' conditions could not be checked against the tables: %s", error.what)
 
     def _are_there(self, tables: AbstractSet[str]) -> bool:
@@ -332,7 +332,7 @@ class ServerStack:
             return False
 
     def describe_tables(self) -> str:
-        """Return what is served, for people."""
+        """Return a description of the served tables for messages."""
         root = "" if self._storage is None else self._storage.uri
         if self._engine is not None:
             settings = self._engine.engine.settings
@@ -347,21 +347,21 @@ class ServerStack:
 
     @property
     def executor_count(self) -> int:
-        """How many executor processes there are."""
+        """The number of executor processes."""
         return self._pool.executor_count
 
     @property
     def uri(self) -> str:
-        """The server's address, once it runs."""
+        """The running server's address."""
         return self._server.uri
 
     @property
     def http_url(self) -> str | None:
-        """Where health and metrics are served, once it runs; None without HTTP."""
+        """The running server's URL for health and metrics; None without HTTP."""
         return None if self._http_port is None else self.settings.http_url_at(self._http_port)
 
     def readiness(self) -> NotReady | None:
-        """Return why calls make no sense now, None when they do; may block as long as the storage does."""
+        """Return why the server isn't ready, or None; may block as long as the storage does."""
         if not self._server.is_serving:
             return NotReady.DRAINING if self._server.has_started else NotReady.STARTING
         return next((reason for reason, is_well in self._readiness_checks if not is_well()), None)
@@ -371,12 +371,12 @@ class ServerStack:
         return self._storage is None or source is None or can_read_tables(source, self._storage)
 
     def _is_alive(self) -> bool:
-        """Whether calls get their turn at all; if not, only a restart helps."""
+        """Whether calls are processed at all; if not, only a restart helps."""
         return self._server.loop_watch.lag_seconds <= MAX_ALIVE_LAG_SECONDS
 
     @property
     def _audit_log(self) -> LogWriter | None:
-        """Where audit lines go: the last of the writers."""
+        """The writer of audit lines, which is the last one."""
         return self._log_writers[-1] if self._log_writers else None
 
     def _is_lake_full(self) -> bool:
@@ -385,12 +385,12 @@ class ServerStack:
         return self._server.is_storage_full or (self._storage.is_local and not has_free_space(Path(self._storage.uri)))
 
     def reload(self) -> None:
-        """Read the access configuration again; one that cannot be used or read is refused, and the one before stays."""
+        """Reload the access configuration; if it is unusable or unreadable, the previous one stays in force."""
         if self.validator is not None:
             self.validator.reload()
 
     def check(self) -> None:
-        """Check what a start would besides: certificates, and that the tables can be read."""
+        """Check what a start would also check: certificates, and that the tables can be read."""
         files = _tls_files(self.settings)
         if files is not None:
             from micromegas_jupyter.server.tls import read_tls_files
@@ -399,7 +399,7 @@ class ServerStack:
         self._tables.snapshot("")
 
     def start(self) -> None:
-        """Start recording and serving; returns when the server answers."""
+        """Start recording and serving; returns when the server is ready."""
         if self.lake is not None and self._storage is not None:
             make_lake(self._storage)
         if self._engine is not None:
@@ -415,11 +415,11 @@ class ServerStack:
             if self._recorder is not None:
                 self._recorder.start()
             if self._taken is not None:
-                if self._http is not None:  # only now: the running server answers in the meantime, and is ready
+                if self._http is not None:  # only now: until then, the running server responds, and is ready
                     self._start_http(self._http, self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
-            # From here on no one else serves, so nothing that follows may end this server.
+            # From here on no other server continues, so errors below must not stop this one.
             self._offer_ports()
         except BaseException:
             self.stop()
@@ -434,14 +434,14 @@ class ServerStack:
             self.validator.accept_resource(self._mcp.resource)
 
     def stop(self, grace_seconds: float | None = None, *, why: str = "") -> None:
-        """Drain running calls, flush the recorder, release everything; safe to call twice.
+        """Drain running calls, flush the recorder, and release everything; safe to call twice.
 
-        Running calls may continue for `grace_seconds`, by default the drain timeout; those that are ended are told why.
+        Running calls may continue for `grace_seconds`, by default the drain timeout; those that are stopped get `why`.
         """
         if self._listener is not None:
             self._listener.stop()
             if self._listener.is_taken and self._http is not None:
-                self._http.stop()  # or it would answer some requests to the other server, as one that drains
+                self._http.stop()  # otherwise it would respond to requests for the other server as a draining one
         self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, reason=why)
         if self._deny_list is not None:
             _run_in_time(self._deny_list.write_hits, name="denials")
@@ -454,7 +454,7 @@ class ServerStack:
         self._spill_folder.close()
 
     def _end_recording(self) -> None:
-        """Store what was recorded last, once the last exporter over HTTP has its response."""
+        """Store the last recorded rows, after the last HTTP exporter has its response."""
         if self._http is not None:
             self._http.stop()
         if self._recorder is not None and not self._recorder.stop(timeout_seconds=_LAST_WRITE_SECONDS):
@@ -479,14 +479,14 @@ def is_sql_served(settings: ServerSettings) -> bool:
 
 
 def _are_calls_served(settings: ServerSettings) -> bool:
-    """Whether HTTP takes calls: on this machine, or beyond it under a public URL and with authentication."""
+    """Whether HTTP accepts calls: on this machine, or elsewhere with a public URL and authentication."""
     if settings.no_http:
         return False
     return is_loopback(settings.http_host) or bool(settings.public_url and not settings.disable_auth)
 
 
 def _run_in_time(function: Callable[[], None], *, name: str) -> None:
-    """Run what needs the storage, and leave it alone after some seconds: a server must end, also when that hangs."""
+    """Run a function that uses the storage, for some seconds at most: a server must exit even if storage hangs."""
     thread = threading.Thread(target=function, name=name, daemon=True)
     thread.start()
     thread.join(_LAST_WRITE_SECONDS)
@@ -495,7 +495,7 @@ def _run_in_time(function: Callable[[], None], *, name: str) -> None:
 
 
 def check_exposure(settings: ServerSettings) -> None:
-    """Check that a server which others can reach is encrypted and asks who is calling, or is `insecure` by choice."""
+    """Check that a server that others can reach uses encryption and authentication, or is explicitly `insecure`."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise ConfigurationError(
             "TLS needs both a certificate and a key.",
@@ -532,7 +532,7 @@ def check_exposure(settings: ServerSettings) -> None:
 
 
 def _check_unused_access(environ: Mapping[str, str]) -> None:
-    """Log that a named access configuration is not used; one that could not be used is rejected as elsewhere."""
+    """Warn that a configured access configuration is not used; an invalid one is rejected as usual."""
     variables = ("ACCESS_CONFIG", "API_KEY_FILE", "API_KEYS", "OIDC_CONFIG", "ADMINS")
     named = [name for name in (f"MICROMEGAS_{variable}" for variable in variables) if environ.get(name)]
     read_access_settings(environ)
@@ -550,13 +550,13 @@ def build_worker_options(
     spill_folder: Path,
     has_engine: bool = False,
 ) -> WorkerOptions:
-    """Return what all executors have in common."""
+    """Return the options that all executors share."""
     return WorkerOptions(
         lake=None if lake is None else lake.uri,
         uses_bucket=bool(settings.lake) and not Storage(settings.lake).is_local,
         denials_file=denials_file,
         spill_directory=str(spill_folder),
-        # Half of what all may take: a statement is to spill before the largest is ended for its memory.
+        # Half of the total limit: a statement should spill before the largest one is killed for its memory.
         engine=EngineSettings(
             memory_limit_bytes=min(_MAX_POOL_MIB, settings.statement_memory_mib // 4, settings.memory_mib // 2) * _MIB,
             spill_limit_bytes=settings.spill_mib * _MIB,
@@ -569,7 +569,7 @@ def build_worker_options(
 
 
 def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEFAULT_SPARE_EXECUTORS) -> PoolSettings:
-    """Return how many executors there are, and what they may take together."""
+    """Return the number of executors, and their total limits."""
     return PoolSettings(
         max_executors=settings.max_queries,
         spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_IDLE),
@@ -593,7 +593,7 @@ def _tls_files(settings: ServerSettings) -> TlsFiles | None:
 def build_flight_settings(
     settings: ServerSettings, *, rate_limits: RateLimits, reserved_port: int | None
 ) -> FlightServerSettings:
-    """Return how the Flight server listens, and the limits of calls."""
+    """Return the Flight server's listening settings and its limits for calls."""
     return FlightServerSettings(
         host=settings.host,
         port=settings.port if reserved_port is None else reserved_port,
@@ -624,7 +624,7 @@ def build_flight_settings(
 
 
 def open_tables(location: str) -> tuple[Storage, TableSource]:
-    """Return what lies there: a `Lake`, also for a place that is empty or missing, or files of others, read only."""
+    """Return the storage and tables at a location: a `Lake`, even if empty or missing, or other tables, read-only."""
     try:
         storage = Storage(location)
         if is_lake(storage):
@@ -647,7 +647,7 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
 
 
 def has_free_space(folder: Path) -> bool:
-    """Whether something can be written there; may block as long as the storage does."""
+    """Whether files can be written to the folder; may block as long as the storage does."""
     try:
         return shutil.disk_usage(folder).free >= _MIN_FREE_BYTES
     except OSError:
@@ -655,7 +655,7 @@ def has_free_space(folder: Path) -> bool:
 
 
 def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
-    """Return the lake there, for rows that are sent alongside an engine; neither for no location."""
+    """Return the lake at a location, for rows that are sent alongside an engine; None for both without a location."""
     if not location:
         return None, None
     storage, found = open_tables(location)
@@ -669,23 +669,23 @@ def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
 
 
 def can_read_tables(source: TableSource, storage: Storage) -> bool:
-    """Whether the tables can be read now; may block as long as the storage does."""
+    """Whether the tables can be read; may block as long as the storage does."""
     try:
-        # A lake without a folder is one without rows, but one whose folder went away has lost them.
+        # A lake whose folder never existed has no rows, but one whose folder disappeared has lost them.
         return (not storage.is_local or Path(storage.uri).is_dir()) and source.snapshot("") is not None
     except MicromegasError:
         return False
 
 
 def find_denials_file(settings: ServerSettings, lake: Storage | None) -> str | None:
-    """Return the configured file of denied queries, otherwise the one in the lake; None where there is neither."""
+    """Return the configured file of denied queries, or the one in the lake, or None."""
     if settings.query_denials_file is not None:
         return str(settings.query_denials_file.expanduser().absolute())
     return None if lake is None else lake.child_uri(_DENIALS_FILE)
 
 
 def make_spill_folder(directory: Path | None) -> TemporaryFolder:
-    """Return a new folder for one server's spilled data, and remove those of servers that were killed."""
+    """Return a new folder for one server's spilled data, and remove those of killed servers."""
     parent = None if directory is None else str(directory.expanduser().absolute())
     remove_abandoned(_SPILL_PREFIX, parent=parent)
     try:

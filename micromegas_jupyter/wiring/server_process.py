@@ -1,6 +1,6 @@
-"""A server for one kernel: `micromegas serve` as its child, on a free loopback port, with one key, recording nothing.
+"""A server for one kernel: `micromegas serve` as its child, on a free loopback port, with one key, without recording.
 
-The child ends with the process that started it, and gets nothing secret: it knows the key's digest only.
+The child exits with the process that started it, and gets no secrets: it has only the key's digest.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lake import is_lake as is_lake_folder
 from micromegas_jupyter.lake.served_folder import ServedFolder, check_servable
 
-# Settings of the client half, and what a Hub gives this process alone: a child could pass its token on.
+# Client settings, and variables that a Hub sets for this process only: a child could leak its token.
 _WITHHELD_VARIABLES: Final = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
 _PREFIX: Final = "micromegas-kernel-"
 _KEY_BYTES: Final = 32
@@ -33,10 +33,10 @@ _OPTIONS: Final = ("--port=0", "--no-http", "--no-telemetry", "--ready-json", "-
 
 
 class ServerProcess:
-    """A running server; its creator stops it, and it ends by itself with this process.
+    """A running server; its creator stops it, and it exits with this process.
 
-    It accepts `key` at `uri`. `is_lake` says that `micromegas serve` wrote the folder, and that it does not hold tables
-    of others; `problems` says what of those was left out.
+    It accepts `key` at `uri`. `is_lake` means that `micromegas serve` wrote the folder, not another program; `problems`
+    explains which tables were skipped.
     """
 
     def __init__(self, location: str, *, is_lake: bool = False, memory_mib: int = 1024) -> None:
@@ -58,7 +58,7 @@ class ServerProcess:
             {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_VARIABLES)}
         )
         try:
-            # Its own session: an interrupt of the kernel reaches the kernel's whole process group.
+            # A separate session, because an interrupt of the kernel reaches the kernel's whole process group.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
                 command,
                 env=others,
@@ -78,20 +78,20 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it; killed when it does not go. Calling again does nothing."""
+        """Stop the process, and kill it if necessary. Calling this again does nothing."""
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # it ended first
+            with suppress(BrokenPipeError):  # it exited first
                 self._process.stdin.close()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # Last: until the process has exited, another thread may be reading from it.
+        # Last, because another thread may read from it until the process has exited.
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._folder.close()
@@ -106,7 +106,7 @@ class ServerProcess:
         return str(answer["uri"])
 
     def _read_line(self) -> bytes:
-        """Return the first line; empty when the process exited, or was killed for taking too long."""
+        """Return the first line; empty if the process exited, or was killed because it took too long."""
         timer = threading.Timer(_START_SECONDS, self._process.kill)
         timer.daemon = True
         timer.start()
@@ -119,7 +119,7 @@ class ServerProcess:
 
 
 def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the tables' names and what is left out, or say why there is nothing to serve."""
+    """Return the tables' names and the skipped ones, or raise an error if there is nothing to serve."""
     if is_lake:
         if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
             what = f"There is no lake in {cut(printable(storage.uri), 200)}."

@@ -1,4 +1,4 @@
-"""Token providers of programs that sign in by themselves, by what the settings give them; persons need none of it."""
+"""Token providers for programs that sign in without a user, chosen by settings. Not loaded for users."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -41,18 +41,18 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 AUDIENCE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE"
 EXCHANGE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE"
 TOKEN_FILE_SETTING = "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE"  # noqa: S105 - a setting's name, not a token
-# What Azure's own Kubernetes sets in a pod with a federated identity.
+# Set by Azure Kubernetes Service in a pod with a federated identity.
 AZURE_TOKEN_FILE_VARIABLE = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 - a variable's name, not a token
 AZURE_CLIENT_ID_VARIABLE = "AZURE_CLIENT_ID"
-# What Entra ID requires of the tokens of other issuers: Microsoft Learn, "Workload identity federation".
+# The audience that Entra ID requires in other issuers' tokens: Microsoft Learn, "Workload identity federation".
 ENTRA_ASSERTION_AUDIENCE = "api://AzureADTokenExchange"
 
 
 def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> AuthProvider | None:
-    """Return the provider of a program that signs in by itself.
+    """Return the provider for a program that signs in without a user.
 
     In this order: a Google service account's key file; the platform's token; a private key or a client secret, unless
-    the secret belongs to an application that people sign in with. None when a user has to sign in, or no one.
+    the secret belongs to an application that users sign in with. None if a user has to sign in, or sign-in isn't used.
     """
     if settings.service_account_file is not None:
         return _google_service_account(settings, settings.service_account_file)
@@ -78,9 +78,9 @@ def service_provider(settings: ClientSettings, environ: Mapping[str, str] | None
 
 
 def service_scope(settings: ClientSettings) -> str | None:
-    """Return the scope that someone chose for a program; None leaves it to the provider.
+    """Return the configured scope for a program; None leaves it to the provider.
 
-    The default, and what a preset puts in its place, ask for a user's claims, which no program has.
+    The default, and presets' replacements, request a user's claims, which programs don't have.
     """
     is_chosen = settings.scope != DEFAULT_SCOPE and not (settings.origin_of("scope") or "").startswith("preset ")
     return settings.scope if is_chosen else None
@@ -92,7 +92,7 @@ def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleS
     wants_id_token = settings.bearer is Bearer.ID_TOKEN
     return GoogleServiceAccountProvider(
         key,
-        # The server accepts a user's ID token for the application, so it accepts a program's for the same.
+        # The server accepts users' ID tokens for the application, so it also accepts a program's.
         audience=settings.audience or settings.client_id if wants_id_token else None,
         scope=None if wants_id_token else service_scope(settings),
         http=provider_http(settings),
@@ -102,7 +102,7 @@ def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleS
 def workload_provider(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], *, http: PlatformHttp | None = None
 ) -> WorkloadProvider:
-    """Return the provider of a program that its platform vouches for."""
+    """Return the provider for a program with an identity from its platform."""
     http = http or PlatformHttp(extra_ca_bundle=ca_bundle_file(settings))
     source = _workload_source(settings, workload, environ, http)
     return WorkloadProvider(source, exchange=_workload_exchange(settings, workload, environ))
@@ -119,7 +119,7 @@ def _workload_source(
         if platform is WorkloadPlatform.AZURE:
             token_file, setting = PurePath(str(federated)), AZURE_TOKEN_FILE_VARIABLE
             if workload.exchange is WorkloadExchange.NONE:
-                # The machine would answer as itself, not as the pod.
+                # The token would identify the machine, not the pod.
                 raise ConfigurationError(
                     f"This pod has a federated identity ({setting}), and its token must be exchanged.",
                     key=EXCHANGE_SETTING,
@@ -131,7 +131,7 @@ def _workload_source(
                 key=setting,
                 remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
             )
-        # The audience was requested where the volume is described, so it is only compared here.
+        # The volume's definition requested the audience, so it is only compared here.
         return TokenFileSource(
             Path(token_file).expanduser(),
             audience=workload.audience,
@@ -149,7 +149,7 @@ def _workload_source(
 
 
 def _workload_audience(settings: ClientSettings, workload: WorkloadSetting) -> str:
-    """Return what the platform's token is requested for."""
+    """Return the audience that is requested for the platform's token."""
     if workload.exchange is WorkloadExchange.NONE:
         default = settings.resource if workload.platform is WorkloadPlatform.AZURE else None
         default = default or settings.audience or settings.client_id

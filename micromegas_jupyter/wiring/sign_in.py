@@ -1,4 +1,4 @@
-"""Signs a user in with what the settings say: chooses the flow, starts it, falls back, and stores the result."""
+"""Signs a user in according to the settings: chooses and starts the flow, falls back, and stores the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,9 +56,9 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
 ) -> FlowChoice:
     """Choose how a user signs in: by argument, variable, profile, an earlier sign-in, or the runtime environment.
 
-    `wanted` is what an argument named, and `is_automatic` says that it asked to leave it to the environment. What is
-    None is found out: where the program runs (`facts`), and, by asking the provider where it matters, whether it has a
-    device endpoint (`can_device`).
+    `wanted` is the flow from an argument; `is_automatic` means that the argument was `auto`. Missing values are
+    detected: the runtime environment (`facts`), and, if relevant, whether the provider has a device endpoint
+    (`can_device`).
     """
     environ = process_variables(environ)
     facts = gather_runtime_info(environ=environ) if facts is None else facts
@@ -73,7 +73,7 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
 
     choice = choose(can_device)
     if choice.flow is Flow.HUB and settings.issuer is None:
-        # Only the Hub knows of a provider.
+        # Only the Hub has the provider's settings.
         return replace(choice, fallbacks=tuple(flow for flow in choice.fallbacks if flow is Flow.REDIRECT))
     if choice.flow is Flow.DEVICE and can_device is None and sign_in_configured(settings):
         return choose(_offers_device(settings))
@@ -81,8 +81,8 @@ def choose_flow(  # noqa: PLR0913 - what varies is passed in
 
 
 def require_flow(settings: ClientSettings, choice: FlowChoice) -> Flow:
-    """Return the flow that was chosen, or say why there is none."""
-    # A Hub with the service knows a provider by itself.
+    """Return the chosen flow, or raise an error that explains why there isn't one."""
+    # A Hub with the service has the provider's settings.
     if not (choice.flow in {Flow.HUB, Flow.REDIRECT} and choice.environment.may_have_hub_service):
         provider_of(settings)
     if choice.flow is not None:
@@ -105,10 +105,10 @@ def begin_login(
     store: bool = True,
     redirects: RedirectLogins | None = None,
 ) -> PendingLogin:
-    """Start a sign-in that continues by itself; returns immediately with what the user needs.
+    """Start a sign-in that continues in the background; returns immediately with instructions for the user.
 
-    `store` says whether the sign-in is stored for other programs of this person. The redirect flow needs `redirects`,
-    where a Jupyter server's requests come in, unless this is a Hub.
+    `store` makes the sign-in available to the user's other programs. The redirect flow requires `redirects`, where a
+    Jupyter server's requests arrive, unless this is a Hub.
     """
     if flow is Flow.HUB:
         provider = hub_provider(settings, environ)
@@ -118,7 +118,7 @@ def begin_login(
     if flow is Flow.REDIRECT and is_below_hub(process_variables(environ)):
         hub = hub_service(settings, environ)
         if settings.issuer is None and settings.client_id is None:
-            # Only the Hub knows of a provider, so another program would not find what was kept.
+            # Only the Hub has the provider's settings, so other programs could not find a stored sign-in.
             offered, store = hub.redirect(), False
             settings = replace(settings, issuer=offered.issuer, client_id=offered.client_id)
     issuer, client_id = provider_of(settings)
@@ -147,11 +147,11 @@ def login(  # noqa: PLR0913 - what varies is passed in
     environ: Mapping[str, str] | None = None,
     prompt: Callable[[str], str] | None = None,
 ) -> OidcAuthProvider | HubTokenProvider:
-    """Sign a user in and wait for it; raises as `begin_login` and `PendingLogin.result`.
+    """Sign a user in and wait for it; raises like `begin_login` and `PendingLogin.result`.
 
-    The `fallbacks` are tried next, in order, when a flow cannot be started or no browser opens. `announce` is called
-    with sentences about what the user is to do, `show` in its place with a sign-in that was started, and `prompt`
-    asks for the pasted address; without it no one can paste.
+    The `fallbacks` are tried in order if a flow cannot be started or no browser opens. `announce` is called with
+    instructions for the user, or `show` with the started sign-in instead. `prompt` requests the pasted URL; without it,
+    the paste flow can't be used.
     """
     flows = [found for found in (flow, *fallbacks) if found is not Flow.PASTE or prompt is not None]
     if not flows:
@@ -161,7 +161,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
     def end() -> None:
         if pending is not None:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program exits before the user has seen the last page
+            pending.wait_closed(LINGER_SECONDS + 1)  # or the program would exit before the user sees the last page
 
     def begin(next_flow: Flow, _reason: str) -> PendingLogin:
         nonlocal pending
@@ -191,7 +191,7 @@ def login(  # noqa: PLR0913 - what varies is passed in
 
 
 def sentence_of(pending: PendingLogin) -> str:
-    """Return what a user is to do for this sign-in."""
+    """Return the instructions for a user of this sign-in."""
     match pending.flow:
         case Flow.DEVICE:
             return f"Go to {pending.verification_uri} and type {pending.user_code}. Only type it if you started this."
@@ -206,7 +206,7 @@ def sentence_of(pending: PendingLogin) -> str:
 
 def _lasting_choice(settings: ClientSettings, environ: Mapping[str, str]) -> tuple[Flow | None, str | None]:
     origin = settings.origin_of("flow")
-    if settings.flow is not None or origin is not None:  # a setting that says auto has no flow
+    if settings.flow is not None or origin is not None:  # if the setting is auto, there is no flow
         return settings.flow, origin or "flow"
     remembered = remembered_flow(settings, environ)
     return remembered, None if remembered is None else REMEMBERED

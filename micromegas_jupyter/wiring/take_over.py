@@ -1,8 +1,7 @@
 """Hands a running server's ports to its successor, over a Unix socket that only the same user can reach.
 
-Two steps, so that the ports are served at every moment: the successor takes the sockets, and reports it once it answers
-calls; only then does the running server drain. If the successor dies in between, the running server keeps serving on
-its own descriptors.
+Two steps keep the ports served at all times: the successor takes the sockets, and reports when it is ready; only then
+does the running server drain. If the successor exits in between, the running server continues with its own descriptors.
 """
 
 import json
@@ -32,7 +31,7 @@ from micromegas_jupyter.errors import ConfigurationError, ServerUnavailable
 _VERSION: Final = 1
 _FOLDER: Final = "micromegas"
 _KEY: Final = "--take-over"
-_MAX_PATH_BYTES: Final = 107  # sun_path of Linux, with its terminating zero
+_MAX_PATH_BYTES: Final = 107  # Linux's sun_path, including the terminating zero
 _MAX_MESSAGE_BYTES: Final = 64 * 1024
 _MAX_SOCKETS: Final = 8
 _MAX_CONNECTIONS: Final = 8
@@ -49,20 +48,20 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 
 def is_take_over_supported() -> bool:
-    """Whether several processes may serve one port, and one can hand its sockets to another and know who that is."""
+    """Whether several processes can serve one port, pass sockets to each other, and identify each other."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(socket, "SO_REUSEPORT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeOverAddress:
-    """Where the running server of one gRPC port is found: the socket address of that port, and its Unix socket."""
+    """How to find the running server on a gRPC port: the port's socket address, and its Unix socket."""
 
     listening: tuple[object, ...]
     path: Path
 
 
 def find_take_over_address(host: str, port: int, environ: Mapping[str, str]) -> TakeOverAddress:
-    """Return where the server that listens on a host and a port, which is not 0, is found."""
+    """Return how to find the server that listens on a host and a port (not 0)."""
     listening = resolve_address(host, port)[-1]
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or os.devnull)
     folder = runtime / _FOLDER if _is_private(runtime) else _temporary_folder() / f"{_FOLDER}-{os.geteuid()}"
@@ -81,10 +80,10 @@ def _temporary_folder() -> Path:
 
 
 class TakeOverListener:
-    """Waits on a daemon thread for a successor that takes the server's sockets over.
+    """Waits on a daemon thread for a successor that takes over the server's sockets.
 
-    It hands over `sockets`, which the caller closes, and `state`, which may be secret. `on_taken` is called once, on
-    another thread, when the successor serves: the server is to stop then, and `is_taken`.
+    It passes `sockets`, which the caller closes, and `state`, which may be secret. `on_taken` is called once, on
+    another thread, when the successor serves: the server must stop then, and `is_taken` is True.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class TakeOverListener:
         self.is_taken = False
 
     def start(self) -> None:
-        """Start to wait. Only for the holder of the port: a socket file of that name is replaced."""
+        """Start to wait. Only for the holder of the port, because an existing socket file is replaced."""
         folder = self._path.parent
         try:
             ensure_private_folder(folder)
@@ -151,14 +150,14 @@ class TakeOverListener:
 
     def _close(self) -> None:
         if self._listening is not None:
-            _shut(self._listening)  # ends the wait for a connection, which closing does not
+            _shut(self._listening)  # ends the wait for a connection, unlike closing
             self._listening.close()
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
                 connection, _ = listening.accept()
-            except OSError:  # there are no descriptors left, or this is the end
+            except OSError:  # no descriptors are left, or the listener was stopped
                 if self._over.wait(_PAUSE_SECONDS):
                     return
                 continue
@@ -191,18 +190,18 @@ class TakeOverListener:
             offer = {"version": _VERSION, "sockets": list(self._sockets), "state": self._state}
             descriptors = [each.fileno() for each in self._sockets.values()]
             is_serving = False
-            with suppress(OSError):  # it is gone, or takes too long
+            with suppress(OSError):  # it has exited, or takes too long
                 socket.send_fds(connection, [json.dumps(offer).encode()], descriptors)
                 _LOG.info("another process takes this server's sockets over")
                 connection.settimeout(_START_SECONDS)
                 is_serving = _receive(connection).get("do") == "serving"
             with self._lock:
-                if self._over.is_set():  # the server stops anyway, and has said so
+                if self._over.is_set():  # the server is stopping anyway, and has reported it
                     return
                 if is_serving:
                     try:
                         _send(connection, {"draining": True})
-                    except OSError:  # it has ended, or waits no longer
+                    except OSError:  # it has exited, or no longer waits
                         is_serving = False
                     else:
                         self._over.set()
@@ -220,7 +219,7 @@ class TakeOverListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """The sockets of a running server, by its names for them, and its state; the server serves until told to stop."""
+    """The sockets of a running server by name, and its state; the server continues until told to stop."""
 
     sockets: Mapping[str, socket.socket]
     state: Mapping[str, str] = field(repr=False)
@@ -229,7 +228,7 @@ class Taken:
     _resources: ExitStack = field(repr=False)
 
     def confirm_serving(self) -> None:
-        """Tell the running server that this process accepts calls; returns when it drains, or has ended."""
+        """Report to the running server that this process accepts calls; returns when it drains, or has exited."""
         answer: Mapping[str, object] = {}
         with suppress(OSError):
             self._connection.settimeout(_CONFIRM_SECONDS)
@@ -237,11 +236,11 @@ class Taken:
                 _send(self._connection, {"do": "serving"})
             answer = _receive(self._connection)
         if not answer:
-            # From here on the running server cannot say so any more, and what it has said is found.
+            # From here on the running server can no longer report this, and earlier messages can be read.
             _shut(self._connection)
             with suppress(OSError):
                 answer = _receive(self._connection)
-        # What a process held is closed a moment before its end is told.
+        # The kernel closes a process's resources shortly before it reports the exit.
         drains = answer.get("draining") is True or bool(select.select([self._process], [], [], _END_SECONDS)[0])
         self._resources.close()
         if not drains:
@@ -255,7 +254,7 @@ class Taken:
 
 
 def take_over(address: TakeOverAddress) -> Taken | None:
-    """Take the sockets of the server that runs at an address, or None."""
+    """Take over the sockets of the server at an address, or return None."""
     path = address.path
     if not os.path.lexists(path.parent) or not _find_socket(path):
         return None
@@ -280,7 +279,7 @@ def take_over(address: TakeOverAddress) -> Taken | None:
             raise _no_answer() from error
         received = [sockets.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
         for each in received:
-            each.set_inheritable(False)  # `recv_fds` does not ask for that
+            each.set_inheritable(False)  # `recv_fds` doesn't set this
         match _decode(data):
             case {"error": str()}:
                 raise ServerUnavailable(
@@ -309,15 +308,15 @@ def _no_answer() -> ServerUnavailable:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Return process and user of the other end, as the kernel noted them (unix(7), SO_PEERCRED)."""
+    """Return process and user of the peer, as recorded by the kernel (unix(7), SO_PEERCRED)."""
     pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES))
     return pid, uid
 
 
 def _is_own_child(pid: int) -> bool:
-    """Whether this process has started another, itself or through others; one that has ended may be such a one."""
+    """Whether a process is a descendant of this one; True if it may have been one and has exited."""
     try:
-        # Not `parents()`: that ends, as if at the first process, where one on the way has just ended.
+        # Not `parents()`, which stops early if a process on the path has just exited.
         while pid > 1:
             pid = psutil.Process(pid).ppid()
             if pid == os.getpid():
@@ -332,7 +331,7 @@ def _send(connection: socket.socket, message: Mapping[str, object]) -> None:
 
 
 def _receive(connection: socket.socket) -> Mapping[str, object]:
-    """Return the next message; an empty one when the other end is gone, or says what cannot be read."""
+    """Return the next message; empty if the peer has exited, or sent malformed data."""
     return _decode(connection.recv(_MAX_MESSAGE_BYTES))
 
 
@@ -358,7 +357,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _find_socket(path: Path) -> bool:
-    """Whether there is a socket of this user; anything else there, or a folder that others can enter, is rejected."""
+    """Whether a socket of this user exists; rejects other files, and folders that others can access."""
     folder = path.parent.lstat()
     if not stat.S_ISDIR(folder.st_mode):
         raise _unsafe(path.parent, "is a link or not a folder")
@@ -396,10 +395,10 @@ def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.
 
 
 class ReservedPort:
-    """A port that only processes of this user may listen on, by saying that they share it (SO_REUSEPORT).
+    """A port reserved so that only processes of this user that share it (SO_REUSEPORT) may listen on it.
 
-    It is bound, never listened on, and bound alone first, so two servers never share a port without knowing of each
-    other. `taken` is the socket of another process's reservation, which is continued here.
+    The socket is bound but never listens. It is first bound without sharing, so that two servers never share a port
+    unknowingly. `taken` is the socket of another process's reservation, which is continued here.
     """
 
     def __init__(self, host: str, port: int, *, taken: socket.socket | None = None) -> None:
@@ -409,7 +408,7 @@ class ReservedPort:
         try:
             self.socket = _bind(host, port)
         except OSError:
-            # Connections that a server left behind occupy the port, but not for one that reports it.
+            # A previous server's connections occupy the port, unless the new socket sets this option.
             try:
                 self.socket = _bind(host, port, reuses_address=True)
             except OSError:

@@ -1,1 +1,1 @@
-"""SQL functions that this package adds: who calls, and denied queries."""
+"""SQL functions that this package adds."""

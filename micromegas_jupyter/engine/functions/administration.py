@@ -1,10 +1,10 @@
-"""Functions for administrators: which they are, and which of them a statement calls.
+"""Functions for administrators, and how to find a statement's calls of them.
 
-DataFusion's planner finds the calls: it takes a table function when it plans one, and evaluates a function that doesn't
-depend on rows. So names in strings, comments, aliases, and CTEs are no calls, and no spelling hides one.
+DataFusion's planner finds the calls: it calls table functions during planning, and evaluates functions that don't
+depend on rows. Names in strings, comments, aliases, and CTEs are therefore not calls, and no spelling hides a call.
 
-What changes the lake runs in the ingest process, when the front learns of the call from the plan; what it reports goes
-with the statement to the engine. A statement that is only planned has no messages yet.
+Changes to the lake run in the ingest process, when the front learns about the call from the plan; the engine gets the
+resulting messages with the statement. A statement that is only planned has no messages yet.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,9 +33,9 @@ from micromegas_jupyter.engine.scanner import Kind, Mention, Token, scan
 from micromegas_jupyter.errors import InvalidStatement, MicromegasError, PermissionDenied, UnsupportedStatement
 
 ADMINISTRATION_NAMES: Final = DENIAL_NAMES | PARTITION_NAMES | {VIEW_DEFINITIONS_FUNCTION}
-#: Table functions that users other than administrators don't have.
+#: Table functions for administrators only.
 _TABLES: Final = frozenset({DENY, LIST, VIEW_DEFINITIONS_FUNCTION})
-#: Scalar functions that they don't have, with how many arguments each takes.
+#: Scalar functions for administrators only, with their number of arguments.
 _SCALARS: Final = {DENY: 2, REMOVE: 1, **BY_ONE}
 _MESSAGES: Final = pa.schema(
     [pa.field("time", pa.timestamp("ns", "+00:00"), nullable=False), pa.field("msg", pa.string(), nullable=False)]
@@ -45,9 +45,9 @@ _DENIALS: Final = "change query denials"
 
 @dataclass(slots=True, kw_only=True)
 class AdministrationCalls:
-    """The calls of functions for administrators that DataFusion finds in one statement.
+    """The calls of administrators' functions that DataFusion finds in one statement.
 
-    `failures` are the errors of functions, of which `rejections` are those about the right to call them.
+    `failures` are the functions' errors; `rejections` are those that are about permission.
     """
 
     request: StatementRequest
@@ -58,13 +58,13 @@ class AdministrationCalls:
     _found: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list, repr=False)
 
     def forget(self) -> None:
-        """Forget the calls that were found: the statement is planned again."""
+        """Clear the calls, because the statement is planned again."""
         self._found.clear()
 
     def register(self, session: SessionContext, sql: str, mentions: Mention) -> None:
-        """Give a session the functions that the statement mentions; each takes note of its calls, and changes nothing.
+        """Register the functions that the statement mentions; each only records its calls.
 
-        The functions with which administrators change denials are `register_denial_functions`.
+        `register_denial_functions` registers the functions that change denials.
         """
         names = mentions.among(ADMINISTRATION_NAMES)
         if not names:
@@ -80,7 +80,7 @@ class AdministrationCalls:
             session.register_udf(self._without_right(name, _SCALARS[name]))
 
     def check_denial(self) -> None:
-        """Check that the statement may change denials now; for the functions that do so."""
+        """Check that the statement may change denials now; called by functions that do so."""
         with self._noting():
             check_may_change_state(self.request, _DENIALS)
             if self.is_explained:
@@ -88,7 +88,7 @@ class AdministrationCalls:
                 raise InvalidStatement(what, remedy="Write EXPLAIN.")
 
     def check(self, *, is_run: bool) -> PartitionCall | None:
-        """Check the calls that were found, and return the one that changes partitions if the statement `is_run`."""
+        """Check the recorded calls, and return the one that changes partitions if the statement `is_run`."""
         if self.rejections:
             raise self.rejections[-1]
         if not self._found:
@@ -108,7 +108,7 @@ class AdministrationCalls:
         return rows
 
     def _without_right(self, function: str, arity: int) -> ScalarUDF:
-        """Return a function that fails, when the statement is planned if its arguments are constants."""
+        """Return a function that fails, during planning if its arguments are constants."""
 
         def call(*_columns: pa.Array) -> pa.Array:
             with self._noting():
@@ -132,12 +132,12 @@ class AdministrationCalls:
 
 
 def _spellings(name: str, tokens: Sequence[Token]) -> set[str]:
-    """Return how a statement may write the name: DataFusion looks for a table function by its text, with quotes."""
+    """Return all spellings of a name in a statement: DataFusion looks up table functions by text, including quotes."""
     return {token.text for token in tokens if token.name == name} | {name, f'"{name}"', f"`{name}`"}
 
 
 def _value(argument: Any) -> object:
-    """Return the value of a constant, None for anything else."""
+    """Return the value of a constant; None for anything else."""
     expression = Expr(argument) if not isinstance(argument, Expr) else argument
     if type(expression.to_variant()).__name__ != "Literal":
         return None

@@ -1,6 +1,6 @@
-"""Functions of binary JSON over whole columns, which are decided once for each distinct value.
+"""Binary JSON functions on whole columns, evaluated once per distinct value.
 
-Columns come as dictionaries, as plain bytes, or as pairs of a key and a value: maps and lists of structs.
+Columns are dictionaries, plain binary, or pairs of a key and a value: maps and lists of structs.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +15,7 @@ from micromegas_jupyter.core.jsonb import MalformedJsonb
 
 TEXT_DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 DICTIONARY: Final = pa.dictionary(pa.int32(), pa.binary())
-#: What DataFusion converts all other kinds of bytes to; a dictionary stays one buffer.
+#: DataFusion converts all other binary types to this one; a dictionary stays one buffer.
 BYTES: Final = pa.binary_view()
 PAIRS: Final = pa.list_(pa.struct([("key", pa.string()), ("value", pa.string())]))
 PAIR_DICTIONARY: Final = pa.dictionary(pa.int32(), PAIRS)
@@ -25,7 +25,7 @@ _Value = bytes | str | None
 
 
 def holds_pairs(kind: pa.DataType) -> bool:
-    """Return whether a column of a type holds text by key: a map, or a list of structs of a key and a value."""
+    """Return whether a column type contains text by key: a map, or a list of key-value structs."""
     if pa.types.is_dictionary(kind):
         return not pa.types.is_dictionary(kind.value_type) and holds_pairs(kind.value_type)
     if pa.types.is_map(kind):
@@ -40,7 +40,7 @@ def holds_pairs(kind: pa.DataType) -> bool:
 class _Results(NamedTuple):
     """The results for the values of a dictionary: `positions[code]` is the index in `found`, -1 for null."""
 
-    values: pa.Array  # held, so that no other buffers get their addresses
+    values: pa.Array  # keeps the buffers alive, so that their addresses aren't reused
     texts: Sequence[str | None]
     positions: _Codes
     found: pa.Array
@@ -54,9 +54,9 @@ def _identity(values: pa.Array) -> tuple[object, ...]:
 
 
 class PerValue:
-    """Applies a function of a value, and perhaps of a text beside it, to columns; bytes that are malformed give null.
+    """Applies a function of a value, and possibly of a text, to columns; malformed bytes result in null.
 
-    Results are kept for the batches that follow, up to a number. Batches of a file often share their dictionary.
+    Results are cached for later batches, up to a limit, because batches of a file often share their dictionary.
     """
 
     def __init__(self, function: Callable[..., Hashable], result: pa.DataType) -> None:
@@ -74,7 +74,7 @@ class PerValue:
             texts = key_values.to_pylist()
             if len(texts) != 1 or key_codes.min(initial=0) < 0:
                 return self._by_pair(codes, values.to_pylist(), key_codes, texts)
-        used = np.zeros(len(values) + 1, bool)  # the last one is for code -1
+        used = np.zeros(len(values) + 1, bool)  # the last element is for code -1
         used[codes] = True
         if not used[:-1].all():
             codes = np.append(np.cumsum(used[:-1], dtype=np.int32) - 1, np.int32(-1))[codes]
@@ -98,7 +98,7 @@ class PerValue:
         return self._spread(pair_codes, *self._results(arguments))
 
     def _results(self, arguments: Sequence[tuple[_Value, ...]]) -> tuple[_Codes, pa.Array]:
-        """Return where in an array the result for each of the arguments is, and -1 for null; and the array."""
+        """Return the indices of the arguments' results, -1 for null, and the array of results."""
         results = list(map(self._apply, arguments))
         if not pa.types.is_dictionary(self._result):
             return np.array([*range(len(results)), -1], np.int32), pa.array(results, self._result)
@@ -130,7 +130,7 @@ class PerValue:
 
 
 def _encoded(column: pa.Array) -> tuple[_Codes, pa.Array]:
-    """Return the codes of a column's rows, -1 for null, and the values that they stand for, bytes or text."""
+    """Return the codes of a column's rows, -1 for null, and the distinct values, as bytes or text."""
     if holds_pairs(column.type):
         column = to_jsonb(column)
     elif not pa.types.is_dictionary(column.type):
@@ -146,7 +146,7 @@ def _codes(column: pa.DictionaryArray) -> _Codes:
 
 
 def to_jsonb(column: pa.Array) -> pa.DictionaryArray:
-    """Return a column of pairs, or of binary JSON, as a dictionary of binary JSON."""
+    """Return a column of pairs or binary JSON as a dictionary of binary JSON."""
     if not holds_pairs(column.type):
         return column if pa.types.is_dictionary(column.type) else column.cast(pa.binary()).dictionary_encode()
     indices, rows = distinct_pairs(column)
@@ -155,7 +155,7 @@ def to_jsonb(column: pa.Array) -> pa.DictionaryArray:
 
 
 def distinct_pairs(column: pa.Array) -> tuple[pa.Array, list[list[dict[str, str | None]]]]:
-    """Return the indices of a column's rows, and the distinct rows that they stand for, as pairs of key and value."""
+    """Return the indices of a column's rows, and the distinct rows as key-value pairs."""
     if pa.types.is_dictionary(column.type):
         indices, rows = distinct_pairs(column.dictionary)
         return indices.take(column.indices), rows
@@ -184,6 +184,6 @@ def distinct_pairs(column: pa.Array) -> tuple[pa.Array, list[list[dict[str, str 
 
 
 def _numbered(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
-    """Return a small number for each distinct number, and how many there are."""
+    """Return consecutive numbers for distinct numbers, and their count."""
     found = pa.array(numbers).dictionary_encode()
     return found.indices.to_numpy().astype(np.int64), len(found.dictionary)

@@ -1,7 +1,7 @@
 """Stores the rules that deny queries and the users who are cut off: one file in a directory or a bucket.
 
-The file is replaced as a whole if it has not changed since it was read. Servers that share a lake share the file.
-`denials` decides whether a rule applies to a query, `server.cut_off` whether a call is one of a cut-off user.
+The file is replaced completely if it has not changed since it was read. Servers that share a lake share the file.
+`denials` decides whether a rule applies to a query, `server.cut_off` whether a caller is cut off.
 """
 
 import logging
@@ -20,7 +20,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable, UsageError
 
-#: What a rule can name, all of them text; NULL is what the client did not send.
+#: The columns for rules, all of them strings; NULL means that the client did not send the value.
 MATCH_COLUMNS: Final = (
     "user_id", "email", "service_account", "client", "agent", "entrypoint", "session", "notebook", "cell", "client_ip",
     "sql", "sql_hash",
@@ -42,7 +42,7 @@ _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class MalformedFile(Exception):
-    """The file cannot be parsed; `args[0]` says what is wrong, without its content."""
+    """The file cannot be parsed; `args[0]` describes the problem, without its content."""
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,7 +57,7 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A server's report that it rejects a user's calls: how many were open and ended, and the first of their IDs."""
+    """A server's report that it rejects a user's calls: the number of stopped calls, and the first of their IDs."""
 
     server: _Text
     ended: int = 0
@@ -77,16 +77,16 @@ class CutOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def identity(self) -> str:
-        """The user as configurations write it, `issuer|subject`."""
+        """The user as configured, `issuer|subject`."""
         return f"{self.issuer}|{self.subject}"
 
     def is_over(self, now: datetime) -> bool:
-        """Whether its time has passed."""
+        """Whether it has expired."""
         return self.until is not None and self.until <= now
 
 
 class DenialFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The content of the file. Version 2 has `cut_off`: a server that does not know it must not rewrite the file."""
+    """The content of the file. Version 2 adds `cut_off`; servers that don't support it must not rewrite the file."""
 
     version: Literal[1, 2]
     rules: tuple[Denial, ...]
@@ -97,9 +97,9 @@ _NO_DENIALS: Final = DenialFile(version=1, rules=())
 
 
 class DenialStore:
-    """Rules, and users who are cut off, in one file: a path, or an address as `s3://bucket/prefix/name.json`.
+    """Rules, and users who are cut off, in one file: a path, or a URL such as `s3://bucket/prefix/name.json`.
 
-    Safe to use from several threads and processes; whoever handles `has_changed` resets it.
+    Safe to use from several threads and processes; the code that handles `has_changed` resets it.
     """
 
     def __init__(self, location: Path | str, *, clock: Clock = SYSTEM_CLOCK, max_rules: int = MAX_RULES) -> None:
@@ -113,21 +113,21 @@ class DenialStore:
         self.has_changed = False
 
     def mark(self) -> str | None:
-        """Return what tells one content of the file from another; None when there is no file. Uses the network."""
+        """Return a mark that identifies the file's content, or None if it does not exist. Uses the network."""
         found = self._load()
         return None if found is None else found[1]
 
     def read(self) -> DenialFile:
-        """Return the content; that of an empty file when there is none."""
+        """Return the content, which is empty if the file does not exist."""
         found = self._load()
         return _NO_DENIALS if found is None else _parse(found[0])
 
     def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
-        """Replace the rules by what `change` makes of them; it is called again when others change them meanwhile."""
+        """Replace the rules with the result of `change`; it is called again if other writers change them in between."""
         self._change(lambda file: msgspec.structs.replace(file, rules=tuple(change(file.rules))))
 
     def change_cut_off(self, change: Callable[[tuple[CutOff, ...]], Sequence[CutOff]]) -> None:
-        """Replace the users who are cut off in the same way, without those whose time has passed.
+        """Replace the users who are cut off in the same way, without expired entries.
 
         Raises:
             Unavailable: The file cannot be read or written now.
@@ -161,14 +161,14 @@ class DenialStore:
                     threading.Event().wait(_RETRY_SECONDS * jitter())
                 content, mark = self._load() or (b"", None)
                 if written is not None and content == written:
-                    return  # only the answer to our own write got lost
+                    return  # only the response to this write was lost
                 found = _parse(content) if mark is not None else _NO_DENIALS
                 changed = change(found)
                 if changed == found:
                     return
                 written = _encode(changed)
                 if len(written) > MAX_FILE_BYTES:
-                    # No server could read it.
+                    # Servers could not read it.
                     raise UsageError(
                         "The file of denials would become larger than 1 MiB.",
                         remedy="Remove denials, or restore the access of former users.",
@@ -195,7 +195,7 @@ class DenialStore:
             raise Unavailable("The list of denied queries cannot be read now.") from error
 
     def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
-        """Add a rule and return its id."""
+        """Add a rule and return its ID."""
         if not 0 < len(reason.strip()) <= _MAX_REASON_LENGTH or not reason.isprintable():
             raise InvalidStatement(
                 f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
@@ -207,7 +207,7 @@ class DenialStore:
 
         def added(rules: tuple[Denial, ...]) -> Sequence[Denial]:
             if any(one.rule_id == rule_id for one in rules):
-                return rules  # only the answer got lost, and others have changed the file since
+                return rules  # only the response was lost, and other writers have changed the file since
             if len(rules) >= self._max_rules:
                 raise InvalidStatement(
                     f"There are already {len(rules)} denials, which is the maximum.",
@@ -221,7 +221,7 @@ class DenialStore:
         return rule_id
 
     def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False when there is none with this id."""
+        """Remove a rule; False if no rule has this ID."""
         removed: list[Denial] = []
 
         def without_rule(rules: tuple[Denial, ...]) -> Sequence[Denial]:
@@ -236,7 +236,7 @@ class DenialStore:
 
 
 def with_hits(rules: Sequence[Denial], hits: Mapping[str, datetime]) -> list[Denial]:
-    """Return the rules, each with the latest of its hits."""
+    """Return the rules, each with its latest hit."""
     return [
         msgspec.structs.replace(rule, last_hit_at=hit)
         if (hit := hits.get(rule.rule_id)) is not None and (rule.last_hit_at is None or hit > rule.last_hit_at)

@@ -1,7 +1,7 @@
-"""Denied queries in SQL: whether a rule denies a query, and the functions with which administrators make rules.
+"""Denied queries in SQL: evaluates rules, and provides the functions that administrators use to create them.
 
-A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, what is known of a query before it is planned.
-The functions have upstream's names, arguments and results. They act when the statement runs, not when it is planned.
+A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, which are known before planning. The functions
+have upstream's names, arguments, and results. They act when the statement runs, not during planning.
 """
 
 import functools
@@ -35,7 +35,7 @@ _SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name == "last_hit_at")
 
 
 class MatchRules:
-    """Expressions that are ready to be matched against queries."""
+    """Expressions that are ready to be matched with queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
         for expression in expressions:
@@ -43,14 +43,14 @@ class MatchRules:
         self.expressions = tuple(expressions)
 
     def first_match(self, facts: Mapping[str, str | None], hashes: Sequence[str]) -> int | None:
-        """Return the index of the first expression that is true for a query, None when there is none."""
+        """Return the index of the first expression that is true for a query, or None."""
         rows = [{**facts, "sql_hash": one} for one in dict.fromkeys(hashes)]
         evaluated = _evaluate(rows, self.expressions)
         return next((index for index, one in enumerate(self.expressions) if evaluated[one]), None)
 
 
 def check_match(expression: str) -> None:
-    """Check that an expression can be used as a rule."""
+    """Check that an expression is a valid rule."""
     try:
         scanned = check_expression(expression, max_bytes=_MAX_EXPRESSION_BYTES)
         _check_tokens(scanned)
@@ -60,7 +60,7 @@ def check_match(expression: str) -> None:
         if not is_engine_failure(error):
             raise
         translated = translate(error, Context(sql=expression))
-        # The engine's words are about a whole statement.
+        # The engine's messages are about a whole statement.
         what = re.sub("^The (statement|expression) ", "It ", translated.what)
         raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=translated.remedy) from None
 
@@ -78,10 +78,10 @@ def _check_tokens(scanned: Scan) -> None:
 
 
 def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
-    """Return for each expression whether it is true for one of the rows."""
+    """Return for each expression whether it is true for at least one of the rows."""
     try:
         frame = _frame(rows)
-        # The line break ends a comment that an expression may end with.
+        # The line break ends a comment at the end of the expression.
         columns = [
             frame.parse_sql_expr(f"({one}\n) IS TRUE").alias(str(index)) for index, one in enumerate(expressions)
         ]
@@ -103,19 +103,19 @@ def _frame(rows: Sequence[Mapping[str, str | None]]) -> DataFrame:
 
 
 def names_denial_function(sql: str) -> bool:
-    """Return whether a statement names one of the functions, so that an administrator can always lift a denial."""
+    """Return whether a statement mentions one of the functions, so that administrators can always remove a denial."""
     return any(token.kind is Kind.WORD and token.name in DENIAL_NAMES for token in scan(sql).tokens)
 
 
 def with_denial_as_rows(scanned: Scan) -> Scan:
     """Return a statement in which `deny_queries(…)`, a table in upstream's SQL, is a row with `time` and `msg`.
 
-    DataFusion-Python runs a table function when it plans, and a scalar function when it runs.
+    DataFusion-Python runs table functions during planning, and scalar functions during execution.
     """
     if DENY not in scanned.names:
         return scanned
     tokens = scanned.tokens
-    for first, last in find_calls_in_from(scanned, {DENY}, is_certain=False):  # its arguments may be in dollar quotes
+    for first, last in find_calls_in_from(scanned, {DENY}, is_certain=False):  # its arguments may be dollar-quoted
         start, end = tokens[first].start, tokens[last].start + 1
         if start >= scanned.certain_until:
             break
@@ -125,7 +125,7 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
 
 
 class DenialCalls(Protocol):
-    """One statement of an administrator, of which it is checked whether it may change denials."""
+    """An administrator's statement that may be checked for permission to change denials."""
 
     request: StatementRequest
     caller: AuthContext
@@ -142,7 +142,7 @@ def register_denial_functions(
     *,
     mentions: Mention,
 ) -> None:
-    """Give a session of an administrator those of the functions that the statement mentions."""
+    """Register those of the functions that an administrator's statement mentions."""
 
     def deny(match_expr: str | None, reason: str | None) -> str:
         calls.check_denial()
@@ -169,15 +169,15 @@ def register_denial_functions(
 
 
 def _run_time(name: str, function: Callable[..., str], arity: int, calls: DenialCalls) -> ScalarUDF:
-    """Return a function of texts that the engine calls for each row when the statement runs.
+    """Return a function of strings that the engine calls once per row when the statement runs.
 
-    In a read-only call, the planner may call it, and so learns that the statement is rejected.
+    In a read-only call, the planner may call it, which rejects the statement.
     """
 
     def call(*columns: pa.Array) -> pa.Array:
         rows = zip(*(one.to_pylist() for one in columns), strict=True)
         try:
-            # The engine's own thread must not wait for the engine, which a rule's check does.
+            # The engine's own thread must not wait for the engine, which checking a rule requires.
             with ThreadPoolExecutor(1) as thread:
                 return pa.array(list(thread.map(lambda row: function(*row), rows)), pa.string())
         except Exception as error:

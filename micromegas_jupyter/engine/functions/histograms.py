@@ -1,7 +1,7 @@
-"""SQL functions of histograms, with the type and the arithmetic of Micromegas's own server.
+"""SQL functions for histograms, with the type and the arithmetic of Micromegas's own server.
 
-A histogram has bins of equal width from `start` to `end`; values outside count in the first or the last one, NaN in the
-first, and so do all when there is no width.
+A histogram has bins of equal width from `start` to `end`. Values outside count in the first or the last bin. NaN counts
+in the first bin, and so do all values if the width is 0.
 """
 
 import sys
@@ -37,7 +37,7 @@ class _Shape(NamedTuple):
 
 
 class _Histogram(Accumulator):
-    """The sum of what it has seen; `failures` gets the error that stops the statement."""
+    """The sum of all input; `failures` gets the error that stops the statement."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures
@@ -46,7 +46,7 @@ class _Histogram(Accumulator):
         self._min, self._max, self._sum, self._sum_sq, self._count = _MAX, -_MAX, 0.0, 0.0, 0
 
     def merge(self, states: list[pa.Array]) -> None:
-        """Add histograms; null ones and those of no value at all have no shape."""
+        """Add histograms; null ones and those without values have no bins to compare."""
         for one in states[0]:
             if not one.is_valid or not len(one["bins"]):
                 continue
@@ -59,11 +59,11 @@ class _Histogram(Accumulator):
             self._count += found["count"]
 
     def state(self) -> list[pa.Scalar]:
-        """Return the histogram so far."""
+        """Return the current histogram."""
         return [self.evaluate()]
 
     def evaluate(self) -> pa.Scalar:
-        """Return the histogram; without any row, one without bins."""
+        """Return the histogram; without rows, it has no bins."""
         shape = self._shape or _Shape(0.0, 0.0, 0)
         numbers = (shape.start, shape.end, self._min, self._max, self._sum, self._sum_sq)
         found: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
@@ -115,7 +115,7 @@ class SumHistograms(_Histogram):
 
 
 def field(name: str) -> Callable[[pa.StructArray], pa.Array]:
-    """Return a function that takes one field out of histograms."""
+    """Return a function that extracts one field from histograms."""
     return lambda histograms: histograms.flatten()[HISTOGRAM.get_field_index(name)]
 
 
@@ -129,7 +129,7 @@ def variance(histograms: pa.StructArray) -> pa.Array:
 
 
 def quantile(histograms: pa.StructArray, ratios: pa.Array) -> pa.Array:
-    """Return the value below which a ratio of the values is, by the line through its bin."""
+    """Return the values at these ratios (quantiles), interpolated linearly within a bin."""
     pairs = zip(histograms.to_pylist(), ratios.to_pylist(), strict=True)
     return pa.array([None if None in pair else _quantile(*pair) for pair in pairs], pa.float64())
 

@@ -1,7 +1,7 @@
-"""The caller in SQL: `current_user`, `is_admin()`, `my_rights()` and related functions, each with the caller's values.
+"""The caller in SQL: `current_user`, `is_admin()`, `my_rights()`, and related functions, each with the caller's values.
 
-In conditions on rows, literals take their place. For a delegating service, they describe the service itself; whom it
-acts for is recorded in the audit only.
+In row conditions, literals replace them. For a delegating service, they describe the service itself; only the audit
+records the user that it acts for.
 """
 
 from collections.abc import Collection, Container, Iterator, Sequence
@@ -17,7 +17,7 @@ from micromegas_jupyter.engine.schemas import register_rows
 
 _Value = str | bool | tuple[str, ...] | None
 
-#: These are written without brackets in SQL; the parser takes no brackets behind the first two.
+#: These are written without brackets in SQL; the parser rejects brackets after the first two.
 _BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
 #: The functions without arguments that describe the caller.
 IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
@@ -29,12 +29,12 @@ IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
 }
 RIGHTS: Final = "my_rights"
 IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
-#: No texts, of no value that the optimizer knows: DataFusion 55 makes `false` of `array_has(make_array(), x)` also
-#: where x is null, so that a NOT around it would show the rows that belong to no group to those who are in none.
+#: An empty list whose value the optimizer doesn't know: DataFusion 55 replaces `array_has(make_array(), x)` with
+#: `false`, even if x is null. A NOT around it would then reveal rows without a group to callers without groups.
 NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
 _QUERIES: Final = {
     ("show", "rights"): "SELECT * FROM my_rights()",
-    # What it is in DataFusion, but for a table that nobody may read.
+    # DataFusion's definition, except for a table that is never readable.
     ("show", "tables"): "SELECT * FROM information_schema.tables "
     "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
 }
@@ -45,11 +45,11 @@ _RIGHTS_SCHEMA: Final = pa.schema(
 
 
 def _values(caller: AuthContext) -> dict[str, _Value]:
-    """Return what each of `IDENTITY_FUNCTIONS` gives."""
+    """Return the result of each of `IDENTITY_FUNCTIONS`."""
     return {
         **dict.fromkeys(_BARE_NAMES, caller.subject),
         "current_issuer": caller.issuer,
-        # Anyone can claim an address that nobody has verified.
+        # Anyone can claim an unverified address.
         "current_email": caller.email if caller.email_verified else None,
         "current_groups": caller.groups,
         "current_roles": caller.roles,
@@ -58,10 +58,10 @@ def _values(caller: AuthContext) -> dict[str, _Value]:
 
 
 def with_caller_in_condition(condition: str, caller: AuthContext, *, columns: Collection[str]) -> str:
-    """Return a condition on rows with literals in place of the functions that describe the caller.
+    """Return a row condition with literals in place of the functions that describe the caller.
 
-    A name without brackets that is also one of the table's columns is the column: as the caller's name,
-    `user = current_user()` would let everybody see every row.
+    A name without brackets that is also one of the table's columns means the column. Otherwise, `user = current_user()`
+    would be true for every row.
     """
     lowered = condition.lower()
     if not any(name in lowered for name in IDENTITY_FUNCTIONS):
@@ -96,7 +96,7 @@ def _literal(value: _Value) -> str:
 
 
 def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
-    """Return the first tokens of calls without arguments, which are no part of a dotted name."""
+    """Return the first tokens of calls without arguments, excluding parts of a dotted name."""
     tokens, calls = scanned.tokens, find_calls(scanned, functions)
     return [
         first
@@ -106,10 +106,10 @@ def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:
-    """Return a statement as DataFusion's parser takes it.
+    """Return a statement in the syntax of DataFusion's parser.
 
-    `SHOW RIGHTS` and `SHOW TABLES` are queries, and `current_user()` has no brackets: blanks take their place, so that
-    positions in messages stay right.
+    `SHOW RIGHTS` and `SHOW TABLES` become queries, and `current_user()` loses its brackets. Blanks replace removed
+    text, so that positions in messages stay correct.
     """
     if scanned.names.isdisjoint(_REWRITTEN):
         return scanned
@@ -124,7 +124,7 @@ def with_identity_syntax(scanned: Scan) -> Scan:
 def register_identity_functions(
     session: SessionContext, caller: AuthContext, *, tables: Sequence[VisibleTable], mentions: Mention
 ) -> None:
-    """Give a session the functions that the statement mentions."""
+    """Register the functions that the statement mentions."""
     mentioned = mentions.among(IDENTITY_NAMES)
     if not mentioned:
         return
@@ -134,7 +134,7 @@ def register_identity_functions(
         is_list = isinstance(value, tuple)
         kind = pa.list_(pa.string()) if is_list else pa.bool_() if isinstance(value, bool) else pa.string()
         column = pa.array([value], kind)
-        # Immutable: the optimiser puts the value in its place, so that files' statistics can answer a comparison.
+        # Immutable: the optimizer inserts the value, so that files' statistics can decide a comparison.
         session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
     if RIGHTS in mentioned:
         rows = (dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables))

@@ -1,8 +1,8 @@
-"""SQL/JSON paths over binary JSON, as Micromegas's own server reads them: `$.items[*] ? (@.type == "active").id`.
+"""SQL/JSON paths for binary JSON, like Micromegas's own server: `$.items[*] ? (@.type == "active").id`.
 
-Names, `.*`, `[*]`, indices (`last` too), and filters with comparisons, `starts with`, `&&` and `||`. A step that does
-not fit a value (a name on a number, an index on an object) finds nothing in it; `[*]` finds a value that is no array.
-A comparison of different kinds is unknown, and so is what is connected with it.
+Supports names, `.*`, `[*]`, indices (including `last`), and filters with comparisons, `starts with`, `&&`, and `||`.
+A step that does not fit a value (a name on a number, an index on an object) finds nothing; `[*]` on a value that is
+not an array finds the value. A comparison of different kinds is unknown, and so are expressions that contain it.
 """
 
 import functools
@@ -17,7 +17,7 @@ from micromegas_jupyter.core import jsonb
 
 _MAX_LENGTH: Final = 4096
 _MAX_NESTING: Final = 32
-_Step = Callable[[bytes, bytes], Iterator[bytes]]  # of the whole value and a part of it
+_Step = Callable[[bytes, bytes], Iterator[bytes]]  # takes the whole value and a part of it
 _Predicate = Callable[[bytes, bytes], bool | None]
 _Operand = Callable[[bytes, bytes], list[object]]
 
@@ -38,11 +38,11 @@ _CONTAINER: Final = object()
 
 
 class PathError(ValueError):
-    """The text is not a path; `args[0]` says why, without repeating the text."""
+    """The text is not a path; `args[0]` explains why, without repeating the text."""
 
 
 def select(path: str, data: bytes) -> list[bytes]:
-    """Return what a path finds in a value, in order, each as binary JSON of its own."""
+    """Return the results of a path in order, each as separate binary JSON."""
     return _follow(_parse(path), data, data)
 
 
@@ -66,7 +66,7 @@ def _parse(path: str) -> tuple[_Step, ...]:
 
 
 class _Parser:
-    """Reads a path token by token; `kind` and `token` are the next one."""
+    """Parses a path; `kind` and `token` are the next token."""
 
     def __init__(self, path: str) -> None:
         self._path = path.rstrip()
@@ -213,7 +213,7 @@ def _connected(how: Callable[[list[bool]], bool], predicates: list[_Predicate]) 
 
 
 def _values(found: Sequence[bytes]) -> list[object]:
-    """Return what a comparison sees: scalars as they are, an array as each of its elements."""
+    """Return the operands of a comparison: scalars unchanged, and the elements of arrays."""
     values: list[object] = []
     for part in found:
         inside = jsonb.items(part)

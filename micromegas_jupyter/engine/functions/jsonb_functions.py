@@ -1,4 +1,4 @@
-"""SQL functions of binary JSON. Bytes that are malformed, or of another kind than a function is about, give null."""
+"""SQL functions for binary JSON. Malformed bytes, and values of the wrong kind, result in null."""
 
 import json
 from decimal import Decimal
@@ -25,7 +25,7 @@ def format_json(data: bytes) -> str:
 
 
 def as_string(data: bytes) -> str | None:
-    """Return a text."""
+    """Return a string."""
     value = jsonb.decode(data)
     return value if isinstance(value, str) else None
 
@@ -62,12 +62,12 @@ def array_length(data: bytes) -> int | None:
 
 
 def path_query(data: bytes, path: str) -> bytes:
-    """Return all that a path finds, as an array."""
+    """Return all results of a path, as an array."""
     return jsonb.array_of(_select(path, data))
 
 
 def path_query_first(data: bytes, path: str) -> bytes | None:
-    """Return the first that a path finds."""
+    """Return the first result of a path."""
     return next(iter(_select(path, data)), None)
 
 
@@ -82,7 +82,7 @@ def _select(path: str, data: bytes) -> list[bytes]:
 
 
 def entries(data: bytes) -> tuple[tuple[str, bytes], ...]:
-    """Return an object's members, or an array's elements with their places, as pairs of a key and a value."""
+    """Return an object's members, or an array's elements with their positions, as key-value pairs."""
     found = jsonb.items(data)
     if found is None:
         raise InvalidStatement(

@@ -1,7 +1,7 @@
-"""`list_view_sets()`, `list_view_set_definitions()`, `list_partitions()`: upstream's columns; and `running_queries()`.
+"""`list_view_sets()`, `list_view_set_definitions()`, `list_partitions()` with upstream's columns; `running_queries()`.
 
-They tell what can be asked for, where it is stored, and what runs now.
-Of a table of which a caller may read only some rows, a file is listed without what tells of its rows.
+They list what can be queried, where it is stored, and what is running. If a caller may read only some rows of a table,
+files are listed without facts about their rows.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _VIEW_DEFINITIONS: Final = _schema(
     view_set_name=pa.string(), definition_sql=pa.string(), update_group=pa.int32(), updated_at=_TIME,
     updated_by=pa.string(),
 )  # fmt: skip
-# Upstream always has the size of a file and the number of its rows; here they would count hidden rows.
+# Upstream always lists file sizes and row counts; here they would reveal hidden rows.
 _PARTITIONS: Final = _schema(
     "min_event_time", "max_event_time", "file_path", "file_size", "num_rows", "sort_order", "max_sort_key_time",
     view_set_name=pa.string(), view_instance_id=pa.string(), begin_insert_time=_TIME, end_insert_time=_TIME,
@@ -65,7 +65,7 @@ def register_listing_functions(
     running: Sequence[Mapping[str, object]],
     mentions: Mention,
 ) -> None:
-    """Give a session those of the functions that the statement mentions, over what its caller sees."""
+    """Register those functions that the statement mentions, over the tables that its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
         register_rows(session, VIEW_SETS_FUNCTION, _view_sets(tables), _VIEW_SETS)
     if mentions.has(VIEW_DEFINITIONS_FUNCTION):

@@ -1,4 +1,4 @@
-"""SQL functions of numbers, for charts and maps."""
+"""Numeric SQL functions, for charts and maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ _Numbers = npt.NDArray[Any]
 
 
 def vectorized(function: Callable[..., _Numbers]) -> Callable[..., pa.Array]:
-    """Return a function of Arrow columns, null where one of them is, for a function of arrays."""
+    """Adapt a function on NumPy arrays to Arrow columns; the result is null if any argument is null."""
 
     def call(*columns: pa.Array) -> pa.Array:
         missing = np.logical_or.reduce([one.is_null().to_numpy(zero_copy_only=False) for one in columns])
@@ -23,15 +23,15 @@ def vectorized(function: Callable[..., _Numbers]) -> Callable[..., pa.Array]:
 
 
 def bin_center(coordinate: _Numbers, size: _Numbers) -> _Numbers:
-    """Return the center of the cell, of a grid around zero, that a coordinate is in."""
+    """Return the center of the grid cell (around zero) that contains a coordinate."""
     return np.asarray(np.floor((coordinate + size * 0.5) / size) * size)
 
 
 def lerp(start: _Numbers, end: _Numbers, ratio: _Numbers) -> _Numbers:
-    """Return what is at a ratio of the way from start to end."""
+    """Interpolate linearly from start to end."""
     return np.asarray(start + (end - start) * ratio)
 
 
 def unlerp(start: _Numbers, end: _Numbers, value: _Numbers) -> _Numbers:
-    """Return at which ratio of the way a value is."""
+    """Return the ratio of a value between start and end."""
     return np.asarray((value - start) / (end - start))

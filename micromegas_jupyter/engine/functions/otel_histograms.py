@@ -1,4 +1,4 @@
-"""SQL functions of the column `histogram`: quantile, merge, increase, buckets. All take whole columns."""
+"""SQL functions for the column `histogram`: quantile, merge, increase, buckets. All process whole columns."""
 
 import functools
 import threading
@@ -23,9 +23,9 @@ from micromegas_jupyter.telemetry.histograms import (
 
 BUCKETS: Final = pa.list_(pa.struct({"lower": pa.float64(), "upper": pa.float64(), "count": pa.int64()}))
 _MAX_SPREAD: Final = 4096  # indices between the first and the last bucket of a merged histogram
-_WAITING_ROWS: Final = 65_536  # of all groups
+_WAITING_ROWS: Final = 65_536  # in all groups together
 _WAITING_SLICES: Final = 8192  # a slice of a few rows keeps its whole batch in memory
-_DENSE: Final = 4  # a table of sums may have so many times as many places as there are buckets
+_DENSE: Final = 4  # maximum ratio of a sum table's size to the number of buckets
 _ROW_SHIFT: Final = 33  # a bucket's key is its row, then its index, which has 32 bits and a sign
 
 
@@ -33,7 +33,7 @@ _Columns = dict[str, pa.Array | Numbers | Lists]
 
 
 class _Parts:
-    """The parts of a column of histograms as arrays, each read when it is needed; a null row has no buckets."""
+    """The parts of a histogram column as arrays, each read on demand; null rows have no buckets."""
 
     def __init__(self, column: pa.Array) -> None:
         self.column = column
@@ -91,13 +91,13 @@ def _fields(column: pa.Array) -> list[pa.Array]:
 
 
 class _Ranges(NamedTuple):
-    """The nonempty buckets of all rows, ascending in each row."""
+    """The nonempty buckets of all rows, in ascending order per row."""
 
     rows: Numbers
     lower: Numbers
     upper: Numbers
     counts: Numbers
-    lengths: Numbers  # of each row
+    lengths: Numbers  # per row
 
     @property
     def starts(self) -> Numbers:
@@ -107,7 +107,7 @@ class _Ranges(NamedTuple):
 
 @np.errstate(over="ignore", invalid="ignore")
 def _find_ranges(parts: _Parts) -> _Ranges:
-    """Return the edges of all buckets; those without an end are infinite."""
+    """Return the edges of all buckets; open buckets have infinite edges."""
     positive, negative = parts.indices, parts.negative_indices
     zeros = np.flatnonzero(parts.zero_count > 0)
     lengths = positive.lengths + negative.lengths
@@ -115,7 +115,7 @@ def _find_ranges(parts: _Parts) -> _Ranges:
     starts, total = np.cumsum(lengths) - lengths, int(lengths.sum())
     lower, upper, counts = np.empty(total), np.empty(total), np.empty(total, np.int64)
     step = np.exp2(-parts.scale.astype(float))
-    # Negative buckets come in reverse, then that of zero, then the positive ones.
+    # Negative buckets are first, in reverse order, then the zero bucket, then the positive ones.
     rows = negative.rows
     at = (starts + negative.lengths - 1)[rows] - (np.arange(len(rows)) - negative.starts[rows])
     lower[at], upper[at] = (-np.exp2(step[rows] * (negative.values + more)) for more in (1.0, 0.0))
@@ -141,7 +141,7 @@ def _find_ranges(parts: _Parts) -> _Ranges:
 
 
 def _bound(bounds: Lists, rows: Numbers, at: Numbers) -> Numbers:
-    """Return bounds by their positions in their rows; infinity before the first and after the last."""
+    """Return bounds by position in their rows; infinite before the first and after the last."""
     inside = (at >= 0) & (at < bounds.lengths[rows])
     found = np.where(at < 0, -np.inf, np.inf)
     found[inside] = bounds.values[(bounds.starts[rows] + at)[inside]]
@@ -149,7 +149,7 @@ def _bound(bounds: Lists, rows: Numbers, at: Numbers) -> Numbers:
 
 
 def _closed(parts: _Parts, ranges: _Ranges) -> tuple[Numbers, Numbers]:
-    """Return finite edges: the minimum and maximum where these are known, else 0 and the last bound (as Prometheus)."""
+    """Return finite edges: minimum and maximum if known, otherwise 0 and the last bound (like Prometheus)."""
     rows, is_exponential = ranges.rows, parts.is_exponential[ranges.rows]
     least, greatest = parts.min[rows], parts.max[rows]
     first = np.where(np.isfinite(ranges.upper), np.minimum(ranges.upper, 0.0), 0.0)
@@ -161,15 +161,15 @@ def _closed(parts: _Parts, ranges: _Ranges) -> tuple[Numbers, Numbers]:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def quantile(column: pa.Array, ratios: pa.Array) -> pa.Array:
-    """Return the value below which a ratio of the values is.
+    """Return the values at these ratios (quantiles).
 
-    In an explicit bucket and in that of zero, values are assumed to be spread evenly, in an exponential one
-    exponentially, as in Prometheus 3. No result is outside of the minimum and maximum.
+    Values are assumed to be distributed evenly in explicit buckets and in the zero bucket, and exponentially in
+    exponential buckets, like in Prometheus 3. Results are never outside of the minimum and maximum.
     """
     parts = _Parts(column)
     ranges = _find_ranges(parts)
     wanted = pc.fill_null(ratios, np.nan).to_numpy(zero_copy_only=False)
-    # Sums over all rows may wrap around; differences within a row are exact, whatever the rows before it hold.
+    # Sums over all rows may wrap around, but differences within a row are exact, regardless of earlier rows.
     running = np.concatenate([[0], np.cumsum(ranges.counts)])
     before = running[ranges.starts]
     totals = running[ranges.starts + ranges.lengths] - before
@@ -189,7 +189,7 @@ def quantile(column: pa.Array, ratios: pa.Array) -> pa.Array:
 
 
 def buckets(column: pa.Array) -> pa.Array:
-    """Return lower and upper edge and count of each nonempty bucket, ascending; the outermost edges may be infinite."""
+    """Return the edges and count of each nonempty bucket, ascending; the outermost edges may be infinite."""
     parts = _Parts(column)
     ranges = _find_ranges(parts)
     values = pa.StructArray.from_arrays(
@@ -200,7 +200,7 @@ def buckets(column: pa.Array) -> pa.Array:
 
 
 def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Array) -> pa.Array:
-    """Return histograms with bins of equal width; the values of a bucket are spread evenly over its bins."""
+    """Return histograms with bins of equal width; a bucket's values are distributed evenly over its bins."""
     parts = _Parts(column)
     ranges = _find_ranges(parts)
     lowers, uppers = _closed(parts, ranges)
@@ -242,9 +242,10 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
 
 @np.errstate(invalid="ignore")
 def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_starts: pa.Array) -> pa.Array:
-    """Return what was counted since the previous point of a cumulative series; null without one.
+    """Return the increase since the previous point of a cumulative series; null without a previous point.
 
-    After a reset it is all of the point: another start, fewer values in a bucket, other bounds, a finer scale.
+    After a reset, the increase is the whole point. Resets are: another start, fewer values in a bucket, other bounds,
+    or a finer scale.
     """
     now, before = _Parts(column), _Parts(previous)
     is_same_start = pc.fill_null(pc.equal(starts, previous_starts), fill_value=True)  # null if a sender omits it
@@ -271,7 +272,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
             (getattr(one, f"{prefix}indices"), getattr(one, f"{prefix}counts")) for one in (now, before)
         )
         rows = old_indices.rows
-        inside = old_indices.values >> shift[rows] < first[rows]  # of a zero bucket that became wider
+        inside = old_indices.values >> shift[rows] < first[rows]  # for a zero bucket that became wider
         np.add.at(zeros_before, rows[inside], old_counts.values[inside])
         old_indices, old_counts = (
             Lists.of_rows(one.values[~inside], rows[~inside], before.length) for one in (old_indices, old_counts)
@@ -279,7 +280,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
         sides.append((indices, counts, old_indices, old_counts))
     differences = [_subtract(*side, shift, goes_on) for side in sides]
     for rows, _, left in differences:
-        goes_on[rows[left < 0]] = False  # a reset that nobody announced
+        goes_on[rows[left < 0]] = False  # an unannounced reset
     zero_count = now.zero_count - zeros_before
     goes_on &= zero_count >= 0
     parts: _Columns = {}
@@ -290,7 +291,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
         parts[f"{prefix}counts"] = Lists.of_rows(left[used], rows[used], now.length)
     whole = dict(zip(OTEL_HISTOGRAM.names, column.flatten(), strict=True))
     parts |= {name: whole[name] for name in ("bounds", "scale", "zero_threshold")}
-    # Minimum and maximum of a cumulative point are of its whole life.
+    # Minimum and maximum of a cumulative point cover its whole life.
     ended = pa.array(~goes_on)
     parts |= {name: pc.if_else(ended, whole[name], pa.scalar(None, pa.float64())) for name in ("min", "max")}
     parts["count"] = np.where(goes_on, now.count - before.count, now.count)
@@ -310,7 +311,7 @@ def _positions(lists: Lists, rows: Numbers) -> Numbers:
 def _subtract(  # noqa: PLR0913, PLR0917 - two columns of buckets
     indices: Lists, counts: Lists, old_indices: Lists, old_counts: Lists, shift: Numbers, goes_on: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Return row, index, and count of each bucket, less what the rows that go on had before, in a finer scale."""
+    """Return row, index, and count of each bucket, minus the earlier counts of continuing rows, in a finer scale."""
     old_rows = old_indices.rows
     used = goes_on[old_rows]
     old_rows = old_rows[used]
@@ -320,7 +321,7 @@ def _subtract(  # noqa: PLR0913, PLR0917 - two columns of buckets
 
 
 def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the sum of the counts of each row and index, ascending; those that are dense lack sums of 0."""
+    """Return the total count per row and index, ascending; dense results omit zeros."""
     if not len(rows):
         return rows, indices, counts
     low, height = int(indices.min()), int(rows.max()) + 1
@@ -339,7 +340,7 @@ def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, 
 
 
 class MergePool:
-    """What the groups of a statement wait with, to be added at once: a call for each group takes much longer."""
+    """The pending input of a statement's groups, summed together because a call per group is much slower."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures
@@ -358,7 +359,7 @@ class MergePool:
                 self._fold()
 
     def total(self, group: "Merge") -> pa.Scalar:
-        """Return the sum of a group; null without any histogram."""
+        """Return the sum of a group; null without histograms."""
         with self._lock:
             if group in self._waiting:
                 self._fold()
@@ -380,7 +381,7 @@ class MergePool:
 
 
 class Merge(Accumulator):
-    """`histogram_merge(histogram)`: the sum; explicit ones are reduced to the bounds that all have."""
+    """`histogram_merge(histogram)`: the sum; explicit histograms are reduced to their common bounds."""
 
     def __init__(self, pool: MergePool) -> None:
         self._pool = pool
@@ -399,15 +400,15 @@ class Merge(Accumulator):
         return [self.evaluate()]
 
     def evaluate(self) -> pa.Scalar:
-        """Return the sum; null without any histogram."""
+        """Return the sum; null without histograms."""
         return self._pool.total(self)
 
 
 def merge_groups(column: pa.Array, groups: Numbers, count: int) -> pa.Array:
-    """Return the sums of histograms by the numbers of their groups, of which there are so many; null without any."""
+    """Return the sums of histograms by group number, for `count` groups; null for empty groups."""
     keep: Numbers = column.is_valid().to_numpy(zero_copy_only=False)
     counted = pc.fill_null(column.field("count"), 0).to_numpy(zero_copy_only=False) > 0
-    # Those that counted nothing change nothing: neither minimum and maximum nor bounds or scale.
+    # Empty histograms have no effect: neither on minimum and maximum nor on bounds or scale.
     has_counted = np.zeros(count, bool)
     has_counted[groups[keep & counted]] = True
     idle = np.flatnonzero(keep & ~has_counted[groups])
@@ -498,13 +499,13 @@ def _merge_exponential(parts: _Parts, groups: Numbers, count: int) -> _Columns:
 
 @np.errstate(divide="ignore")
 def _first_above(threshold: Numbers, scale: Numbers) -> Numbers:
-    """Return the first exponential bucket that is not inside of the zero bucket."""
+    """Return the first exponential bucket that is not inside the zero bucket."""
     first: Numbers = np.floor(np.log2(threshold) * np.exp2(scale.astype(float)) + 1e-9)
     return first
 
 
 def _are_wide(found: Iterable[tuple[Numbers, Numbers, Numbers]], count: int) -> Numbers:
-    """Return which rows have buckets that are too far from each other."""
+    """Return which rows have buckets that are too far apart."""
     result = np.zeros(count, bool)
     for rows, at, _ in found:
         if len(rows):

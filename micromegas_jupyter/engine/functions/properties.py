@@ -1,4 +1,4 @@
-"""SQL functions of properties: text by key, which columns hold as binary JSON, as maps or as lists of pairs."""
+"""SQL functions for properties: text by key, stored as binary JSON, maps, or lists of pairs."""
 
 import pyarrow as pa
 
@@ -7,13 +7,13 @@ from micromegas_jupyter.engine.functions.columns import PAIRS, PerValue, distinc
 
 
 def get_text(data: bytes, key: str) -> str | None:
-    """Return a property as text, by its exact name or else in other ASCII case; what is no text as JSON."""
+    """Return a property as text; falls back to a case-insensitive (ASCII) match; other values are returned as JSON."""
     found = jsonb.find(data, key)
     return None if found is None else _text(found)
 
 
 def count(data: bytes) -> int:
-    """Return the number of properties; what is no object has none."""
+    """Return the number of properties; 0 if the value is not an object."""
     found = jsonb.items(data)
     return len(found) if isinstance(found, dict) else 0
 
@@ -29,13 +29,13 @@ def _text(data: bytes) -> str:
 
 
 class ToPairs:
-    """Makes a dictionary of lists of pairs; pairs that are lists already keep their order."""
+    """Converts to a dictionary of lists of pairs; existing lists of pairs keep their order."""
 
     def __init__(self) -> None:
         self._of_jsonb = PerValue(_pairs, pa.dictionary(pa.int32(), PAIRS))
 
     def __call__(self, column: pa.Array) -> pa.DictionaryArray:
-        """Return the column, once for each distinct value."""
+        """Convert a column, once per distinct value."""
         if not holds_pairs(column.type):
             return self._of_jsonb(column)
         indices, rows = distinct_pairs(column)
@@ -44,7 +44,7 @@ class ToPairs:
 
 
 class ToArray(ToPairs):
-    """Makes a plain list of pairs."""
+    """Converts to a plain list of pairs."""
 
     def __call__(self, column: pa.Array) -> pa.Array:
         """Return the column without a dictionary."""

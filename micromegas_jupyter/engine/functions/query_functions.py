@@ -1,8 +1,8 @@
-"""Micromegas's own SQL functions: which there are, and how a session gets those that a statement mentions.
+"""Micromegas's own SQL functions, and how to register those that a statement mentions.
 
-DataFusion-Python gives a function one exact type for each argument. So a function that takes several is registered for
-the most likely one, and for the next when the statement cannot be planned. DataFusion runs table functions when it
-plans, before there are rows, so that those are rewritten as sub-selects.
+DataFusion-Python requires one exact type per argument. A function that accepts several types is registered for the most
+likely one, and for the next one if the statement cannot be planned. DataFusion runs table functions during planning,
+before there are rows, so they are rewritten as subselects.
 """
 
 import functools
@@ -55,7 +55,7 @@ _F64: Final = pa.float64()
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A scalar function; `make` gives one with an empty cache. With `pairs`, its first argument may be text by key."""
+    """A scalar function; `make` creates one with an empty cache. With `pairs`, its first argument may be a map."""
 
     make: Callable[[], _Call]
     arguments: tuple[pa.DataType, ...]
@@ -123,12 +123,12 @@ _ROWS: Final = {
     "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
     "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
 }
-#: Of properties and binary JSON, which give null for what they cannot read.
+#: Functions of properties and binary JSON, which return null for unreadable values.
 CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _ROUTINES: Final = "routines"
-#: In `information_schema`, where a statement finds the functions of the session that it runs in.
+#: Tables of `information_schema` that list the functions in a statement's session.
 FUNCTION_LISTS: Final = frozenset({_ROUTINES, "parameters"})
 _MAX_REWRITES: Final = 32
 _NUMBERED: Final = "__call_"
@@ -136,12 +136,12 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 
 
 class QueryFunctions:
-    """The functions that a statement mentions, in its session until `remove`; `sql` is the statement that was planned.
+    """The functions that a statement mentions, in its session until `remove`; `sql` is the planned statement.
 
-    The `tables` are those that it mentions; views among those that are `registered` call functions, too.
-    One that lists the engine's functions gets all of them.
+    `tables` are those that it mentions; `registered` views may call functions, too. A statement that lists the
+    engine's functions gets all of them.
 
-    If calls of a function have arguments of several types, each gets a number, and a function of its own.
+    If a function is called with arguments of several types, each call gets a number and a separate function.
     """
 
     def __init__(  # noqa: PLR0913 - a statement and what it reads
@@ -173,7 +173,7 @@ class QueryFunctions:
             first = [DICTIONARY] if DICTIONARY in kinds and not any(table.needs_barrier for table in tables) else []
             self._kinds = [*dict.fromkeys([*first, BYTES, PAIRS, _MAP, *filter(holds_pairs, kinds)])]
             self._untried = {name: self._kinds_for(name) for name in overloaded}
-            self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be read again
+            self._untried |= {name: [BYTES] for name in in_conditions}  # conditions may be parsed again
         for name in self._scalars:
             self._register(name)
         for name in self._aggregates:
@@ -181,13 +181,13 @@ class QueryFunctions:
             session.register_udaf(udaf(of_statement(failures), arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
-        """Return what `plan` makes of the statement, with functions for the types that it calls them with."""
+        """Return the result of `plan` for the statement, with functions for the argument types of its calls."""
         first: dict[str, Exception] = {}
         while True:
             try:
                 frame = plan(self.sql)
                 if self._kinds:
-                    frame.optimized_logical_plan()  # in conditions, types are checked only here
+                    frame.optimized_logical_plan()  # types in conditions are checked only here
             except Exception as error:
                 found = _NO_SIGNATURE.search(str(error))
                 if found is None:
@@ -206,7 +206,7 @@ class QueryFunctions:
                 return frame
 
     def remove(self) -> None:
-        """Take the functions out of the session."""
+        """Remove the functions from the session."""
         for name in self._scalars:
             self._session.deregister_udf(name)
         for name in self._aggregates:
@@ -216,7 +216,7 @@ class QueryFunctions:
         return [kind for kind in self._kinds if _SCALARS[_base(name)].pairs or not holds_pairs(kind)]
 
     def _register(self, name: str) -> bool:
-        """Register a function, one of several types for the next; return False when there is none left."""
+        """Register a function for the next of several types; return False if there are no more."""
         function, arguments = _SCALARS[_base(name)], _SCALARS[_base(name)].arguments
         if name in self._untried:
             if not self._untried[name]:
@@ -227,7 +227,7 @@ class QueryFunctions:
         return True
 
     def _number_calls(self, name: str) -> bool:
-        """Give the calls of a function with different arguments a function each; return False if there are no two."""
+        """Create a function for each call with different arguments; return False if there is only one."""
         scanned = scan(self.sql)
         tokens = scanned.tokens
         numbers: dict[tuple[str, ...], str] = {}
@@ -256,7 +256,7 @@ class QueryFunctions:
 
 
 def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
-    """Return the functions in the conditions on rows of tables."""
+    """Return the functions in tables' row conditions."""
     names = (_names(one) for table in tables for one in table.all_conditions)
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
 
@@ -273,7 +273,7 @@ def _names(sql: str) -> frozenset[str]:
 
 
 def register_flat_functions(session: SessionContext, names: Collection[str] = CONDITION_FUNCTIONS) -> None:
-    """Give a session functions that conditions on rows and views may call, for flat columns."""
+    """Register functions that row conditions and views may call, for flat columns."""
     for name in _SCALARS.keys() & names:
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
@@ -283,13 +283,13 @@ def register_flat_functions(session: SessionContext, names: Collection[str] = CO
         session.register_udaf(udaf(of_statement([]), arguments, result, [result], "immutable", name))
 
 
-# These return one value for a whole statement.
+# These return the same value throughout a statement.
 _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_time", "current_timestamp"})
 
 
 @functools.cache
 def changing_functions() -> frozenset[str]:
-    """Return the names of functions whose result does not depend on their arguments alone."""
+    """Return the names of functions whose result depends on more than their arguments."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql(
         "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
@@ -298,9 +298,9 @@ def changing_functions() -> frozenset[str]:
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table is about, after the merge if it has one."""
+    """Return the columns that a condition on the table may use, after the merge, if any."""
     if snapshot.materialized is not None:
-        return snapshot.schema  # its definition may fail by now, and has these columns otherwise
+        return snapshot.schema  # its definition may fail now; otherwise it has these columns
     return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 
@@ -316,7 +316,7 @@ def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | Non
 
 
 def without_numbers(text: str) -> str:
-    """Return a text, as a column's name, without the numbers that calls were given."""
+    """Return a text, such as a column's name, without the numbers that were added to calls."""
     return re.sub(rf"{_NUMBERED}\d+\b", "", text) if _NUMBERED in text else text
 
 
@@ -325,7 +325,7 @@ def _base(name: str) -> str:
 
 
 def with_functions_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which table functions are sub-selects, whose argument may be a sub-select too."""
+    """Return a statement in which table functions are subselects, including those in arguments."""
     for _ in range(_MAX_REWRITES):
         if scanned.names.isdisjoint(_ROWS):
             break
@@ -337,7 +337,7 @@ def with_functions_as_rows(scanned: Scan) -> Scan:
 
 
 def _with_last_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which the last call of a table function, which has no other inside, is a sub-select."""
+    """Return a statement in which the last innermost call of a table function is a subselect."""
     tokens = scanned.tokens
     for index, end in reversed(find_calls_in_from(scanned, _ROWS)):
         if end == index + 2:

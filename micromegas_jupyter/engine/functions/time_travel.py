@@ -1,7 +1,7 @@
 """`table_at(table, version or time)` and `table_history(table)`: earlier versions of tables, in FROM.
 
-A table that stands in for the call has the files of the version. It is subject to what the caller may read of the
-current one; who may read earlier versions at all is checked where they are read.
+The table that replaces the call has the files of that version. The caller's restrictions on the current version apply;
+permission to read earlier versions is checked when they are read.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,9 +34,9 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeTravel:
-    """Reads the tables that stand in for the calls of one statement; `values` are None if it has not got them yet.
+    """Reads the tables that replace the calls of one statement; `values` are None if they are not known yet.
 
-    `tables` are by name those that the caller sees. `restrict` returns a version of one as the caller may see it.
+    `tables` are the tables that the caller sees, by name. `restrict` applies the caller's restrictions to a version.
     """
 
     files: FileSource | None
@@ -60,7 +60,7 @@ class TimeTravel:
         )
 
     def table_history(self, call: Call) -> tuple[str, pa.RecordBatch]:
-        """Return a table's name and its commits; counts are null if there may be rows that the caller must not see."""
+        """Return a table's name and its commits; counts are null if rows may be hidden from the caller."""
         name = self._find(call, 1)
         rows = self._read(call, name, lambda files: files.history(name, self.caller)).combine_chunks()
         if self.tables[name].hides_rows:
@@ -69,7 +69,7 @@ class TimeTravel:
         return name, rows.to_batches()[0]
 
     def _find(self, call: Call, count: int) -> str:
-        """Return the table that a call is about, which its caller sees."""
+        """Return the table in a call's argument, which the caller must see."""
         if len(call.arguments) != count:
             what = "a table and a version or time" if call.function == TABLE_AT else "a table"
             raise refused(self.sql, call.start, f"{call.function} takes {what}.", _EXAMPLES[call.function])
@@ -101,7 +101,7 @@ class TimeTravel:
             except ValueError:
                 found = text
         if isinstance(found, datetime):
-            with suppress(OverflowError):  # the year 1 of some time zones is none in UTC
+            with suppress(OverflowError):  # the year 1 in some time zones doesn't exist in UTC
                 return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
         if found is None or (type(found) is int and 0 <= found < _MAX_VERSION):
             return found

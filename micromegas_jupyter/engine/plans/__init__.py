@@ -1,1 +1,1 @@
-"""What is read from DataFusion's plans."""
+"""Extracts information from DataFusion's plans."""

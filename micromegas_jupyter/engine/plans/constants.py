@@ -1,6 +1,6 @@
-"""Constants of a statement that can't be evaluated: they fail before data is read, whatever is in the tables.
+"""Constants of a statement that can't be evaluated: they fail before data is read, regardless of the tables' contents.
 
-Otherwise they would fail once a row is read. Whether one is read depends on the bounds of files and row groups, which
+Otherwise they would fail when a row is read. Whether a row is read depends on the bounds of files and row groups, which
 include hidden rows.
 """
 
@@ -18,7 +18,7 @@ from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 
 _MAX_VISITED: Final = 20_000
-# A pattern may take 70 ms. What is not checked fails behind the barrier, on rows that the caller may see.
+# A pattern may take 70 ms. Unchecked constants fail behind the barrier, on rows that the caller may see.
 _MAX_CHECKED: Final = 100
 _MAX_DEPTH: Final = 100
 _TEXT: Final = "text"
@@ -29,14 +29,14 @@ _QUERIES: Final = frozenset({"InSubquery", "Exists", "ScalarSubquery"})
 _LIKE: Final = frozenset({"Like", "ILike"})
 _PATTERNS: Final = frozenset({*_LIKE, "RLike"})
 _REGEX: Final = frozenset({"~", "~*", "!~", "!~*"})
-# Functions that fail for every row if a constant is wrong: the column that stands in for the argument that they are
-# about, and its position.
+# Functions that fail for every row if a constant is invalid: a column of the type of the argument that they process,
+# and that argument's position.
 _TRIED: Final[Mapping[str, tuple[str, int]]] = {
     **dict.fromkeys(("regexp_like", "regexp_match", "regexp_replace", "regexp_count", "regexp_instr"), (_TEXT, 0)),
     **dict.fromkeys(("encode", "decode", "digest", "split_part"), (_TEXT, 0)),
     **dict.fromkeys(("date_trunc", "date_part", "date_bin"), (_TIME, 1)),
 }
-# Kinds of expressions whose operands are all their parts.
+# Kinds of expressions without parts other than their operands.
 _PURE: Final = frozenset(
     {"BinaryExpr", "Like", "ILike", "RLike", "Between", "InList", "Case", "Cast", "TryCast", "Not", "Negative",
      "IsNull", "IsNotNull", "IsTrue", "IsFalse", "IsUnknown", "IsNotTrue", "IsNotFalse", "IsNotUnknown"}
@@ -44,9 +44,9 @@ _PURE: Final = frozenset(
 
 
 def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
-    """Evaluate the constants that the optimizer left in a plan, and raise the engine's error of the first that fails.
+    """Evaluate the constants that remain in an optimized plan, and raise the engine's error for the first that fails.
 
-    The optimizer replaces a constant by its value, and leaves it where that fails.
+    The optimizer replaces constants with their values, except those that can't be evaluated.
     """
     one_row: DataFrame | None = None
     checked: set[str] = set()
@@ -66,7 +66,7 @@ def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
 def _parts(root: LogicalPlan, session: SessionContext) -> Iterator[tuple[Any, list[Any]]]:
     """Return the expressions in a plan and its subqueries, with their operands.
 
-    Values, columns, and parts of constants are left out.
+    Skips values, columns, and parts of constants.
     """
     nodes, visited = [root], 0
     while nodes:
@@ -117,7 +117,7 @@ def _operands(expression: Any) -> list[Any]:
 
 
 def _plans_of_query(session: SessionContext, expression: Any) -> list[LogicalPlan]:
-    """Return the plan of a subquery, for which DataFusion-Python has no accessor, if its tables can be serialized."""
+    """Return a subquery's plan if its tables can be serialized; DataFusion-Python has no accessor for it."""
     try:
         (subquery,) = message_class("Expr").FromString(expression.to_bytes()).f36
         return [LogicalPlan.from_bytes(session, subquery.f1[0].f1[0].SerializeToString())]
@@ -126,7 +126,7 @@ def _plans_of_query(session: SessionContext, expression: Any) -> list[LogicalPla
 
 
 def _hidden_parts(aggregate: Any) -> list[Any]:
-    """Return what FILTER and ORDER BY of an aggregate say, for which DataFusion-Python has no accessors."""
+    """Return the expressions in FILTER and ORDER BY of an aggregate; DataFusion-Python has no accessors for them."""
     if not any(word in aggregate.canonical_name() for word in (" FILTER (", " ORDER BY ")):
         return []
     (call,) = message_class("Expr").FromString(aggregate.to_bytes()).f19
@@ -135,7 +135,7 @@ def _hidden_parts(aggregate: Any) -> list[Any]:
 
 
 def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) -> bool:
-    """Return whether an expression has the same value whenever it's evaluated, and depends on no row."""
+    """Return whether an expression always has the same value, and doesn't depend on rows."""
     kind = expression.variant_name()
     if kind == "ScalarFunction":
         name = expression.rex_call_operator()
@@ -149,7 +149,7 @@ def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) ->
 
 
 def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
-    """Return, in SQL, an expression over one simple row, if a constant in it may fail for every row."""
+    """Return an SQL expression over one simple row, if a constant in it may fail for every row."""
     kind = expression.variant_name()
     name = expression.rex_call_operator() if kind in {"ScalarFunction", "BinaryExpr", *_PATTERNS} else ""
     if kind == "ScalarFunction" and name in _TRIED:
@@ -165,12 +165,12 @@ def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
 
 
 def _written(expression: Any) -> str | None:
-    """Return a literal as it's written, if it's one that such functions are called with."""
+    """Return a literal's spelling, if such functions accept its type."""
     value = expression.python_value() if expression.variant_name() == "Literal" else None
     if isinstance(value, pa.MonthDayNanoIntervalScalar) and value.is_valid:
         found = value.as_py()
         return f"INTERVAL '{found.months} months {found.days} days {found.nanoseconds} nanoseconds'"
-    if not isinstance(value, pa.Scalar) or pa.types.is_temporal(value.type):  # Python does not have all times
+    if not isinstance(value, pa.Scalar) or pa.types.is_temporal(value.type):  # Python doesn't support all times
         return None
     text: Any = value.as_py()
     if isinstance(text, str):
@@ -180,7 +180,7 @@ def _written(expression: Any) -> str | None:
 
 @functools.cache
 def _unchanging_functions() -> frozenset[str]:
-    """Return the names of DataFusion's functions whose result depends on their arguments alone."""
+    """Return the names of DataFusion's functions whose result depends only on their arguments."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql("SELECT DISTINCT routine_name FROM information_schema.routines WHERE is_deterministic")
     return frozenset(row["routine_name"] for row in found.to_pylist())

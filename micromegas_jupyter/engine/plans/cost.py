@@ -1,7 +1,7 @@
-"""What a statement will read: the sizes of its files, times the share of the columns that its scans need.
+"""Estimated reads of a statement: the sizes of its files, times the share of the columns that its scans need.
 
 DataFusion reads the last bytes of each file for its footer, and the columns of a scan. Shares come from the footer of
-one file of each table, so nothing else is read before the statement runs. See docs/decisions/0074.
+one file per table, so nothing else is read before the statement runs. See docs/decisions/0074.
 """
 
 import os
@@ -26,9 +26,9 @@ from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.errors import ScanTooLarge
 from micromegas_jupyter.telemetry.tables import NANOS
 
-#: Of each file, for its footer.
+#: Per file, for its footer.
 FOOTER_BYTES: Final = 32 * 1024
-# The text of a plan also has the scans of subqueries that are still inside an expression.
+# The text of a plan also contains scans of subqueries that are still inside an expression.
 _SCAN: Final = re.compile(r"TableScan: (scan_of_table_\d{4})(?: projection=\[(.*?)\])?(?=,|$)(.*)$", re.MULTILINE)
 _LIMIT: Final = re.compile(r", fetch=\d+$")
 _FILTERS: Final = "_filters=["
@@ -42,9 +42,9 @@ _Key = TypeVar("_Key", str, int)
 
 @dataclass(slots=True, kw_only=True)
 class TableCost:
-    """What all scans of a table read: `size` is None if the sizes of its files aren't known.
+    """The reads of all scans of a table: `size` is None if the sizes of its files are unknown.
 
-    `columns` and `days` have the bytes of each column and of the files that begin on each day.
+    `columns` and `days` contain the bytes per column, and those of the files that begin on each day.
     """
 
     name: str
@@ -56,13 +56,13 @@ class TableCost:
     days: Counter[int] = field(default_factory=Counter)
 
     def counts(self) -> TableFiles:
-        """Return what a caller who sees all rows is shown."""
+        """Return the facts for a caller who sees all rows."""
         return TableFiles(self.name, self.files, self.total, self.size, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """The share of a file that each column takes, the rows of its largest row group, and its bytes for each group."""
+    """The share of each column in a file, the rows of its largest row group, and the file's bytes per row group."""
 
     shares: Mapping[str, float]
     group_rows: int
@@ -70,7 +70,7 @@ class _Footer:
 
 
 class Footers:
-    """Keeps the column shares of the last tables; `read` returns the footer of a file."""
+    """Caches the column shares of recent tables; `read` returns the footer of a file."""
 
     def __init__(self, read: Callable[[str], FileMetaData]) -> None:
         self._read = read
@@ -90,7 +90,7 @@ def _shares(footer: FileMetaData) -> _Footer:
     for group in groups:
         for column in map(group.column, range(group.num_columns)):
             sizes[column.path_in_schema.partition(".")[0]] += column.total_compressed_size
-    # Without the footer, so that shares of a small file fit larger ones.
+    # Excludes the footer, so that shares of a small file fit larger ones.
     total = sum(sizes.values()) or 1
     shares = {name: size / total for name, size in sizes.items()}
     return _Footer(
@@ -99,9 +99,9 @@ def _shares(footer: FileMetaData) -> _Footer:
 
 
 def estimate(plan: str, scans: Mapping[str, VisibleTable], footers: Footers, *, partitions: int) -> list[TableCost]:
-    """Return what the tables cost that a plan, one step a line, reads; `scans` have the files that are `needed`.
+    """Return the cost of the tables in a plan (one step per line); `scans` have the files that are `needed`.
 
-    It runs in so many `partitions`, each of which begins within a file.
+    The plan runs in this many `partitions`, each of which may begin within a file.
     """
     found: dict[str, TableCost] = {}
     for name, projection, rest in (one.groups() for one in _SCAN.finditer(plan)):
@@ -112,14 +112,14 @@ def estimate(plan: str, scans: Mapping[str, VisibleTable], footers: Footers, *, 
         every = table.snapshot.schema.names
         columns = every if projection is None else projection.split(", ") if projection else []
         if not {*columns} <= {*every, *_rests(table.snapshot)}:
-            columns = every  # a name has a comma or a bracket
+            columns = every  # a name contains a comma or a bracket
         is_limited = _LIMIT.search(rest) is not None and _FILTERS not in rest
         _add_scan(cost, table, columns, footers, max_groups=partitions if is_limited else 0)
     return list(found.values())
 
 
 def whole_files(plan: str, scans: Mapping[str, VisibleTable]) -> list[TableCost]:
-    """Return the size of the `needed` files for each scan in a plan, whatever it asks for."""
+    """Return the size of the `needed` files for each scan in a plan, regardless of the columns."""
     found: dict[str, TableCost] = {}
     for name, _, _ in _SCAN.findall(plan):
         if name not in scans:
@@ -131,7 +131,7 @@ def whole_files(plan: str, scans: Mapping[str, VisibleTable]) -> list[TableCost]
 
 
 def whole_days(time_range: TimeRange | None) -> TimeRange | None:
-    """Return a time range that begins and ends with a day, in UTC."""
+    """Return a time range extended to whole days in UTC."""
     if time_range is None:
         return None
     begin = time_range.begin - (time_range.begin - _EPOCH) % _DAY
@@ -142,7 +142,7 @@ def whole_days(time_range: TimeRange | None) -> TimeRange | None:
 
 
 def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_costs: bool) -> int:
-    """Return the bytes that a statement will read; raises unless they are `allowed` by what is left of a `limit`."""
+    """Return the bytes that a statement will read; raises if they exceed `allowed`, the remainder of a `limit`."""
     if any(cost.size is None for cost in costs):
         raise ScanTooLarge(
             "The sizes of a table's files are unknown, so the server can't check that this statement reads at "
@@ -174,16 +174,16 @@ def _no_cost(table: VisibleTable) -> TableCost:
 
 
 def _rests(snapshot: TableSnapshot) -> list[str]:
-    """Return the columns that have the rest of a time that counts nanoseconds."""
+    """Return the columns that contain the remainder of times in nanoseconds."""
     return [f"{name}{NANOS}" for name in snapshot.split_times]
 
 
 def _add_scan(
     cost: TableCost, table: VisibleTable, columns: Iterable[str], footers: Footers, *, max_groups: int
 ) -> None:
-    """Add what one scan reads of some columns.
+    """Add the reads of one scan of some columns.
 
-    With `max_groups`, it stops after some rows: of each file it reads one row group, and of one file so many.
+    With `max_groups`, it stops after some rows: it reads one row group per file, and at most this many from one file.
     """
     snapshot, files, sizes = table.snapshot, FileList.of(table.needed), _sizes(table)
     if not len(files):
@@ -192,7 +192,7 @@ def _add_scan(
         cost.size = cost.rows = None
         return
     rows = find_total(snapshot, files, "rows")
-    # Other formats are read whole.
+    # Other formats are read completely.
     shares: Mapping[str, float] = dict.fromkeys(columns, 1.0)
     stored, spare = sizes.astype(np.float64), 0.0
     if snapshot.file_format is FileFormat.PARQUET:
@@ -215,7 +215,7 @@ def _add_scan(
 
 
 def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapping[str, float]) -> dict[str, float]:
-    """Return the shares of columns by the names that SQL has; a column that the file lacks may take all of others."""
+    """Return columns' shares by their SQL names; a column that the file lacks may account for all of another file."""
     stored = dict(zip(snapshot.schema.names, (snapshot.stored_schema or snapshot.schema).names, strict=True))
     wanted = {name for name in columns if name not in snapshot.partition_columns}
     wanted |= {rest for rest in _rests(snapshot) if rest.removesuffix(NANOS) in wanted and rest in shares}
@@ -223,7 +223,7 @@ def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapp
 
 
 def _of_files(table: VisibleTable, name: str) -> Int64s | None:
-    """Return the bytes or rows of each needed file, None if the log of the table doesn't have them."""
+    """Return the bytes or rows of each needed file, or None if the table's log lacks them."""
     snapshot = table.snapshot
     if snapshot.bounds is None or name not in snapshot.bounds.column_names:
         return None

@@ -1,4 +1,4 @@
-"""What a plan has counted: files, bytes and rows, while it runs and at its end; and what the log knows before."""
+"""A plan's counters: files, bytes, and rows, during and after its run; and the totals from the table's log."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from micromegas_jupyter.engine.contract import QueryStatistics, ScanProgress, Vi
 
 
 def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatistics:
-    """Return `statistics` with what a plan's steps have counted."""
+    """Return `statistics` with the counters of a plan's steps."""
     steps = [plan]
     scans: list[MetricsSet] = []
     others: list[MetricsSet] = []
@@ -24,7 +24,7 @@ def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatis
     files = [(opened, one) for one in scans if (opened := one.sum_by_name("files_opened")) is not None]
     return replace(
         statistics,
-        # A file that is read in pieces is opened for each, and one of a table that is read twice is opened twice.
+        # A file that is read in several pieces, or by several scans, is opened several times.
         files_read=min(sum(opened for opened, _ in files), statistics.files_total or 0),
         rows_scanned=sum((one.output_rows or 0) + (one.sum_by_name("pushdown_rows_pruned") or 0) for _, one in files),
         bytes_scanned=sum(one.sum_by_name("bytes_scanned") or 0 for _, one in files),
@@ -34,18 +34,18 @@ def with_counts(statistics: QueryStatistics, plan: ExecutionPlan) -> QueryStatis
 
 
 def without_counts(statistics: QueryStatistics) -> QueryStatistics:
-    """Return `statistics` of a plan whose counters cannot be read."""
+    """Return `statistics` for a plan with unreadable counters."""
     return replace(
         statistics, files_read=None, rows_scanned=None, bytes_scanned=None, spilled_bytes=None, spill_count=None
     )
 
 
 def find_progress(plan: ExecutionPlan, tables: Sequence[VisibleTable]) -> ScanProgress | None:
-    """Return how much of the files of `tables` a running plan has scanned; None if it scans none.
+    """Return how much of the files of `tables` a running plan has scanned; None if it doesn't scan any.
 
-    DataFusion doesn't tell cheaply in how many pieces it reads files. Their number is estimated: tables may be read
-    several times, and each partition but the first of a scan begins within a file. The share is therefore never too
-    high for plans that read each of their tables equally often.
+    DataFusion has no cheap way to report the number of pieces, so it is estimated: tables may be read several times,
+    and each partition of a scan except the first begins within a file. The result is therefore never too high for plans
+    that read each of their tables equally often.
     """
     steps, done, pieces, scans = [plan], 0, 0, 0
     for step in steps:
@@ -64,13 +64,13 @@ def find_progress(plan: ExecutionPlan, tables: Sequence[VisibleTable]) -> ScanPr
 
 
 def _scan_count(table: VisibleTable) -> int:
-    """Return in how many scans a table's needed files are read once, as `TableBuilder.read` plans it."""
+    """Return the number of scans that `TableBuilder.read` plans to read a table's needed files once."""
     is_split = not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
     return len({file.partition for file in table.needed}) if is_split else bool(table.needed)
 
 
 def find_total(snapshot: TableSnapshot, files: FileList, name: str) -> int | None:
-    """Return the bytes or rows of some files of a table, None if its log does not have them for each."""
+    """Return the bytes or rows of some files of a table, or None if its log lacks them for a file."""
     if snapshot.bounds is None or name not in snapshot.bounds.column_names:
         return None
     paths = FileList.of(snapshot.files).columns.column("path")

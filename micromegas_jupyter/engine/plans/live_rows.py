@@ -1,8 +1,8 @@
-"""Rows of Delta tables as the log defines them: those that are not deleted, under the table's names of columns.
+"""Rows of Delta tables as the log defines them: those that are not deleted, under the table's column names.
 
 Both are expressions over the native scan of the files, so that filters, pruning, and limits work as in other tables.
-DataFusion numbers the rows of a file, whatever its scan leaves out. The functions here are in no session, so that no
-statement can call them.
+DataFusion's row numbers within a file include rows that a scan skips. The functions here are not registered in any
+session, so statements can't call them.
 """
 
 import functools
@@ -24,14 +24,14 @@ from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.errors import InternalError
 
-# A batch of rows of one file has the file's name once.
+# A batch with rows of one file contains the file's name once.
 _NAMES: Final = pa.dictionary(pa.int32(), pa.string())
 _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 
-#: How values of a file become those of a column, unless only names differ: for each field of a struct, its place in the
-#: file and its own fit, or None; for a list, the fit of its values; for a map, those of its keys and values.
+#: How to convert a file's values to a column's type, unless only names differ. For a struct: each field's position in
+#: the file and its own fit, or None; for a list, the fit of its values; for a map, the fits of its keys and values.
 Fit = tuple[Any, ...] | None
 Fits = tuple[Fit, ...]
 #: Returns parts of a file, by their offsets and sizes; raises `FileNotFoundError`.
@@ -39,7 +39,7 @@ ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes]]
 
 
 class Vectors:
-    """Loads deletion vectors, and keeps those that were used last."""
+    """Loads deletion vectors, and caches the most recently used ones."""
 
     def __init__(self) -> None:
         self._live: LRUCache[DeletionVector, pa.BooleanArray] = LRUCache(
@@ -47,7 +47,7 @@ class Vectors:
         )
 
     def load(self, vectors: Mapping[str, DeletionVector], read: ReadParts) -> dict[str, pa.BooleanArray]:
-        """Return which rows of files are live; raises `DamagedVector`, or `FileNotFoundError` if one is gone."""
+        """Return which rows of files are live; raises `DamagedVector`, or `FileNotFoundError` if a file is missing."""
         found = {one: self._live[one] for one in vectors.values() if one in self._live}
         missing = sorted({*vectors.values()} - found.keys(), key=lambda one: (one.location, one.offset or 0))
         for location, group in itertools.groupby(missing, key=lambda one: "" if one.offset is None else one.location):
@@ -59,7 +59,7 @@ class Vectors:
                 contents = [decode_z85(one.location)[: one.size] for one in some]
             for vector, content in zip(some, contents, strict=True):
                 found[vector] = live = decode_vector(vector, content)
-                with suppress(ValueError):  # it is larger than the cache
+                with suppress(ValueError):  # larger than the cache
                     self._live[vector] = live
         return {path: found[vector] for path, vector in vectors.items()}
 
@@ -67,7 +67,7 @@ class Vectors:
 def live_rows(
     rows: DataFrame, paths: Sequence[str], urls: Sequence[str], live: Mapping[str, pa.BooleanArray]
 ) -> DataFrame:
-    """Return the live rows of a scan of files; `urls` are what it names: the files, or a folder of links."""
+    """Return the live rows of a scan of files; `urls` are the scan's URLs: the files, or a folder of links."""
     if len(paths) == 1:
         return _filtered(rows, functools.partial(_is_live, live[paths[0]]), f.file_row_index())
     is_linked = len(urls) < len(paths)
@@ -81,10 +81,10 @@ def live_rows(
 
 
 def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
-    """Return the rows for which a function of their number, and perhaps of their file's name, is true.
+    """Return the rows for which a function of their number, and possibly their file's name, is true.
 
-    Only a scan can evaluate the arguments, so they are columns right above it. As the function is volatile, DataFusion
-    does not move it below them.
+    Only a scan can evaluate the arguments, so they are columns directly above it. Because the function is volatile,
+    DataFusion does not move it below them.
     """
     names = rows.schema().names
     columns, extra = [col(quoted(name)) for name in names], "row"
@@ -98,15 +98,15 @@ def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr
 
 
 def all_of(rows: DataFrame) -> DataFrame:
-    """Return rows so that nothing above them is evaluated on rows that are deleted.
+    """Return rows so that no expression above them is evaluated on deleted rows.
 
-    A LIMIT stops filters above it. Other expressions do not move below the filter, which reads the number of a row.
+    A LIMIT stops filters above it. Other expressions do not move below the filter, which reads row numbers.
     """
     return rows.limit(_ALL_ROWS)
 
 
 def _name(path: str) -> str:
-    """Return the name of a file in one form: how much of it is quoted differs."""
+    """Return the normalized name of a file, because quoting differs."""
     return unquote(unquote(path)).lstrip("/")
 
 
@@ -134,7 +134,7 @@ def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
         return pa.array([], pa.bool_())
     first, last = int(numbers[0]), int(numbers[-1])
     if last < known and last - first == count - 1 and (numbers[1:] - numbers[:-1] == 1).all():
-        return live.slice(first, count)  # most batches are runs of rows
+        return live.slice(first, count)  # most batches are contiguous rows
     if first >= known and (numbers >= known).all():
         return pa.array(np.ones(count, np.bool_))
     is_known = numbers < known
@@ -144,20 +144,20 @@ def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
 
 
 def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema, fits: Fits = ()) -> DataFrame:
-    """Return columns under other names by their places, also inside of nested ones, which are only copied to fit."""
+    """Rename columns by position, including nested fields; they are copied only if types differ."""
     columns = []
     for one, other, fit in itertools.zip_longest(stored, wanted, fits):
         column = col(quoted(one.name))
         if one.type != other.type or fit is not None:
             rename = functools.partial(_fitted, other.type, fit)
             column = udf(rename, [one.type], other.type, "immutable", "with_names")(column)
-        is_same = one.name == other.name and one.type == other.type  # an alias of the same name would be ambiguous
+        is_same = one.name == other.name and one.type == other.type  # an alias with the same name would be ambiguous
         columns.append(column if is_same and fit is None else column.alias(other.name))
     return rows.select(*columns)
 
 
 class _Renamed:
-    """An array that takes the names of its fields from another type of the same structure."""
+    """An array with the field names of another type with the same structure."""
 
     def __init__(self, wanted: pa.DataType, values: pa.Array) -> None:
         self._wanted = wanted
@@ -185,19 +185,19 @@ def _fitted(wanted: pa.DataType, fit: Fit, values: pa.Array) -> pa.Array:
 
 
 def has_structs(kind: pa.DataType) -> bool:
-    """Return whether fields of structs are in values of a type."""
+    """Return whether a type contains structs."""
     return pa.types.is_struct(kind) or any(has_structs(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def has_structs_in_maps(kind: pa.DataType) -> bool:
-    """Return whether structs are in maps, at any depth, in values of a type."""
+    """Return whether a type contains structs within maps, at any depth."""
     if pa.types.is_map(kind):
         return has_structs(kind.key_type) or has_structs(kind.item_type)
     return any(has_structs_in_maps(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
-    """Return columns as they are read from a file, and how these fit; one that it does not have gets an unused name."""
+    """Return the columns to read from a file, and their fits; missing columns get an unused name."""
     fields, fits, taken = [], [], {*found.names}
     for field, other in zip(wanted, _matches(wanted, found), strict=True):
         name = field.name if other is None else other.name
@@ -211,7 +211,7 @@ def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
 
 
 def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Field | None]:
-    """Return the field of a file for each one that is wanted, by IDs. Without any, a file has the physical names."""
+    """Return the file's field for each wanted field, by ID. Files without IDs have the physical names."""
     others = list(found)
     by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
     by_name = {one.name: one for one in others}
@@ -220,10 +220,10 @@ def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.F
 
 
 def _fit(wanted: pa.DataType, found: pa.DataType, *, by_position: bool = False) -> tuple[pa.DataType, Fit]:
-    """Return the type that values of a file are read with, and how they fit.
+    """Return the type for reading a file's values, and how to fit them.
 
-    DataFusion takes fields of structs by their names, and those in maps by their places. It rejects a struct of which
-    it finds no field.
+    DataFusion matches struct fields by name, but those in maps by position. It rejects a struct without any matching
+    field.
     """
     if pa.types.is_struct(wanted) and pa.types.is_struct(found):
         matches = _matches(wanted.fields, found.fields)

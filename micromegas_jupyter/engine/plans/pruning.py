@@ -1,11 +1,12 @@
-"""Which files of a table a statement needs, by what its snapshot tells of each: bounds of values, partition values.
+"""Determines the files of a table that a statement needs, from the snapshot's bounds and partition values.
 
-Only simple conditions count: a column of those against a constant, and AND and OR of such. Whatever else keeps a file.
-Of `ORDER BY time DESC LIMIT 100` without conditions, those count that may have one of the latest 100 rows.
+Only simple conditions count: comparisons of such columns with constants, and AND and OR of these. Other conditions keep
+all files. For `ORDER BY time DESC LIMIT 100` without conditions, files that may contain one of the latest 100 rows are
+kept.
 
-Bounds include hidden rows. So a statement rules out files of a table with hidden rows only if all of it is leakproof.
-Otherwise `row_limits` returns leakproof conditions that its rows must meet. They are applied to the rows below the
-security barrier, so that the rows that are left depend on no hidden row.
+Bounds include hidden rows. A statement therefore excludes files of a table with hidden rows only if all of it is
+leakproof. Otherwise, `row_limits` returns leakproof conditions that its rows must meet. They are applied below the
+security barrier, so that the remaining rows don't depend on hidden rows.
 """
 
 import functools
@@ -32,19 +33,19 @@ from micromegas_jupyter.engine.plans.terms import chain, literal_term
 from micromegas_jupyter.engine.scanner import quoted
 
 FilesByTable = Mapping[str, FileList]
-# Which files may have such rows, or a condition on these.
+# The files that may have such rows, or a condition on these rows.
 _T = TypeVar("_T", Mask, Expr)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
-# Some writers cut the bounds of times to milliseconds.
+# Some writers truncate time bounds to milliseconds.
 _CUT: Final = 1000
-# Of a constant that is made of the time of planning, which happens twice.
+# Maximum difference of constants that depend on the planning time, because planning happens twice.
 _DRIFT: Final = 60_000_000
-# Of one condition; to look at more takes longer than it saves.
+# Per condition; examining more takes longer than it saves.
 _MAX_TERMS: Final = 256
-# Of `date_trunc`, in microseconds.
+# Units of `date_trunc`, in microseconds.
 _UNITS: Final[Mapping[object, int]] = {
     "second": 10**6,
     "minute": 60 * 10**6,
@@ -63,14 +64,14 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """A table, and the time range of the call if it counts before the statement."""
+    """A table, and the call's time range if it is applied before the statement."""
 
     snapshot: TableSnapshot
     time_range: TimeRange | None
 
 
 class _Scan(NamedTuple):
-    """A scan of a plan: the conditions on its rows; if there are none, perhaps only so many are needed in an order.
+    """A scan in a plan: the conditions on its rows; without conditions, possibly a limit and an order.
 
     If it `is_counted`, only the number of its rows matters.
     """
@@ -82,7 +83,7 @@ class _Scan(NamedTuple):
 
 
 def files_in_range(snapshot: TableSnapshot, time_range: TimeRange | None, files: FileList | None = None) -> FileList:
-    """Return those of `files`, by default all, that may have rows in the range."""
+    """Return the `files` (default: all) that may have rows in the range."""
     files = FileList.of(snapshot.files) if files is None else files
     if time_range is None or snapshot.range_columns is None:
         return files
@@ -92,13 +93,13 @@ def files_in_range(snapshot: TableSnapshot, time_range: TimeRange | None, files:
 
 
 def bounded_columns(snapshot: TableSnapshot) -> Collection[str]:
-    """Return the columns of which the files' bounds are known."""
+    """Return the columns whose bounds are known for each file."""
     names = () if snapshot.bounds is None else snapshot.bounds.column_names
     return {name.removeprefix("min.") for name in names if name.startswith("min.")}
 
 
 def partition_value(text: str | None, kind: pa.DataType) -> pa.Scalar:
-    """Return the value that a Delta log has as text; by the protocol, no text is null."""
+    """Return the value of a Delta log's text; according to the protocol, empty text means null."""
     if text is None or text == "":
         return pa.scalar(None, kind)
     if pa.types.is_binary(kind):
@@ -111,9 +112,9 @@ def partition_value(text: str | None, kind: pa.DataType) -> pa.Scalar:
 
 
 def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bool) -> FilesByTable:
-    """Return the needed files of tables by the optimized plan of a statement, in which they have the names of `tables`.
+    """Return the needed files of `tables`, according to a statement's optimized plan, which uses the same names.
 
-    `may_change` is whether the conditions can have other constants when the statement is planned again.
+    `may_change` is whether the conditions may have other constants when the statement is planned again.
     """
     needed: dict[str, FileList] = {}
     for name, scans in _find_scans(plan, tables).items():
@@ -133,15 +134,15 @@ def prune(plan: LogicalPlan, tables: Mapping[str, Candidates], *, may_change: bo
 
 
 def counted_scans(plan: LogicalPlan, names: Iterable[str]) -> set[str]:
-    """Return the scans of which an optimized plan needs the number of rows, and no values."""
+    """Return the scans for which an optimized plan needs only the number of rows."""
     return {name for name, scans in _find_scans(plan, names).items() if all(one.is_counted for one in scans)}
 
 
 def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change: bool) -> dict[str, Expr]:
-    """Return leakproof conditions that the needed rows of scans meet, by the optimized plan of a statement.
+    """Return leakproof conditions that the needed rows of scans meet, from a statement's optimized plan.
 
-    The conditions that DataFusion moved down to a scan rule out rows that can't change the result; all but comparisons
-    of a column with constants of its type are left out.
+    The conditions that DataFusion moved down to a scan exclude rows that can't change the result. Only comparisons of a
+    column with constants of its type are returned.
     """
     limits: dict[str, Expr] = {}
     for name, found in _find_scans(plan, scans).items():
@@ -153,7 +154,7 @@ def row_limits(plan: LogicalPlan, scans: Mapping[str, pa.Schema], *, may_change:
 
 
 def stored_limits(plan: LogicalPlan, scans: Mapping[str, TableSnapshot], *, may_change: bool) -> dict[str, Expr]:
-    """Return what the stored microseconds of split times meet in the needed rows of scans, never too narrow."""
+    """Return conditions on the stored microseconds of split times that the needed rows meet, never too narrow."""
     limits: dict[str, Expr] = {}
     for name, found in _find_scans(plan, scans).items():
         limit_of = functools.partial(_stored_limit, scans[name], may_change=may_change)
@@ -183,7 +184,7 @@ def _stored_limit(  # noqa: PLR0913 - a comparison, and of what
 
 
 def _both(known: Sequence[_T | None]) -> _T | None:
-    found = [one for one in known if one is not None]  # an Expr equals whatever it's compared with
+    found = [one for one in known if one is not None]  # because an Expr equals everything it's compared with
     return functools.reduce(operator.and_, found) if found else None
 
 
@@ -193,9 +194,9 @@ def _either(known: Sequence[_T | None]) -> _T | None:
 
 
 def _fold(condition: Expr, of_comparison: Callable[[Any, str, Sequence[Any], int], _T | None]) -> _T | None:
-    """Return what is known of a condition by its comparisons of columns with constants.
+    """Return the result for a condition, combined from its comparisons of columns with constants.
 
-    A column may be up to so many microseconds later than what is compared.
+    A truncated column's original value may be later by up to the given number of microseconds.
     """
     kind = condition.variant_name()
     if kind == "BinaryExpr":
@@ -217,7 +218,7 @@ def _fold(condition: Expr, of_comparison: Callable[[Any, str, Sequence[Any], int
 def _limit(  # noqa: PLR0913 - a comparison, and of what
     schema: pa.Schema, column: Any, sign: str, constants: Sequence[Any], slack: int, *, may_change: bool
 ) -> Expr | None:
-    """Return a leakproof condition that every row meets that meets a comparison, if one is known."""
+    """Return a leakproof condition that is true for all rows for which a comparison is true, or None."""
     name, values = column.to_variant().name(), [one.python_value() for one in constants]
     kind = schema.field(name).type if name in schema.names else None
     if not all(isinstance(one, pa.Scalar) and one.is_valid and one.type == kind for one in values):
@@ -238,7 +239,7 @@ def _limit(  # noqa: PLR0913 - a comparison, and of what
         moved = value.value - may_change * _DRIFT * ticks // 10**6
         bounds.append(compared >= lit(_moved(moved, value.type)))
     if sign in {"<", "<=", "="} and not may_change:
-        # Twice, for a day may have 25 hours.
+        # Twice, because a day may have 25 hours.
         bounds.append(compared <= lit(_moved(value.value + 2 * slack * ticks // 10**6, value.type)))
     return _both(bounds)
 
@@ -248,7 +249,7 @@ def _moved(ticks: int, kind: pa.DataType) -> pa.Scalar:
 
 
 def _find_scans(plan: LogicalPlan, names: Iterable[str]) -> dict[str, list[_Scan]]:
-    """Return the scans of those tables of which all are found: one inside an expression is not."""
+    """Return the scans of tables that were found completely; scans inside expressions are not found."""
     found: dict[str, list[_Scan]] = {name: [] for name in names}
     _collect(plan, found, None, 0)
     text = plan.display_indent()
@@ -256,7 +257,7 @@ def _find_scans(plan: LogicalPlan, names: Iterable[str]) -> dict[str, list[_Scan
 
 
 def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr | None, limit: int) -> None:
-    """Add the scans of a plan, of whose rows only the first `limit` in an order are needed, if there is one."""
+    """Add a plan's scans; with `limit`, only the first rows in an order are needed."""
     kind = plan.display().partition(":")[0]
     match kind:
         case "TableScan":
@@ -271,7 +272,7 @@ def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr |
             is_known = fetch is not None and first.expr().variant_name() == "Column"
             order, limit = (first, fetch) if is_known else (None, 0)
         case "Projection" if order is not None:
-            # A column keeps its name here, where others are renamed by an expression.
+            # A column keeps its name here; expressions may rename others.
             if any(one.variant_name() != "Column" for one in plan.to_variant().projections()):
                 order = None
         case "SubqueryAlias":
@@ -285,7 +286,7 @@ def _collect(plan: LogicalPlan, scans: dict[str, list[_Scan]], order: SortExpr |
 def _mask(  # noqa: PLR0913 - a comparison, and of what
     snapshot: TableSnapshot, column: Any, sign: str, constants: Sequence[Any], slack: int, *, may_change: bool
 ) -> Mask | None:
-    """Return which files may have a row that meets a comparison, if anything is known of it."""
+    """Return which files may have rows for which a comparison is true, or None if unknown."""
     name = column.to_variant().name()
     values = [one.python_value() for one in constants]
     sign = "=" if sign == "IN" else sign
@@ -293,7 +294,7 @@ def _mask(  # noqa: PLR0913 - a comparison, and of what
 
 
 def _truncated(compared: Expr) -> tuple[Expr, int]:
-    """Return a column that is cut to a unit of time, and how long that is in microseconds; else as it is."""
+    """Return a truncated column and its unit in microseconds; other expressions are returned unchanged."""
     if compared.variant_name() == "ScalarFunction" and compared.rex_call_operator() == "date_trunc":
         unit, column = compared.rex_call_operands()
         text = unit.python_value() if unit.variant_name() == "Literal" else None
@@ -309,7 +310,7 @@ def _compare(  # noqa: PLR0913 - a comparison, and of what
     if not isinstance(value, pa.Scalar) or not value.is_valid or name not in snapshot.schema.names:
         return None
     kind = snapshot.schema.field(name).type
-    # Of a table with hidden rows, dictionaries are plain.
+    # Dictionaries of a table with hidden rows are flattened.
     if value.type not in {kind, kind.value_type if pa.types.is_dictionary(kind) else kind}:
         return None
     if name in snapshot.partition_columns:
@@ -320,7 +321,7 @@ def _compare(  # noqa: PLR0913 - a comparison, and of what
     lower, upper = sign in {">", ">=", "="}, sign in {"<", "<=", "="}
     low = high = value.value if isinstance(value, pa.DictionaryScalar) else value
     if pa.types.is_timestamp(value.type):
-        # Bounds of times that count nanoseconds are rounded, by less than `_CUT`.
+        # Time bounds in nanoseconds are rounded, by less than `_CUT`.
         microseconds = value.value * 10**6 // _TICKS_PER_SECOND[value.type.unit]
         low, high = (_ticks(microseconds + shift) for shift in (-_CUT - _DRIFT * may_change, _CUT + slack))
         upper = upper and not may_change
@@ -345,16 +346,17 @@ def _unless_false(found: pa.ChunkedArray) -> Mask:
 
 
 def _first_rows(order: SortExpr, limit: int, snapshot: TableSnapshot) -> Mask | None:
-    """Return which files may have one of the first `limit` rows in an order, if bounds tell.
+    """Return which files may have one of the first `limit` rows in an order, or None if unknown.
 
-    Files of which all is known have so many rows up to a value; whatever begins after that value is not needed.
+    Files with complete bounds have a known number of rows up to a value; files that begin after that value are not
+    needed.
     """
     name, bounds = order.expr().to_variant().name(), snapshot.bounds
     if bounds is None or bounds.schema.get_field_index(f"min.{name}") < 0:
         return None
     near, far, before = ("max", "min", pc.greater_equal) if not order.ascending() else ("min", "max", pc.less_equal)
     nearest, farthest = bounds.column(f"{near}.{name}"), bounds.column(f"{far}.{name}")
-    # Nulls may come first, whatever the bounds of the other values.
+    # Nulls may come first, regardless of the bounds.
     is_plain = np.asarray(pc.fill_null(pc.equal(bounds.column(f"nulls.{name}"), 0), False))
     is_plain = is_plain & np.asarray(pc.and_(pc.is_valid(farthest), pc.is_valid(bounds.column("rows"))))
     direction = "ascending" if order.ascending() else "descending"
@@ -378,13 +380,13 @@ def _compare_partition(name: str, sign: str, value: pa.Scalar, snapshot: TableSn
 
     def comparable(scalar: pa.Scalar) -> Any:
         if pa.types.is_date(kind):
-            return scalar.value  # Python does not have all dates
+            return scalar.value  # Python doesn't support all dates
         found = scalar.as_py()
         return found.encode() if isinstance(found, str) else found
 
     constant = comparable(value)
     texts = FileList.of(snapshot.files).partition(snapshot.partition_columns.index(name))
-    meets = np.zeros(len(texts.dictionary) + 1, dtype=np.bool_)  # the last one is for files without a value
+    meets = np.zeros(len(texts.dictionary) + 1, dtype=np.bool_)  # the last element is for files without a value
     for place in texts.indices.unique().drop_null().to_pylist():
         found = partition_value(texts.dictionary[place].as_py(), kind)
         meets[place] = found.is_valid and compare(comparable(found), constant)

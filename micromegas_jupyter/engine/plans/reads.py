@@ -1,9 +1,9 @@
-"""Which tables and columns a statement reads, for the audit.
+"""The tables and columns that a statement reads, for the audit.
 
-DataFusion moves the columns that a statement needs down to the scans. Columns that only row filters, merges and time
-ranges need are not to be among them, since the caller did not ask for those. So the plan of a statement over tables
-that need more than their own scan does not show it, and such a statement is planned a second time, over empty tables
-that have the columns its caller sees.
+DataFusion moves the columns that a statement needs down to the scans. Columns that only row filters, merges, and time
+ranges need must not be reported, because the caller did not request them. If tables need more than their own scan, the
+plan therefore doesn't show the reads, and the statement is planned again over empty tables with the columns that its
+caller sees.
 """
 
 import json
@@ -25,16 +25,16 @@ MAX_READS_BYTES: Final = 16 * 1024
 _MAX_VISITED: Final = 20_000
 _INFORMATION_SCHEMA: Final = "information_schema"
 _SCAN: Final = "TableScan: "
-# What a scan evaluates itself may need columns that it does not return.
+# Filters inside a scan may need columns that it does not return.
 _OWN_FILTERS: Final = "full_filters=["
-# Rows that a table function returned when the statement was planned.
+# Rows that a table function returned during planning.
 _RETURNED_ROWS: Final = "?table?"
 
 
 def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None, *, is_outline: bool = False) -> bool:
-    """Return whether scans of these tables, in the plan of a statement, return no columns but those it asks for.
+    """Return whether these tables' scans, in the plan of a statement, return only columns that it requests.
 
-    Those of an outline have the columns that SQL sees.
+    The scans of an outline have the columns that SQL sees.
     """
     return not any(
         table.hides_rows
@@ -55,7 +55,7 @@ def _has_other_columns(table: VisibleTable) -> bool:
 
 
 def without_rows(session: "SessionContext", tables: Iterable[VisibleTable]) -> dict[str, Sequence[str]]:
-    """Replace the tables of a session by empty ones; return the columns that each of their names has."""
+    """Replace a session's tables with empty ones; return the columns for each of their names."""
     names = [name for table in tables for name in table.names if session.table_exist(quoted(name))]
     schemas = {name: session.table(quoted(name)).schema() for name in names}
     for name, schema in schemas.items():
@@ -71,9 +71,9 @@ def find_reads(
     *,
     functions: Iterable[str],
 ) -> Reads:
-    """Return the tables that a plan reads, each with its columns, of `columns`; both are by the names of their scans.
+    """Return the tables that a plan reads, each with its columns; `tables` and `columns` are by scan name.
 
-    If the columns of a table cannot be determined, `ANY` stands for them. Views also count as reads of their source.
+    If a table's columns cannot be determined, `ANY` replaces them. Views also count as reads of their source.
     `functions` are the table functions that the statement may call.
     """
     reads: dict[str, set[str]] = {}
@@ -94,13 +94,13 @@ def find_reads(
 
 
 def merged(first: Reads, second: Reads) -> Reads:
-    """Return what two statements read together."""
+    """Return the combined reads of two statements."""
     names = {**first, **second}
     return bounded({name: sorted({*first.get(name, ()), *second.get(name, ())}) for name in names})
 
 
 def unknown_reads(tables: Iterable[VisibleTable]) -> Reads:
-    """Return that any column of these tables may be read."""
+    """Return reads of any column of these tables."""
     return bounded({table.read_as: (ANY,) for table in tables})
 
 
@@ -126,7 +126,7 @@ def _size(reads: Reads) -> int:
 
 
 def _scanned(plan: "LogicalPlan", text: str, columns: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    """Return the scans of a plan, each with the columns that it returns."""
+    """Return the scans in a plan, each with the columns that it returns."""
     found: list[tuple[str, Sequence[str]]] = []
     waiting: list[Any] = [plan]
     for _ in range(_MAX_VISITED):
@@ -145,7 +145,7 @@ def _scanned(plan: "LogicalPlan", text: str, columns: Mapping[str, Sequence[str]
             found.append((f"{schema}.{name}", listed))
         elif name in columns:  # not the rows of a recursive query or a function
             found.append((name, listed))
-    # A scan within an expression, such as a scalar subquery, is not among the inputs of a plan.
+    # Scans within expressions, such as scalar subqueries, are not among the inputs of a plan.
     for name, known in columns.items():
         scans = re.findall(
             rf"^ *{re.escape(_SCAN + name)}(?:,.*| projection=\[(.*?)\](?:, (?!full_filters=).*)?)?$",

@@ -1,6 +1,6 @@
-"""The roles of a result's columns: those of the data model's columns, inferred through the plan of a statement.
+"""The roles of a result's columns, inferred from those of the data model's columns through a statement's plan.
 
-They depend on the statement and the data model alone, never on rows, files, or row filters.
+They depend on the statement and the data model only, never on rows, files, or row filters.
 """
 
 import functools
@@ -15,17 +15,17 @@ from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.telemetry.tables import DEFINITIONS, ColumnRole, find_role, role_metadata
 
 _log = logging.getLogger(__name__)
-#: Of columns outside the data model, and of what is read from JSON.
+#: For columns outside the data model, and for values from JSON.
 _UNKNOWN: Final = ColumnRole("")
-#: Of constants and parameters: text among them names a group, as in `CASE level WHEN 1 THEN 'fatal' END`.
+#: For constants and parameters: strings among them are a group's name, as in `CASE level WHEN 1 THEN 'fatal' END`.
 _CONSTANT: Final = ColumnRole("constant")
-#: Of values that aren't measures and have no other role, such as a sum of severities.
+#: For values that aren't measures and have no other role, such as a sum of severities.
 _NO_ROLE: Final = ColumnRole("none")
 _MEASURE, _COUNT, _BYTES = ColumnRole("measure"), ColumnRole("measure", "1"), ColumnRole("measure", "By")
 _TIME: Final = ColumnRole("time")
 _CATEGORY: Final = ColumnRole("category")
 _FIRST, _ANY, _SUM, _TEXT = "first", "any", "sum", "text"
-# What functions return: a fixed role, or one like that of the first operand, of any, of summed ones, or of text.
+# The role of a function's result: fixed, or derived from the first operand, any operand, summed operands, or text.
 _RULES: Final[Mapping[str, ColumnRole | str]] = {
     name: rule
     for rule, names in (
@@ -54,7 +54,7 @@ _FIELDS: Final = {"key": _CATEGORY, "count": _COUNT, "sum": _MEASURE, "min": _ME
 _ARITHMETIC: Final = frozenset("+-*/%&|#^")
 _CONDITIONS: Final = frozenset({"Not", "InList", "Between", "Like", "SimilarTo", "InSubquery", "Exists"})
 _STEPS: Final = frozenset({"Filter", "Sort", "Limit", "Distinct", "Repartition", "Unnest"})
-# The columns that a step of a plan returns, each with its relation, if any.
+# The columns that a plan step returns, each with its relation, if any.
 _Outputs = Sequence[tuple[str | None, str, ColumnRole]]
 _Scope = Mapping[object, ColumnRole]
 # By alias, a table's definition and the name of its scan.
@@ -62,7 +62,7 @@ _Models = Mapping[str, tuple[str, str]]
 
 
 def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[VisibleTable]) -> pa.Schema:
-    """Return the schema of a plan, as it was written, with the roles of its columns if it's about the data model."""
+    """Return the schema of an unoptimized plan with its columns' roles, if it reads the data model."""
     models = {
         alias: (definition, table.snapshot.name)
         for table in tables
@@ -92,7 +92,7 @@ def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[Visible
 
 
 def _fitting(role: ColumnRole, kind: pa.DataType) -> ColumnRole:
-    """Return a role that fits the type: only single values are measures or times, and text constants name groups."""
+    """Return a role that fits the type: only scalar values are measures or times, and text constants name groups."""
     if role == _CONSTANT:
         return _CATEGORY if pa.types.is_string(kind) or pa.types.is_large_string(kind) else _NO_ROLE
     is_plain = role.role not in {"measure", "time"} or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
@@ -101,7 +101,7 @@ def _fitting(role: ColumnRole, kind: pa.DataType) -> ColumnRole:
 
 @functools.lru_cache(maxsize=64)
 def _columns(definition: str, alias: str) -> _Outputs:
-    """Return the columns of a table of the data model; an integer without a role is a position, not a measure."""
+    """Return the columns of a data model table; integers without a role are positions, not measures."""
     return tuple(
         (alias, field.name, find_role(field.name) or (_NO_ROLE if pa.types.is_integer(field.type) else _UNKNOWN))
         for field in DEFINITIONS[definition].schema
@@ -124,7 +124,7 @@ def _find(scope: _Scope, relation: str | None, name: str) -> ColumnRole:
 
 
 def _outputs(node: Any, models: _Models) -> _Outputs:  # noqa: PLR0911 - one per kind
-    """Return the columns of a step; none if its kind isn't known."""
+    """Return the columns of a step; empty for unknown kinds."""
     variant = node.to_variant()
     kind = type(variant).__name__
     if kind == "SubqueryAlias" and _is_table(node, alias := variant.alias(), models):
@@ -143,16 +143,16 @@ def _outputs(node: Any, models: _Models) -> _Outputs:  # noqa: PLR0911 - one per
     scope = (_scope_of_table if isinstance(below[0], tuple) else _scope)(below[0])
     if kind == "Projection":
         return [_output(one, scope) for one in variant.projections()]
-    if kind == "Aggregate":  # the columns of a grouping set keep their names
+    if kind == "Aggregate":  # columns of a grouping set keep their names
         return [*(_output(one, scope) for one in (*variant.group_by_exprs(), *variant.aggregate_exprs())), *below[0]]
     calls = [(one.schema_name(), variant.window_func_name(one), one) for one in variant.get_window_expr()]
     return [*below[0], *((None, name, _call(function, one, scope)) for name, function, one in calls)]
 
 
 def _is_table(node: Any, alias: str, models: _Models) -> bool:
-    """Return whether an alias is that of the table itself, through which alone a statement reads it.
+    """Return whether an alias is the table's own, which is the only way a statement reads the table.
 
-    Otherwise it's the caller's name for other rows.
+    Otherwise, it's the caller's name for other rows.
     """
     if alias not in models:
         return False
@@ -183,7 +183,7 @@ def _role(expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911 - one 
         case "Alias":
             return _role(expression.to_variant().expr(), scope)
         case "Cast" | "TryCast":
-            role = _role(expression.rex_call_operands()[0], scope)  # a number that is read from text is no category
+            role = _role(expression.rex_call_operands()[0], scope)  # a number that is read from text isn't a category
             return _UNKNOWN if role == _CATEGORY and "Utf8" not in expression.canonical_name()[-9:] else role
         case "AggregateFunction":
             return _call(expression.to_variant().aggregate_type(), expression, scope)
@@ -199,7 +199,7 @@ def _role(expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911 - one 
 
 
 def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911, C901 - one per rule
-    """Return the role of what a function or an operator returns."""
+    """Return the role of the result of a function or operator."""
     name, operands = name.lower().partition("__call_")[0], expression.rex_call_operands()
     is_comparison = expression.variant_name() == "BinaryExpr" and name not in _ARITHMETIC
     rule = _RULES.get(name, _CATEGORY if is_comparison else None)
@@ -212,7 +212,7 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
         return _agreed(found)
     found = [_UNKNOWN if one == _CONSTANT else one for one in found]
     roles = {one.role for one in found}
-    if name == "date_part":  # of a time, or of an interval
+    if name == "date_part":  # for a time or an interval
         return _MEASURE if "measure" in roles else _CATEGORY
     if rule == _FIRST:
         return found[0]
@@ -234,7 +234,7 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
 
 
 def _agreed(roles: Iterable[ColumnRole]) -> ColumnRole:
-    """Return the role of values that may be any of these; constants fit all."""
+    """Return the common role of alternative values; constants fit all roles."""
     given = set(roles) - {_CONSTANT}
     found = {one for one in given if one.role}
     if len({one.role for one in found}) > 1:

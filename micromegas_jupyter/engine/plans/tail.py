@@ -1,7 +1,7 @@
-"""A statement that is followed: it runs over the files that were added to its table, one after another.
+"""A followed statement: it runs over the files that were added to its table, one after another.
 
 Over one file and in one partition, a statement without joins, sorts, and aggregates returns its rows in the file's
-order. The number of rows that were returned therefore tells where to continue.
+order. The number of returned rows is therefore the position where the follow continues.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +26,14 @@ from micromegas_jupyter.engine.scanner import Mention
 from micromegas_jupyter.errors import CursorExpired, InternalError, Unavailable, UnsupportedStatement
 
 _STEPS: Final = frozenset({"Projection", "Filter", "SubqueryAlias", "TableScan"})
-#: With these, a file could have other rows when it is read again.
+#: With these, reading a file again could return other rows.
 _VOLATILE: Final = frozenset({"random", "uuid"})
 _REMEDY: Final = "Follow SELECT … FROM one table, perhaps with WHERE."
 _BATCH_ROWS: Final = 8192
 
 
 def read_instead(tables: Sequence[VisibleTable], tail: Tail) -> list[VisibleTable]:
-    """Return tables as a follow reads them: the one that it follows has the files of a part, the others have none."""
+    """Return tables for a follow: the followed one has the files of a part, the others have no files."""
     return [replace(one, snapshot=_with_files(one.snapshot, tail)) for one in tables]
 
 
@@ -45,7 +45,7 @@ def _with_files(snapshot: TableSnapshot, tail: Tail) -> TableSnapshot:
 def check_followable(
     text: str, scans: Sequence[VisibleTable], mentions: Mention, *, is_plain: bool, table: str
 ) -> None:
-    """Check that the plan of a statement, over scans of its tables, returns rows of one table as they are added."""
+    """Check that a statement's plan, over scans of its tables, returns rows of one table as they are added."""
     steps = [line.strip().partition(":")[0] for line in text.splitlines()]
     snapshots = [one.snapshot for one in scans]
     computed = next((one for one in snapshots if one.source is not None or one.merge_sql is not None), None)
@@ -62,7 +62,7 @@ def check_followable(
 
 
 class FileByFile:
-    """A `PlannedQuery` over the files of a `Tail`; plans a file when the previous one has been read."""
+    """A `PlannedQuery` over the files of a `Tail`; plans each file when the previous one has been read."""
 
     def __init__(self, plan: Callable[[StatementRequest], PlannedQuery], request: StatementRequest, tail: Tail) -> None:
         self._plan = plan
@@ -77,15 +77,15 @@ class FileByFile:
         self.explained: Sequence[TableFiles] = ()
         self.change = self._current.change
         self.reached: tuple[int, int] | None = (0, tail.offset)
-        self._ended = QueryStatistics()  # of the files before the current one
+        self._ended = QueryStatistics()  # total of the files before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
-        """What the query took so far."""
+        """The query's resource use so far."""
         return self._ended.plus(self._current.statistics)
 
     def progress(self) -> ScanProgress | None:
-        """Return None: a read of a follow is short."""
+        """Return None, because a read of a follow is short."""
         return None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -130,6 +130,6 @@ class FileByFile:
 
 
 def _rows_that_fit(batch: pa.RecordBatch, size: int, *, takes_one: bool) -> int:
-    """Return how many rows of a batch, with about the same size each, take up to so many bytes."""
+    """Return how many rows of a batch, which have about the same size, fit into this many bytes."""
     rows, taken = int(batch.num_rows), int(batch.nbytes)
     return rows if taken <= size else max(int(takes_one), max(size, 0) * rows // taken)

@@ -1,4 +1,4 @@
-"""DataFusion's plans in the vocabulary of `leakproof`."""
+"""Describes DataFusion's plans in the vocabulary of `leakproof`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -44,10 +44,10 @@ _DAY_NS: Final = 86_400_000_000_000
 def is_leakproof(
     session: SessionContext, written: LogicalPlan, optimized: LogicalPlan, scans: Mapping[str, pa.Schema]
 ) -> bool:
-    """Return whether no value of any row can make a statement, which is planned without the barrier, fail.
+    """Return whether no row's values can make a statement fail that is planned without the barrier.
 
-    `scans` are the schemas of its tables by the names of their scans. The plan is examined as it was written, as other
-    engines would see it, and as it is evaluated, with the casts that the engine adds.
+    `scans` are the schemas of its tables by scan name. The plan is examined before optimization, as other engines would
+    see it, and as it is evaluated, with the casts that the engine adds.
     """
     try:
         return _Reader(session, scans, sees_through_casts=False).are_leakproof(written) and _Reader(
@@ -58,11 +58,11 @@ def is_leakproof(
 
 
 class _TooLarge(Exception):
-    """A plan has more parts than are examined."""
+    """A plan has too many parts to examine."""
 
 
 class _Reader:
-    """Describes all expressions of plans over scans with these schemas as terms; one that isn't known becomes None."""
+    """Describes the expressions of plans over these scans as terms; unknown expressions become None."""
 
     def __init__(self, session: SessionContext, scans: Mapping[str, pa.Schema], *, sees_through_casts: bool) -> None:
         self._session = session
@@ -88,7 +88,7 @@ class _Reader:
         return True
 
     def _columns(self, node: LogicalPlan, variant: Any) -> dict[str, pa.DataType | None]:
-        """Return the types of the columns that a node's expressions are about; None for an ambiguous name."""
+        """Return the types of a node's columns; None for an ambiguous name."""
         if type(variant).__name__ == "TableScan":
             schemas = [self._scans.get(variant.table_name(), pa.schema([]))]
         else:
@@ -104,7 +104,7 @@ class _Reader:
             raise _TooLarge
 
     def _term(self, expression: Expr, columns: Mapping[str, pa.DataType | None]) -> Term | None:  # noqa: PLR0911, PLR0912, C901 - one per kind
-        """Return an expression over columns of these types as a term."""
+        """Return an expression over columns with these types as a term."""
         self._count()
         if expression.variant_name() == "ScalarFunction":
             return Term(leakproof.NOW) if expression.canonical_name() == "now()" else None
@@ -133,11 +133,11 @@ class _Reader:
                 operator = expression.rex_call_operator().removeprefix("not ").upper()
                 return self._call(operator, (found.expr(), found.pattern()), columns)
             case "InSubquery" | "Exists" if not self._sees_through_casts:
-                # What is in it can't be read here; in the optimized plan it's a join.
+                # The subquery can't be read here; in the optimized plan, it's a join.
                 return self._call("IN", (found.expr(),) if kind == "InSubquery" else (), columns)
             case "Negative":
                 return self._call("-", (found.expr(),), columns)
-            case "Case" if self._sees_through_casts:  # of truth values, which the optimizer makes of LIKE '%'
+            case "Case" if self._sees_through_casts:  # over booleans, which the optimizer generates for LIKE '%'
                 return self._call("AND", expression.rex_call_operands(), columns)
             case "Cast":
                 return self._cast(expression, found.expr(), columns)
@@ -184,13 +184,13 @@ def literal_term(expression: Expr) -> Term | None:
     kind = leakproof.column_kind(value.type).partition("(")[0]
     if kind in {leakproof.INTEGER, leakproof.FLOAT}:
         return leakproof.number(value.as_py())
-    # Python does not have all times.
+    # Python doesn't support all times.
     text = value.as_py() if kind == leakproof.TEXT else ""
     return Term(leakproof.LITERAL, kind=kind, text=text) if kind not in {"", leakproof.OTHER} else None
 
 
 def chain(expression: Expr, operator: str) -> list[Expr]:
-    """Return what a chain of ANDs or ORs, which may be a long one, is made of."""
+    """Return the operands of a chain of ANDs or ORs, which may be long."""
     found, waiting = [], [expression]
     while waiting:
         one = waiting.pop()
@@ -211,7 +211,7 @@ def _cast_type(expression: Expr) -> pa.DataType | None:
 
 
 def _is_plain(expression: Expr, found: Any) -> bool:
-    """Return whether an aggregate is a known one and has neither FILTER nor ORDER BY, which only its text shows."""
+    """Return whether an aggregate is known and has neither FILTER nor ORDER BY, which only its text shows."""
     name, text = found.aggregate_type(), expression.canonical_name()
     is_named = name in leakproof.AGGREGATES and text.startswith(f"{name}(")
     return is_named and len(found.args()) == 1 and " FILTER (" not in text and " ORDER BY " not in text
@@ -222,7 +222,7 @@ def _join_expressions(join: Any) -> list[Expr]:
     return [side for pair in join.on() for side in pair] + ([] if condition is None else [condition])
 
 
-#: All expressions of a node, by its kind; a plan with a node of another kind isn't leakproof.
+#: All expressions of a node, by its kind; plans with other kinds of nodes are not leakproof.
 EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Expr]]]] = {
     "Projection": lambda node: list(node.projections()),
     "Filter": lambda node: [node.predicate()],

@@ -1,1 +1,1 @@
-"""Workarounds for defects of DataFusion, each with a test that fails once it is gone; then delete both."""
+"""Workarounds for DataFusion defects, each with a test that fails once the defect is fixed; then delete both."""

@@ -1,7 +1,7 @@
 """Times outside the years 1677 to 2262 in a statement, as in `valid_to = TIMESTAMP '9999-12-31'`.
 
-DataFusion 55 reads `TIMESTAMP '…'`, and whatever is compared with text or a date, as nanoseconds, which such times
-exceed. A statement that has one counts in microseconds instead.
+DataFusion 55 parses `TIMESTAMP '…'`, and everything that is compared with text or a date, as nanoseconds, which can't
+represent such times. A statement with such a time uses microseconds instead.
 """
 
 import re
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_brackets, find_calls, scan
 
-_YEARS: Final = range(1678, 2262)  # all of them
+_YEARS: Final = range(1678, 2262)  # nanoseconds cover these years completely
 _DATE: Final = re.compile(r"'\s*([0-9]{4})-[0-9]{2}-[0-9]{2}(?:[ T][^']*)?'")
 _FINER: Final = re.compile(r"\.[0-9]{6}[0-9]*[1-9]")
 _MICROSECONDS: Final = "TIMESTAMP(6)"
@@ -26,7 +26,7 @@ _NAMES: Final = frozenset({Kind.WORD, Kind.QUOTED})
 
 
 def has_far_times(sql: str, parameters: pa.RecordBatch | None) -> bool:
-    """Return whether a statement or its parameters may have a time that nanoseconds can't express."""
+    """Return whether a statement or its parameters may have a time that nanoseconds can't represent."""
     dates = list(_DATE.finditer(sql))
     if any(_FINER.search(found[0]) for found in dates):
         return False
@@ -39,9 +39,9 @@ def has_far_times(sql: str, parameters: pa.RecordBatch | None) -> bool:
 
 
 def with_far_times(scanned: Scan, schemas: Iterable[pa.Schema]) -> Scan:
-    """Return a statement in which times count microseconds; `schemas` are those of the tables that it mentions.
+    """Return a statement with times in microseconds; `schemas` are those of the tables that it mentions.
 
-    Texts and dates are times if they're compared with a column that is a time in every table that has one by its name.
+    Strings and dates are times if they're compared with a column that is a time in every table that has it.
     """
     fields = [field for schema in schemas for field in schema]
     columns = {one.name for one in fields} - {one.name for one in fields if not pa.types.is_timestamp(one.type)}
@@ -58,7 +58,7 @@ def _has_far_value(column: pa.Array) -> bool:
 
 
 class _Changes:
-    """Finds the tokens of a statement to be replaced, each with the text to take its position."""
+    """Finds the tokens of a statement to be replaced, each with its replacement."""
 
     def __init__(self, scanned: Scan, columns: set[str]) -> None:
         self._scanned = scanned
@@ -110,7 +110,7 @@ class _Changes:
                     yield token, f"CAST({token.text} AS {_WITH_ZONE})"
 
     def _values(self) -> Iterator[tuple[int, int]]:
-        """Return the first and last token of each text, date, and placeholder."""
+        """Return the first and last token of each string, date, and placeholder."""
         for position, token in enumerate(self._tokens):
             if token.kind is Kind.PLACEHOLDER:
                 yield position, position
@@ -127,7 +127,7 @@ class _Changes:
                 yield position, position
 
     def _is_compared(self, first: int, last: int) -> bool:
-        """Return whether a value is compared with a column of times."""
+        """Return whether a value is compared with a time column."""
         before = self._name(first - 1)
         if before in _COMPARISONS | {"between"}:
             return self._is_column(first - 2)

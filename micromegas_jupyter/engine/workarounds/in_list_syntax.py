@@ -1,4 +1,4 @@
-"""Does in the syntax tree of a statement for another engine what `in_lists` does in plans: Sail has the same defect."""
+"""Does the same as `in_lists`, but in syntax trees of statements for another engine: Sail has the same defect."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _TWO_LISTS: Final = 4
 
 
 def make_lists_null_safe(tree: exp.Expr) -> None:
-    """Put lists into CASE that are NULL for a NULL operand, where an engine could simplify several to true or false."""
+    """Wrap lists that an engine could simplify to true or false in a CASE that is NULL for a NULL operand."""
     found = list(_exposed(tree))
     weights: Counter[str] = Counter()
     for _, operand, weight in found:
@@ -27,7 +27,7 @@ def make_lists_null_safe(tree: exp.Expr) -> None:
 
 
 def _exposed(tree: exp.Expr) -> Iterator[tuple[exp.Expr, exp.Expr, int]]:
-    """Find lists, and comparisons with constants that can become lists, for which NULL and false differ in effect."""
+    """Find lists, and comparisons that can become lists, if NULL and false have different effects on them."""
     for node in tree.find_all(exp.In, exp.EQ, exp.NEQ):
         polarity = Polarity(node)
         if isinstance(node, exp.In):

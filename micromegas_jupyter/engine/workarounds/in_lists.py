@@ -1,14 +1,14 @@
-"""Keeps DataFusion 55.2 from losing NULL when it simplifies expressions.
+"""Prevents DataFusion 55.2 from losing NULL when it simplifies expressions.
 
-`x NOT IN (1, 2) OR x NOT IN (3, 4)` becomes true, and `x IN (1, 2) AND x IN (3, 4)` false, for rows in which x is NULL,
-too. `x = 1 OR x = 2` counts as a list. In the same way, `x ~ '.*'` is false and `x ^ x` is 0 for such rows. (Fixed
-upstream by https://github.com/apache/datafusion/pull/24258 and its predecessors, planned for DataFusion 56.) False in
-place of NULL is harmless where only true counts: in conditions, below AND and OR. Everywhere else, such an expression
-goes into a CASE that returns NULL for a NULL operand, and that the simplification does not look into. So does a NOT IN
-with NULL in its list, which is never true, but is not missed when its values are taken from another list.
+`x NOT IN (1, 2) OR x NOT IN (3, 4)` becomes true, and `x IN (1, 2) AND x IN (3, 4)` false, even for rows in which x is
+NULL. `x = 1 OR x = 2` counts as a list. In the same way, `x ~ '.*'` is false and `x ^ x` is 0 for such rows. (Fixed
+upstream by https://github.com/apache/datafusion/pull/24258 and its predecessors, planned for DataFusion 56.) False
+instead of NULL is harmless if only true counts: in conditions, below AND and OR. Everywhere else, such an expression is
+wrapped in a CASE that returns NULL for a NULL operand, which prevents the simplification. The same applies to NOT IN
+with NULL in its list: it is never true, but the simplification ignores the NULL when it combines two lists.
 
 The lists of a statement are found in a plan that is optimized without simplification: there, subqueries have become
-joins, and columns of derived tables the expressions they stand for.
+joins, and columns of derived tables their expressions.
 """
 
 import re
@@ -35,13 +35,14 @@ from micromegas_jupyter.errors import UnsupportedStatement, UsageError
 _LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
 _MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
 _LISTED: Final = re.compile(r" IN \(\[| OR ")
-# Whatever makes more of a truth value than a condition: a function other than a literal, a comparison, NOT, CASE, IS.
+# Expressions that use a truth value for more than a condition: a function except a literal, a comparison, NOT, CASE,
+# IS.
 _USED: Final = re.compile(
     r"\b(?:NOT|CASE|IS) |\.\*|\bBIT_XOR |[])] (?!(?:AND|OR|[-+*/%]) )\S|"
     r"(?:[=<>~]|FROM) (?:\(|(?:(?!AND |OR )\S+ )+?IN \(\[)|"
     r"\b(?!(?:(?:Large)?Utf8(?:View)?|U?Int\d+|Float\d+|Date32|Decimal\d+|outer_ref|substr|lower|upper)\()\w+\("
 )
-# A list of any length and two comparisons with constants weigh the same; two lists are needed.
+# A list of any length and two comparisons with constants have the same weight; two lists are needed.
 _LIST_WEIGHT: Final = 2
 _TWO_LISTS: Final = 4
 _WEIGHTS: Final[Mapping[str, int]] = {
@@ -51,16 +52,16 @@ _WEIGHTS: Final[Mapping[str, int]] = {
 }
 _IS_TRUE: Final = 25
 _MATCHES_ALL: Final = b".*"
-# The expressions of these nodes are conditions; of the others, the values count.
+# The expressions of these nodes are conditions; the values of others matter.
 _CONDITIONS: Final = frozenset({"Filter", "Join", "Scan"})
 _CONDITION: Final = re.compile(r"(?:\w+ )*(?:Filter|Join|TableScan):")
 _NAMED: Final = frozenset({"Projection", "Aggregate", "Window"})
 
 
 def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -> DataFrame:
-    """Return `frame`, a statement that is not EXPLAIN, so that simplification is right, or as it is.
+    """Return `frame`, a statement other than EXPLAIN, in a form that simplification handles correctly.
 
-    `text` is its plan, one step a line.
+    `text` is its plan, one step per line.
     """
     if not _MAY_BE_AFFECTED.search(text) or all(map(_is_plain, find_steps(frame.logical_plan()))):
         return frame
@@ -87,14 +88,14 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
 
 
 def _is_plain(step: Step) -> bool:
-    """Return whether a step has no lists, or is a condition of nothing but AND, OR, and comparisons."""
+    """Return whether a step has no lists, or is a condition of only AND, OR, and comparisons."""
     if not _LISTED.search(step.text) and ".*" not in step.text and "BIT_XOR" not in step.text:
         return True
     return _CONDITION.match(step.text) is not None and not _USED.search(step.text)
 
 
 def null_safe_condition(condition: Expr) -> Expr:
-    """Return `condition`, a filter's expression, so that simplification is right, or as it is."""
+    """Return `condition`, a filter's expression, in a form that simplification handles correctly."""
     if not _MAY_BE_AFFECTED.search(condition.canonical_name()):
         return condition
     try:
@@ -104,11 +105,11 @@ def null_safe_condition(condition: Expr) -> Expr:
     except BaseException as error:
         if not is_engine_failure(error):
             raise
-        return condition  # that it is simplified in the right way is checked on rows
+        return condition  # its simplification is tested on rows
 
 
 def check_null_safe(condition: Any) -> None:
-    """Check that an expression, which a library simplifies itself, keeps NULL."""
+    """Check that an expression that a library simplifies itself keeps NULL."""
     if null_safe_condition(condition) is not condition:
         raise UsageError(
             "The condition has several IN lists of one column, and would hold for rows in which it is NULL.",
@@ -117,7 +118,7 @@ def check_null_safe(condition: Any) -> None:
 
 
 def _check_unchanged(plan: LogicalPlan) -> None:
-    """Check that a plan without a protobuf form has no expression that would have to be changed."""
+    """Check that a plan without a protobuf form has no expression that needs a change."""
     for is_condition, expression in _expressions(plan):
         try:
             message = message_class("Expr").FromString(expression.to_bytes())
@@ -133,7 +134,7 @@ def _check_unchanged(plan: LogicalPlan) -> None:
 
 
 def _expressions(plan: LogicalPlan) -> Iterator[tuple[bool, Any]]:
-    """Return the expressions of a plan's nodes, as far as there are Python classes, and whether each is a condition."""
+    """Return the expressions of a plan's nodes, if they have Python classes, and whether each is a condition."""
     for below in plan.inputs():
         yield from _expressions(below)
     try:
@@ -152,7 +153,7 @@ def _expressions(plan: LogicalPlan) -> Iterator[tuple[bool, Any]]:
 
 
 def _rewrite_node(node: Any, session: SessionContext) -> bool:
-    """Change the expressions of a node and those below it; return whether there was something to change."""
+    """Change the expressions of a node and its inputs; return whether anything was changed."""
     has_changed = False
     for kind, (body,) in node.ListFields():
         name = kind.message_type.name
@@ -179,7 +180,7 @@ class _List(NamedTuple):
 def _rewrite_expression(
     expression: Any, session: SessionContext | None, *, is_condition: bool, keeps_name: bool = False
 ) -> bool:
-    """Change an expression; `session` knows its functions, of which a subquery or a name may be made."""
+    """Change an expression; `session` has the functions that its subqueries and its name may use."""
     has_changed = False
     if session is not None:
         for plan in _subplans(expression):
@@ -228,7 +229,7 @@ def _null_safe(found: _List) -> Any:
 
 
 def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool) -> Iterator[_List]:
-    """Find the lists for which NULL and false, or NULL and true, differ in effect."""
+    """Find the lists for which NULL and false, or NULL and true, have different effects."""
     for kind, (body,) in expression.ListFields():
         if (checked := _null_checked(kind, body)) is not None:
             inner = _exposed_lists(body.f3[0], only_true_counts=False, is_below_or=is_below_or)
@@ -255,7 +256,7 @@ def _exposed_lists(expression: Any, *, only_true_counts: bool, is_below_or: bool
 
 
 def _null_checked(kind: Any, body: Any) -> bytes | None:
-    """Return the key of the operand if an expression is what `_null_safe` returns; None for any other."""
+    """Return the key of the operand if an expression has the form of `_null_safe`; otherwise, None."""
     if kind.message_type.name != "Case" or body.f1 or len(body.f2) != 1 or not body.f3:
         return None
     (condition,), (result,) = body.f2[0].f1, body.f2[0].f2
@@ -264,7 +265,7 @@ def _null_checked(kind: Any, body: Any) -> bytes | None:
 
 
 def _inner_conditions(kind: Any, body: Any) -> Sequence[Any]:
-    """Return the operands of an expression of which only true counts, wherever it is."""
+    """Return the operands of an expression for which only true counts, wherever the expression is."""
     match kind.message_type.name:
         case "First" if kind.number == _IS_TRUE:
             return list(body.f1)
@@ -277,7 +278,7 @@ def _inner_conditions(kind: Any, body: Any) -> Sequence[Any]:
 
 
 def _is_value(element: Any) -> bool:
-    """Return whether an element of a list is a constant that is not NULL."""
+    """Return whether a list element is a constant other than NULL."""
     literal = _without_casts(element).f3
     return bool(literal) and not literal[0].f33
 

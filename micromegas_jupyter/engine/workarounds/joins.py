@@ -1,23 +1,23 @@
-"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot give wrong rows.
+"""Plans statements so that four defects of DataFusion 55.2 (54.1 has them, too) cannot return wrong rows.
 
-**Filters above joins** are pushed down in the physical plan by column name, not by position. Where both sides of a join
-have a column of that name, a filter can end up on the wrong one, and rows are lost. The logical optimizer has already
-pushed down whatever may go below an outer join, so each filter that is still above one gets a volatile term, which
-keeps it where it is. (Fixed upstream by https://github.com/apache/datafusion/pull/25259, planned for DataFusion 56.)
+**Filters above joins** are pushed down in the physical plan by column name, not by position. If both sides of a join
+have a column with that name, a filter may end up on the wrong one, and rows are lost. The logical optimizer has already
+pushed down everything that may go below an outer join, so each remaining filter gets a volatile term, which keeps it in
+place. (Fixed upstream by https://github.com/apache/datafusion/pull/25259, planned for DataFusion 56.)
 
-**Constants below outer joins:** a column that a filter sets equal to a constant still counts as constant above an outer
-join, where it can also be NULL. It is then ignored by GROUP BY, ORDER BY and PARTITION BY. So these filters compare by
-IS NOT DISTINCT FROM, from which DataFusion does not derive a constant; it prunes files just as well.
+**Constants below outer joins:** a column that a filter compares with a constant still counts as constant above an outer
+join, where it can also be NULL. GROUP BY, ORDER BY, and PARTITION BY then ignore it. These filters therefore use IS NOT
+DISTINCT FROM, because DataFusion does not derive a constant from it; it prunes files just as well.
 
-**What a join or a limit has read** filters the scans below it, and is pushed down by column name, too. So these dynamic
-filters are off unless each column that they may be about has a name of its own below.
+**Values that a join or a limit has read** filter the scans below it, and are pushed down by column name, too. These
+dynamic filters are disabled unless each affected column has a unique name below.
 
-**Nested-loop joins** read their left side again when it does not fit into memory and there is room on disk, but a scan
+**Nested-loop joins** read their left side again if it does not fit into memory and spilling is possible, but a scan
 returns its files only once. They need a session that cannot spill.
 
-The filters are changed in the optimized logical plan, in its protobuf form. A plan that has no such form (it reads a
+The filters are changed in the optimized logical plan, in its protobuf form. A plan without such a form (it reads a
 table function or an information schema, or is nested too deeply) runs unchanged if the physical plan shows neither of
-the first two defects, and is refused otherwise.
+the first two defects, and is rejected otherwise.
 """
 
 import re
@@ -40,21 +40,21 @@ from micromegas_jupyter.engine.workarounds.plan_messages import (
 )
 from micromegas_jupyter.errors import UnsupportedStatement
 
-# A literal with a line break can look like a line of its own; then a plan seems to have a join that it does not have.
+# A literal with a line break can look like a separate line, so a plan may seem to have a join that it does not have.
 _JOIN: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
 _OUTER_JOIN: Final = re.compile(r"^ *(?:Left|Right|Full|LeftMark|RightMark) Join:", re.MULTILINE)
 _NESTED_LOOP_JOIN: Final = re.compile(r"^ *(?!Cross )(?:\w+ )+Join: *(?:Filter:.*)?$", re.MULTILINE)
 
 _LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK = 1, 2, 3, 8, 9
 _OUTER: Final = frozenset({_LEFT, _RIGHT, _FULL, _LEFT_MARK, _RIGHT_MARK})
-#: The inputs of which rows can be replaced by NULL.
+#: The inputs whose rows can be replaced by NULL.
 _NULLABLE: Final[Mapping[int, tuple[str, ...]]] = {_LEFT: ("f2",), _RIGHT: ("f1",), _FULL: ("f1", "f2")}
 _SUBQUERY_KEY: Final = bytes([0xA2, 0x02])  # of field 36
 
 _FILTER_PUSHDOWN: Final = "physical_plan after FilterPushdown"
 _SAME: Final = "SAME TEXT AS ABOVE"
 _NULLABLE_INPUTS: Final = {"Left": {1}, "Right": {0}, "Full": {0, 1}}
-# The first of several window expressions stands for all, since they have the same keys.
+# The first of several window expressions represents all, because they have the same keys.
 _SORT: Final = re.compile(r"^ *(?:Sort(?:Exec)?: .*|WindowAggr: .*?(?= BETWEEN ))", re.MULTILINE)
 _SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
 _PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
@@ -62,12 +62,12 @@ _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
-# By the names of columns, the expressions that define each; no text for a column of a table.
+# By column name, the expressions that define each; empty text for a table's column.
 _Definitions = defaultdict[str, list[str]]
 
 
 def may_join(plan_text: str) -> bool:
-    """Return whether an unoptimized plan, one step a line, may have a join or become one."""
+    """Return whether an unoptimized plan (one step per line) may have a join or be converted to one."""
     return _JOIN.search(plan_text) is not None
 
 
@@ -83,9 +83,9 @@ def plan_joins(
     *,
     explain: Callable[[], list[pa.RecordBatch]],
 ) -> LogicalPlan:
-    """Return a plan that gives the right rows for a statement with joins, not EXPLAIN.
+    """Return a plan with correct rows for a statement with joins, except EXPLAIN.
 
-    `explain` returns the rows of EXPLAIN VERBOSE for it.
+    `explain` returns the rows of EXPLAIN VERBOSE for the statement.
     """
     if not _OUTER_JOIN.search(optimized.display_indent()):
         return optimized
@@ -99,10 +99,10 @@ def plan_joins(
 
 
 def find_dynamic_filters(plan: LogicalPlan, floats: Iterable[str] = ()) -> set[str]:
-    """Return those of `DYNAMIC_FILTERS` that an optimized plan may have, if its tables have these columns of floats.
+    """Return the `DYNAMIC_FILTERS` that are safe for an optimized plan, given its tables' float columns.
 
-    Each column that their filters may be about has a name of its own below them. It has no floats, since the bounds by
-    which row groups are skipped leave out NaN.
+    Each column that their filters may affect must have a unique name below them. It must not contain floats, because
+    the bounds that exclude row groups ignore NaN.
     """
     if "<subquery>" in plan.display_indent():
         return set()  # its plan is not among the inputs
@@ -115,7 +115,7 @@ def find_dynamic_filters(plan: LogicalPlan, floats: Iterable[str] = ()) -> set[s
 
 
 def _define_columns(plan: LogicalPlan, may_filter: set[str], floats: set[str]) -> _Definitions:
-    """Return the columns that a step and those below it define; remove what may be about two of them."""
+    """Return the columns that a step and its inputs define; remove filters that may affect two of them."""
     below = [_define_columns(one, may_filter, floats) for one in plan.inputs()]
     node: Any = plan.to_variant()
     kind = type(node).__name__
@@ -138,7 +138,7 @@ def _computed(expressions: Iterable[Expr]) -> Iterator[tuple[str, str]]:
     return ((one.schema_name(), one.canonical_name()) for one in expressions if one.variant_name() != "Column")
 
 
-#: The columns that a step defines, each with the expression that it is, by the step's kind.
+#: The columns that a step defines, each with its expression, by the step's kind.
 _DEFINITIONS: Final[Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]]] = {
     "TableScan": lambda node: ((name, "") for _, name in node.projection()),
     "Projection": lambda node: _computed(node.projections()),
@@ -149,7 +149,7 @@ _DEFINITIONS: Final[Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]]] = 
 
 
 def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool:
-    """Return whether all columns which an expression may be about are defined once, and none has floats."""
+    """Return whether all columns that an expression may use are defined once, and none contains floats."""
     waiting, known = [expression.canonical_name()], {""}
     while waiting:
         text = waiting.pop()
@@ -165,7 +165,7 @@ def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool
 def _try_rewrite(
     session: SessionContext, plan: Callable[[], LogicalPlan], *, unchanged: LogicalPlan
 ) -> LogicalPlan | None:
-    """Return a plan with changed filters, `unchanged` if none needs a change, or None without a protobuf form."""
+    """Return a plan with changed filters, `unchanged` if no change is needed, or None without a protobuf form."""
     try:
         node = message_class("Node").FromString(plan().to_bytes(session))
         rewriter = _Rewriter()
@@ -181,14 +181,14 @@ def _try_rewrite(
 
 
 class _Rewriter:
-    """Changes the filters of a plan. ValueError for a node, or a subquery in an expression, of an unknown kind."""
+    """Changes the filters of a plan. Raises ValueError for unknown nodes and for subqueries in unknown expressions."""
 
     has_changed = False
 
     def rewrite(self, node: Any, *, is_nullable: bool = False) -> bool:
-        """Change a node and those below it; return whether there is an outer join.
+        """Change a node and its inputs; return whether there is an outer join.
 
-        `is_nullable` is whether an outer join above it can replace its rows by NULL.
+        `is_nullable` is whether an outer join above it can replace its rows with NULL.
         """
         ((kind, (body,)),) = node.ListFields()
         join_type = body.f3[0] if kind.message_type.name == "Join" and body.f3 else 0
@@ -228,7 +228,7 @@ class _Rewriter:
             self._rewrite_subqueries(one)
 
     def _drop_constants(self, predicate: Any) -> None:
-        """Change a predicate so that it is true for the same rows, and no column follows from it to be constant."""
+        """Change a predicate to be true for the same rows without implying that a column is constant."""
         for binary in predicate.f4:
             match list(binary.f3):
                 case ["And"]:
@@ -240,7 +240,7 @@ class _Rewriter:
 
 
 def _check_unchanged(plan: LogicalPlan, explained: list[pa.RecordBatch]) -> None:
-    """Check that a statement with outer joins is right as DataFusion plans it."""
+    """Check that DataFusion plans a statement with outer joins correctly."""
     steps = [(row["plan_type"], row["plan"]) for batch in explained for row in batch.to_pylist()]
     before = after = ""
     for name, step in steps:
@@ -264,7 +264,7 @@ def _check_unchanged(plan: LogicalPlan, explained: list[pa.RecordBatch]) -> None
 
 
 def _has_constants(plan: LogicalPlan, *, is_nullable: bool = False) -> bool:
-    """Return whether a column of rows that an outer join can replace by NULL may be set equal to a constant."""
+    """Return whether a filter may make a column constant in rows that an outer join can replace with NULL."""
     step = plan.display()
     if " = " in step and (step.startswith("Filter: ") if is_nullable else "(<subquery>)" in step):
         return True
@@ -275,7 +275,7 @@ def _has_constants(plan: LogicalPlan, *, is_nullable: bool = False) -> bool:
 
 
 def _above_outer_joins(plan: str) -> list[list[str]]:
-    """Return the steps of a physical plan that are above each outer join."""
+    """Return the steps of a physical plan above each outer join."""
     found: list[list[str]] = []
     above: list[tuple[int, str]] = []
     for line in plan.splitlines():
@@ -294,7 +294,7 @@ def _conditions(above: list[list[str]]) -> list[int]:
 
 
 def _sort_keys(plan: str) -> int:
-    """Return how many keys its rows are sorted by, for the result and for windows."""
+    """Return the number of sort keys, for the result and for windows."""
     keys = 0
     for line in _SORT.findall(plan):
         partition = _PARTITION.search(line)

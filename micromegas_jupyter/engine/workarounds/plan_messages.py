@@ -1,6 +1,6 @@
-"""Reads DataFusion's plans step by step, and changes them in their protobuf form, of which it has no Python classes.
+"""Reads DataFusion's plans step by step, and changes them in their protobuf form, which has no Python classes.
 
-Only the fields that the workarounds need are declared; a message keeps all others as they are.
+Only the fields that the workarounds need are declared; messages keep other fields unchanged.
 """
 
 import functools
@@ -13,8 +13,8 @@ from datafusion import SessionContext
 from datafusion.plan import LogicalPlan
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# By message of DataFusion's datafusion.proto, the numbers of fields and their types; the field of number n has the name
-# `f<n>`. `Node` is its `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
+# By message of DataFusion's datafusion.proto, the numbers of fields and their types; field number n has the name
+# `f<n>`. `Node` is DataFusion's `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Leaf": {},
     "Scan": {2: "string", 3: "string", 6: "Expr", 14: "Reference"},
@@ -45,7 +45,7 @@ _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
         2: "Alias",
         3: "Literal",
         4: "Binary",
-        **dict.fromkeys((6, 7, 8, 11, 13, 17, *range(25, 31)), "First"),  # IS NULL, NOT, CAST and their like
+        **dict.fromkeys((6, 7, 8, 11, 13, 17, *range(25, 31)), "First"),  # IS NULL, NOT, CAST, and similar
         9: "Between",
         10: "Case",
         14: "InList",
@@ -71,28 +71,28 @@ _STEP: Final = re.compile(r'(\d+)\[shape=box label="([^"]*)"\]|(\d+) -> (\d+) \[
 _REPEATED: Final = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
 
 
-#: Rules of DataFusion's optimizer that leave empty relations, whose columns are missing in the protobuf form.
+#: Rules of DataFusion's optimizer that create empty relations, which lack their columns in the protobuf form.
 EMPTYING_RULES: Final = ("eliminate_filter", "eliminate_limit", "propagate_empty_relation")
 
 
 @dataclass(slots=True)
 class Step:
-    """One step of a plan as text, with `_` for quotes, and those `below` it, also those of its subqueries."""
+    """One step of a plan as text, with `_` for quotes, and the steps `below` it, including its subqueries'."""
 
     text: str
     below: "list[Step]" = field(default_factory=list)
 
     def walk(self) -> "Iterator[Step]":
-        """Return this step and all below it."""
+        """Return this step and all steps below it."""
         yield self
         for one in self.below:
             yield from one.walk()
 
 
 def find_steps(plan: LogicalPlan) -> list[Step]:
-    """Return the steps of a plan, the last one to be run first.
+    """Return the steps of a plan; the last one runs first.
 
-    Only in this form no text within a step, such as a line break in a literal, looks like another step.
+    Only in this form can't text within a step, such as a line break in a literal, look like another step.
     """
     steps: dict[str, Step] = {}
     graph, _, _ = plan.display_graphviz().partition('[label="Detailed LogicalPlan"]')
@@ -106,7 +106,7 @@ def find_steps(plan: LogicalPlan) -> list[Step]:
 
 @functools.cache
 def optimizer_without(*rules: str) -> SessionContext:
-    """Return a session for nothing but optimizing plans without some of the rules."""
+    """Return a session that optimizes plans without some rules; it has no other use."""
     context = SessionContext()
     for rule in rules:
         context.remove_optimizer_rule(rule)
@@ -119,7 +119,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, kind in fields.items():
-            # A field that DataFusion has once looks the same on the wire.
+            # A field that occurs only once in DataFusion has the same encoding.
             field = message.field.add(name=f"f{number}", number=number, label=_REPEATED)
             if kind in _MESSAGES:
                 field.type_name = f".plan.{kind}"
@@ -132,17 +132,17 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 @functools.cache
 def message_class(name: str) -> Any:
-    """Return the class of one of `_MESSAGES`; it keeps what else it reads."""
+    """Return the class of one of `_MESSAGES`; it preserves unknown fields."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"plan.{name}"))
 
 
 def type_of(field: Any) -> str | None:
-    """Return the name of the message that a field has, or None for a plain value."""
+    """Return the name of a field's message type, or None for a plain value."""
     return field.message_type.name if field.message_type is not None else None
 
 
 def operands(body: Any) -> Iterator[Any]:
-    """Yield the expressions that a node or an expression has directly."""
+    """Yield the direct subexpressions of a node or an expression."""
     for field_of_body, values in body.ListFields():
         match type_of(field_of_body):
             case "Expr":

@@ -1,8 +1,8 @@
-"""Has DataFusion list the files of a scan on one thread, instead of asking for each on a thread of its own.
+"""Makes DataFusion list the files of a scan on one thread, instead of using a thread per file.
 
-DataFusion (55) asks for the sizes of all paths of a scan at once, and Tokio starts up to 512 threads for that. Reads
-then go through all of these in turn. Its allocator (mimalloc 2) returns memory that one thread took and another
-freed only after the first has asked for memory about 100 times more: some 13 MB of file contents for each thread. A
+DataFusion (55) requests the sizes of all paths in a scan concurrently, and Tokio starts up to 512 threads for that.
+Reads then use all of these threads in turn. Its allocator (mimalloc 2) returns memory that one thread allocated and
+another freed only after the first has allocated memory about 100 times more: some 13 MB of file contents per thread. A
 folder is listed on one thread, so the files of a scan are linked in a folder.
 
 Source: `ListingTable::list_files_for_scan` in
@@ -24,14 +24,14 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 
-# Fewer paths need as many threads as the scan itself.
+# Fewer paths need no more threads than the scan itself.
 _MIN_LINKED: Final = 5
-# Of all folders together; scans beyond that get their paths as they are.
+# In all folders together; scans beyond that use their paths directly.
 _MAX_LINKS: Final = 50_000
-# A statement that was planned so long ago has ended or reads its files no more.
+# Statements that were planned before this have finished or no longer read files.
 _IDLE_SECONDS: Final = 3600.0
 
-#: What a file is known by: another one in its place has another. One that was away has, too.
+#: Identifies a file: replacing it, or removing it temporarily, changes the mark.
 Mark = tuple[int, ...]
 
 
@@ -43,16 +43,16 @@ class FoundFile(NamedTuple):
 
     @property
     def size(self) -> int | None:
-        """The number of its bytes, if it is known."""
+        """The number of its bytes, if known."""
         return self.mark[0] if self.mark else None
 
     @property
     def url(self) -> str:
-        """The URL that a scan can name, in which no character is a pattern."""
+        """The URL for scans, without characters that could be patterns."""
         return Path(self.path).as_uri() if self.mark else self.path
 
 
-#: Returns what a file with this status is known by, its size first.
+#: Returns the mark of a file with this status, its size first.
 mark_of: Final[Callable[[os.stat_result], Mark]] = operator.attrgetter(
     "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns"
 )
@@ -77,16 +77,16 @@ class ScanFolders:
         self._folders: OrderedDict[tuple[FoundFile, ...], _Folder] = OrderedDict()
 
     def urls(self, files: Sequence[FoundFile]) -> list[str]:
-        """Return what a scan of these files should name: a folder of links, or the files."""
+        """Return the URLs for a scan of these files: a folder of links, or the files."""
         folder = None
         if len(files) >= _MIN_LINKED and all(file.mark for file in files) and os.name == "posix":
-            with contextlib.suppress(OSError):  # there is no room for links, or they are gone
+            with contextlib.suppress(OSError):  # there is no space for links, or they are missing
                 folder = self._find(tuple(files))
         return [file.url for file in files] if folder is None else [f"{Path(folder).as_uri()}/"]
 
     def _find(self, files: tuple[FoundFile, ...]) -> str | None:
         folder = self._folders.get(files)
-        # What removes old temporary files may have been here, and a link that is gone reads as no rows.
+        # A cleanup of temporary files may have run, and a missing link reads as no rows.
         if folder is not None and os.stat(folder.path).st_mtime_ns != folder.changed_at:  # noqa: PTH116 - as below
             raise FileNotFoundError(folder.path)
         if folder is None:
@@ -113,7 +113,7 @@ class ScanFolders:
     def _link(self, files: Sequence[FoundFile]) -> str:
         if not self._root:
             self._root = tempfile.mkdtemp(prefix="scans-")
-            # Not with this object: plans may outlive it, and a folder that is gone reads as no rows.
+            # Not with this object: plans may outlive it, and a missing folder reads as no rows.
             atexit.register(shutil.rmtree, self._root, ignore_errors=True)
         self._made += 1
         folder = f"{self._root}/{self._made}"

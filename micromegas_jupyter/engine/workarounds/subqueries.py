@@ -1,18 +1,19 @@
-"""Rewrites statements whose IN (SELECT …) and EXISTS DataFusion 55.2 cannot plan, or evaluates without NULL.
+"""Rewrites statements with IN (SELECT …) and EXISTS that DataFusion 55.2 cannot plan, or evaluates without NULL.
 
-**IN (SELECT …)** is false in place of NULL below OR, NOT and in values, so `x NOT IN (SELECT …) OR …` lets NULL pass;
-NOT IN with a correlated subquery fails or returns no rows. Such an IN becomes EXISTS, in a value two of them in a CASE.
+**IN (SELECT …)** is false instead of NULL below OR, NOT, and in values, so `x NOT IN (SELECT …) OR …` lets NULL pass;
+NOT IN with a correlated subquery fails or returns no rows. Such an IN becomes EXISTS, or, in a value, two of them in a
+CASE.
 
-**In ON**, an EXISTS or IN cannot be planned where it depends on columns of both sides, of the preserved side of an
-outer join, or in a FULL JOIN. Of an inner join it moves to WHERE if no later join can replace its rows by NULL.
-Otherwise it becomes a column of the only table that it depends on: each row of that table is taken twice, with true and
-with false, and WHERE keeps the one that equals the subquery.
+**In ON**, an EXISTS or IN cannot be planned if it depends on columns of both sides, of the preserved side of an outer
+join, or in a FULL JOIN. In an inner join, it moves to WHERE if no later join can replace its rows with NULL. Otherwise,
+it becomes a column of the only table that it depends on: each row of that table is duplicated, with true and with
+false, and WHERE keeps the one that equals the subquery.
 
 **EXISTS of an aggregate without GROUP BY** always finds a row, but is planned as if there were groups.
 
-Such subqueries are in no plan that DataFusion-Python could change, so the text is parsed and written anew. This is done
-only for statements that have one of these defects, and only if the statement as parsed and written without a change has
-the same plan as the original. All others of this kind are rejected.
+DataFusion-Python can't change plans with such subqueries, so the SQL is parsed and regenerated. This is done only for
+statements with one of these defects, and only if the statement that is regenerated without changes has the same plan as
+the original. All others of this kind are rejected.
 """
 
 import re
@@ -61,13 +62,13 @@ def _has_defect(plan: LogicalPlan) -> bool:
 
 
 def _has_correlated(step: Step) -> bool:
-    """Return whether one of a step's own subqueries may depend on columns outside."""
+    """Return whether one of a step's own subqueries may depend on outer columns."""
     subqueries = (one for one in step.below if one.text == "Subquery:")
     return any(_OUTER in below.text for one in subqueries for below in one.walk())
 
 
 def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
-    """Return a statement with the rows of `sql`, which `plan` makes `frame` of."""
+    """Return a statement with the rows of `sql`; `frame` is its plan."""
     from micromegas_jupyter.engine.workarounds import subquery_syntax  # takes a third of a second
 
     text = str(frame.logical_plan().display_indent())

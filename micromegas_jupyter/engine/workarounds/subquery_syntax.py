@@ -1,4 +1,4 @@
-"""Changes the syntax tree of a statement to one whose subqueries DataFusion evaluates right."""
+"""Changes a statement's syntax tree so that DataFusion evaluates its subqueries correctly."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -22,10 +22,10 @@ CanPlan = Callable[[str], bool]
 
 
 class DataFusionSQL(Postgres):
-    """The SQL of DataFusion, that of PostgreSQL with all functions as they are written."""
+    """DataFusion's SQL: PostgreSQL's, with all functions unchanged."""
 
     class Parser(PostgresParser):
-        """Without functions that would be written in another way."""
+        """Omits functions that would be generated differently."""
 
         FUNCTIONS: ClassVar[Any] = {}
         FUNCTION_PARSERS: ClassVar[Any] = {
@@ -35,7 +35,7 @@ class DataFusionSQL(Postgres):
         NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
     class Generator(PostgresGenerator):
-        """Without changes for what PostgreSQL lacks."""
+        """Omits conversions for features that PostgreSQL lacks."""
 
         TRY_SUPPORTED = True
         TRANSFORMS: ClassVar[Any] = {
@@ -50,13 +50,13 @@ class DataFusionSQL(Postgres):
 
 
 class _Statements(DataFusionSQL):
-    """The same, written as DataFusion shows it in plans."""
+    """The same, in the form of DataFusion's plans."""
 
     class Generator(DataFusionSQL.Generator):
-        """With NOT in the middle."""
+        """Places NOT in the middle."""
 
         def not_sql(self, expression: exp.Not) -> str:
-            """Write `x NOT IN (…)` for `NOT x IN (…)`, and the like."""
+            """Generate `x NOT IN (…)` for `NOT x IN (…)`, and similar."""
             inner = expression.this
             if isinstance(inner, exp.Is):
                 return f"{self.sql(inner, 'this')} IS NOT {self.sql(inner, 'expression')}"
@@ -69,7 +69,7 @@ class _Statements(DataFusionSQL):
 
 
 def parsed(sql: str) -> exp.Query | None:
-    """Return the tree of a query, or None if it cannot be read."""
+    """Return the tree of a query, or None if it cannot be parsed."""
     try:
         (tree,) = _Statements().parse(sql, error_level=ErrorLevel.RAISE)
     except (SqlglotError, RecursionError, ValueError):
@@ -78,20 +78,20 @@ def parsed(sql: str) -> exp.Query | None:
 
 
 def written(tree: exp.Expr) -> str:
-    """Return a tree as text."""
+    """Return a tree as SQL."""
     return str(tree.sql(_Statements, unsupported_level=ErrorLevel.IGNORE, comments=False))
 
 
 def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
-    """Return the statement with other subqueries and the same rows; None if that is not known for one of them.
+    """Return the statement with rewritten subqueries and the same rows; None if this isn't certain for one of them.
 
-    `tree` is changed.
+    Changes `tree`.
     """
     rewriter = _Rewriter(can_plan)
     for subquery in list(tree.find_all(exp.Exists)):
         if _is_one_row(subquery.this):
             subquery.replace(exp.true())
-    # The innermost first: what is around them is copied.
+    # The innermost first, because the enclosing ones are copied.
     for membership in reversed(list(tree.find_all(exp.In))):
         if membership.args.get("query") is not None and not rewriter.replace_membership(membership):
             return None
@@ -104,7 +104,7 @@ def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
 def make_memberships_null_safe(tree: exp.Query) -> bool:
     """Replace each IN (SELECT …) that DataFusion or Sail evaluates without NULL; return whether that was possible.
 
-    All columns in `tree`, which is changed, are qualified.
+    Changes `tree`, which must have qualified columns.
     """
     rewriter = _QualifiedRewriter(lambda _: False)
     memberships = [one for one in tree.find_all(exp.In) if one.args.get("query") is not None]
@@ -112,7 +112,7 @@ def make_memberships_null_safe(tree: exp.Query) -> bool:
 
 
 def _is_one_row(query: exp.Expr) -> bool:
-    """Return whether a subquery is an aggregate without groups, which has one row whatever it reads."""
+    """Return whether a subquery is an aggregate without groups, which always has one row."""
     if not isinstance(query, exp.Select) or any(query.args.get(one) for one in ("group", "having", "limit", "offset")):
         return False
     calls = [one for column in query.expressions for one in column.find_all(exp.Anonymous, exp.AggFunc, exp.Explode)]
@@ -135,7 +135,7 @@ class _Rewriter:
         self._numbers = count(1)
 
     def replace_membership(self, membership: exp.In) -> bool:
-        """Replace `x IN (SELECT …)` unless DataFusion evaluates it right; return whether it is right now."""
+        """Replace `x IN (SELECT …)` unless DataFusion evaluates it correctly; return whether it is correct now."""
         polarity = Polarity(membership)
         query = membership.args["query"].unnest()
         is_correlated = not self._plans(query, membership)
@@ -154,10 +154,10 @@ class _Rewriter:
         return True
 
     def _listed(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr:
-        """Return EXISTS over the rows of a query that depends on nothing outside."""
+        """Return EXISTS over the rows of a query that doesn't depend on outer columns."""
         name, column = f"{_LIST}{next(self._numbers)}", _VALUE
         while any(one.name.lower() == column for one in membership.this.find_all(exp.Identifier)):
-            column += "_"  # what is compared would mean this column
+            column += "_"  # otherwise the operand would refer to this column
         value = exp.column(column, table=name)
         rows = exp.Subquery(
             this=query.copy(),
@@ -167,7 +167,7 @@ class _Rewriter:
         return exp.Exists(this=exp.select("1").from_(rows).where(found))
 
     def _correlated(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr | None:
-        """Return EXISTS with the comparison inside the query; None if it would mean something else there."""
+        """Return EXISTS with the comparison inside the query; None if it would have another meaning there."""
         kept = {"expressions", "from_", "joins", "where", "kind", "operation_modifiers"}
         if not isinstance(query, exp.Select) or any(value for name, value in query.args.items() if name not in kept):
             return None
@@ -189,7 +189,7 @@ class _Rewriter:
         return exp.Exists(this=inner)
 
     def clear_condition(self, join: exp.Join) -> bool:
-        """Take the subqueries out of the condition of a join; return whether that was possible."""
+        """Remove the subqueries from the condition of a join; return whether that was possible."""
         subqueries = list(_subqueries(join.args["on"]))
         select = join.parent
         if not subqueries:
@@ -208,7 +208,7 @@ class _Rewriter:
         return all(self._mark(select, position, one) for one in subqueries)
 
     def _mark(self, select: exp.Select, position: int, subquery: exp.Expr) -> bool:
-        """Make a subquery a column of the only table in the scope of a join on which it depends."""
+        """Turn a subquery into a column of the only table in the scope of a join that it depends on."""
         joins = select.args["joins"]
         sources = [select.args["from_"].this, *(one.this for one in joins[: position + 1])]
         found = next((index for index, one in enumerate(sources) if self._depends_on(one, subquery, select)), None)
@@ -235,7 +235,7 @@ class _Rewriter:
         return True
 
     def _marked(self, rows: exp.Select, subquery: exp.Expr, name: str, table: str) -> exp.Subquery:
-        """Return the rows with one more column, which is whether the subquery is true."""
+        """Return the rows with an additional column: whether the subquery is true."""
         both = exp.Anonymous(
             this="unnest", expressions=[exp.Anonymous(this="make_array", expressions=[exp.true(), exp.false()])]
         )
@@ -253,7 +253,7 @@ class _Rewriter:
 
 
 class _QualifiedRewriter(_Rewriter):
-    """Finds out by names on what a subquery depends."""
+    """Determines by names what a subquery depends on."""
 
     def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
         del scope
@@ -262,7 +262,7 @@ class _QualifiedRewriter(_Rewriter):
 
 
 class Polarity:
-    """Where a boolean expression is: whether NULL in its place has the effect of false, below how many NOT."""
+    """The context of a boolean expression: whether NULL has the effect of false, and the number of enclosing NOTs."""
 
     def __init__(self, expression: exp.Expr) -> None:
         self.negations = 0
@@ -312,7 +312,7 @@ def _sources(select: exp.Select) -> list[exp.Expr]:
 
 
 def _with_tables(query: exp.Query, scope: exp.Expr) -> exp.Query:
-    """Return a query with the WITH tables that are visible at a place."""
+    """Return a query with the WITH tables that are visible at a position."""
     query = query.copy()
     above: exp.Expr | None = scope
     tables: list[exp.Expr] = []
@@ -329,7 +329,7 @@ def _with_tables(query: exp.Query, scope: exp.Expr) -> exp.Query:
 
 
 def _hide(select: exp.Select, name: str, table: str) -> None:
-    """Keep a column that is added to a table out of what `*` stands for."""
+    """Exclude a column that is added to a table from `*`."""
     for column in select.expressions:
         star = column if isinstance(column, exp.Star) else column.this if isinstance(column, exp.Column) else None
         if isinstance(star, exp.Star) and (column is star or column.table == table):

@@ -1,1 +1,1 @@
-"""The HTTP listener: OpenTelemetry exports, metrics, health."""
+"""The HTTP listener: OpenTelemetry exports, metrics, health, agents, and queries."""

@@ -1,4 +1,4 @@
-"""Calls over HTTP: on the server's own loop, with the limits, the audit and the list of Flight's calls."""
+"""HTTP calls: run on the server's own loop, with the same limits, audit, and list as Flight calls."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from micromegas_jupyter.server.flight_methods import QueryRunner, query_key
 from micromegas_jupyter.server.flight_service import Call, FlightService
 
 _T = TypeVar("_T")
-#: The headers of a request that count; others cannot change how a statement runs.
+#: The headers of a request that are used; others cannot change how a statement runs.
 _PASSED_HEADERS: Final = ("authorization", "x-user-id", "x-user-email", "x-user-name")
 _DECODING: Final = DecodeLimits(
     max_columns=10_000,
@@ -44,7 +44,7 @@ _PREFIX_BYTES: Final = 8  # of an encapsulated message: a mark, and the size of 
 
 
 class HttpCalls:
-    """Runs calls on the server's event loop, from any other."""
+    """Runs calls on the server's event loop from any other loop."""
 
     def __init__(self) -> None:
         self._attached: tuple[asyncio.AbstractEventLoop, QueryRunner, FlightService] | None = None
@@ -56,7 +56,7 @@ class HttpCalls:
     async def run(
         self, work: Callable[[QueryRunner, Call], Awaitable[_T]], build: Callable[[FlightService], Call]
     ) -> _T:
-        """Return the result of a call's work, which ends when the caller's task is canceled."""
+        """Return the result of a call's work, which is stopped if the caller's task is canceled."""
         if self._attached is None:
             raise ServerUnavailable("The server is starting.", remedy="Try again.")
         loop, queries, service = self._attached
@@ -67,7 +67,7 @@ class HttpCalls:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(serve(), loop))
 
     def end_soon(self, query_id: str, cause: Cause, *, otherwise: Callable[[], object]) -> None:
-        """End a query; call `otherwise` on this loop if it isn't running."""
+        """Stop a query; call `otherwise` on this loop if it isn't running."""
         if self._attached is None:
             otherwise()
             return
@@ -82,7 +82,7 @@ class HttpCalls:
 
 
 class HttpRequest:
-    """One request of a known caller, which becomes a call on the server's loop."""
+    """One request of a known caller, run as a call on the server's loop."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class HttpRequest:
         write: Callable[[bytes], Awaitable[None]] | None = None,
         options: Mapping[str, str] | None = None,
     ) -> _T:
-        """Return the result of a call's work; `options` replace headers, and frames go to `write`."""
+        """Return the result of a call's work; `options` override headers, and frames are passed to `write`."""
         facts, caller = self._describe(), self._caller
         is_known = caller.auth_type is not AuthType.NONE
 
@@ -137,7 +137,7 @@ class HttpRequest:
         options: Mapping[str, str],
         timeout_seconds: float | None,
     ) -> None:
-        """Run a query; its frames go to `write`, on the server's loop, until that raises `ClientGone`."""
+        """Run a query; its frames are passed to `write`, on the server's loop, until it raises `ClientGone`."""
         bound = await asyncio.to_thread(bind, sql, params) if params else None
         parameters: tuple[bytes, ...] = ()
         if bound is not None:
@@ -150,7 +150,7 @@ class HttpRequest:
             loop = asyncio.get_running_loop()
 
             def expire() -> None:
-                # A query that waits for the list of denied ones is not listed yet.
+                # A query that waits for the denial list is not listed yet.
                 if not queries.end(call.query_id, cause=Cause.REQUEST_TIMEOUT):
                     waiting.reschedule(loop.time())
 
@@ -169,7 +169,7 @@ class HttpRequest:
         await self.run(run, write=write, options=options)
 
     def end_soon(self, cause: Cause, *, otherwise: Callable[[], object]) -> None:
-        """End the query; call `otherwise` if it isn't running."""
+        """Stop the query; call `otherwise` if it isn't running."""
         self._calls.end_soon(self.query_id, cause, otherwise=otherwise)
 
 
@@ -196,7 +196,7 @@ class HttpBackend:
         return found
 
     async def cancel(self, query_id: str) -> str:
-        """Cancel a query of the caller's."""
+        """Cancel a query of the caller."""
         return str((await self._act({"operation": "cancel", "query_id": query_id}))["status"])
 
     async def _act(self, body: dict[str, str]) -> dict[str, Any]:
@@ -224,14 +224,14 @@ class HttpBackend:
         return Fetched(table=table, query_id=self._request.query_id, truncated_by="bytes" if frames.is_cut else None)
 
     def withdraw(self, task: asyncio.Task[Any]) -> None:
-        """End the query of a request that its client gave up, or its task if it runs none."""
+        """Stop the query of an abandoned request, or its task if it isn't running a query."""
         self.is_withdrawn = True
-        # Not both: a canceled task would not wait for its executor's end, and the audit would lack the cause.
+        # Not both: a canceled task would not wait for its executor to stop, and the audit would lack the cause.
         self._request.end_soon(Cause.WITHDRAWN, otherwise=task.cancel)
 
 
 def _decode_schema(encoded: bytes) -> pa.Schema:
-    """Decode an encapsulated IPC message with the checks that rows have."""
+    """Decode an encapsulated IPC message with the same checks as for rows."""
     decoder = StreamDecoder(_DECODING)
     size = int.from_bytes(encoded[4:_PREFIX_BYTES], "little")
     decoder.decode(frame_of_header(encoded[_PREFIX_BYTES : _PREFIX_BYTES + size]))
@@ -239,13 +239,13 @@ def _decode_schema(encoded: bytes) -> pa.Schema:
 
 
 class _Enough(ClientGone):
-    """The client shows no more of the result."""
+    """The client doesn't display more of the result."""
 
     cause = Cause.RESULT_CUT
 
 
 class _Context:
-    """As much of gRPC's context as such a call uses; frames go to `write`."""
+    """The parts of gRPC's context that such a call uses; frames are passed to `write`."""
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
         self._write = write
@@ -265,7 +265,7 @@ class _Context:
 
 
 class _Frames:
-    """The first frames of a result; what executors write in them is checked as uploads are."""
+    """The first frames of a result; executors' frames are checked like uploads."""
 
     def __init__(self, on_rows: Callable[[int], None]) -> None:
         self._frames: list[bytes] = []
@@ -274,7 +274,7 @@ class _Frames:
         self.is_cut = False
 
     async def take(self, frame: bytes) -> None:
-        """Take a frame; raises once there are enough."""
+        """Add a frame; raises once there are enough."""
         if self._size and self._size + len(frame) > MAX_RESULT_BYTES:
             self.is_cut = True
             raise _Enough

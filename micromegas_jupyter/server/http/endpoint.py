@@ -1,6 +1,6 @@
 """The HTTP listener: OTLP and `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
 
-Tornado's reads have a total deadline and a size limit, and idle connections cost it no thread.
+Tornado's reads have a total deadline and a size limit, and idle connections don't use threads.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ _RENEW_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monitoring:
-    """What the pages for monitoring show."""
+    """The data of the monitoring pages."""
 
     registries: Sequence[CollectorRegistry]
     readiness: ReadinessProbe
@@ -75,7 +75,7 @@ class Monitoring:
 
 
 class _MonitoringPage(Page):
-    """A page that is read: the metrics, whether the process is alive, whether calls make sense now."""
+    """A monitoring page: metrics, liveness, or readiness."""
 
     SUPPORTED_METHODS = ("GET", "HEAD")
 
@@ -99,7 +99,7 @@ class _MonitoringPage(Page):
             case _:
                 self.finish_with(HTTPStatus.NOT_FOUND)
 
-    head = get  # Tornado leaves the body out
+    head = get  # Tornado omits the body
 
     async def _show_readiness(self) -> None:
         reason = await self._monitoring.readiness.check()
@@ -114,7 +114,7 @@ class _MonitoringPage(Page):
         self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
 
     async def _show_metrics(self) -> None:
-        """Respond with the metrics, or say what is wrong with the credential as RFC 6750 section 3 asks."""
+        """Respond with the metrics, or with the credential's problem as required by RFC 6750 section 3."""
         if self.lacks_certificate:
             self.finish_with(HTTPStatus.FORBIDDEN)
             return
@@ -138,7 +138,7 @@ class _MonitoringPage(Page):
         self.finish(body)
 
     async def _authenticate(self) -> AuthContext | None:
-        """Return the caller, None when the request has been answered already."""
+        """Return the caller, or None if a response was already sent."""
         try:
             return await self.authenticate()
         except Rejected:
@@ -154,10 +154,10 @@ class _MonitoringPage(Page):
 
 
 class HttpEndpoint:
-    """Answers `/metrics`, `/health`, `/ready`, agents (`mcp`), and queries (`sql`); takes `exports`; on its own thread.
+    """Serves `/metrics`, `/health`, `/ready`, agents (`mcp`), queries (`sql`), and `exports`, on its own thread.
 
-    `start` and `stop` are for one thread at a time. Without a `validator` anyone sees the metrics; with authorities for
-    clients in `tls_files`, only clients with a certificate. `listening` is its socket, once it runs.
+    `start` and `stop` are for one thread at a time. Without a `validator`, the metrics are public; with client
+    authorities in `tls_files`, they require a client certificate. `listening` is the running endpoint's socket.
     """
 
     def __init__(  # noqa: PLR0913 - where it listens and what it shows
@@ -194,12 +194,12 @@ class HttpEndpoint:
         self.listening: socket.socket | None = None
 
     def start(self, taken: socket.socket | None = None) -> int:
-        """Listen, on another process's `taken` socket if it has the address; return the port, or ConfigurationError."""
+        """Listen, using another process's `taken` socket if it fits; return the port, or raise ConfigurationError."""
         tls = None if self._tls_files is None else HttpTls(self._tls_files)
         listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
         self._loop = loop = asyncio.new_event_loop()
         port: int = listening.getsockname()[1]
-        # The socket listens already: who connects before the thread is ready waits a moment.
+        # The socket already listens, so clients that connect before the thread is ready wait a moment.
         self._thread = threading.Thread(
             target=self._run, args=(loop, listening, tls), name="http-endpoint", daemon=True
         )
@@ -261,7 +261,7 @@ class HttpEndpoint:
             options = {"connections": connections, **({} if site is None else {"site": site})}
             routes.append((path, DisabledPage if site is None else page, options))
         routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
-        # Requests are not logged: rejected ones are in the audit, the others come every few seconds.
+        # Requests are not logged: rejected ones are audited, and others arrive every few seconds.
         application = Application(routes, log_function=lambda _page: None)
         is_small = self._exports is None and self._mcp is None and self._sql is None
         max_connections = _MAX_CONNECTIONS if is_small else _MAX_CLIENTS
@@ -281,11 +281,10 @@ class HttpEndpoint:
 
 
 class _BoundedServer(HTTPServer):
-    """Serves a bounded number of connections, which are closed after a while unless exporters send over them.
+    """Serves a limited number of connections, which are closed after a while unless exporters use them.
 
-    A new connection above the limit replaces the oldest whose request is not being answered, or else the oldest whose
-    request is still arriving, so that clients that say nothing, or half of it, do not keep others out. Belongs to one
-    event loop.
+    A new connection above the limit replaces the oldest one without a request in progress, or otherwise the oldest
+    whose request is still arriving, so that silent or slow clients do not exclude others. Belongs to one event loop.
     """
 
     def initialize(  # type: ignore[override]
@@ -306,7 +305,7 @@ class _BoundedServer(HTTPServer):
         self._open: list[IOStream] = []
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Serve a new connection, or close it when all others are being answered."""
+        """Serve a new connection, or close it if all others are being served."""
         self._open = [other for other in self._open if not other.closed()]
         self._lasting.intersection_update(self._open)
         self._unused.intersection_update(self._open)
@@ -320,14 +319,14 @@ class _BoundedServer(HTTPServer):
         self._open.append(stream)
         self._unused.add(stream)
         asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
-        self.conn_params = copy.copy(self.conn_params)  # one for each connection, whose waits differ
+        self.conn_params = copy.copy(self.conn_params)  # one per connection, because timeouts differ
         super().handle_stream(stream, address)
 
     def _close_old(self, stream: IOStream) -> None:
-        """Close a connection of old, but not while its request is answered, nor one that exporters use."""
+        """Close an old connection, except while its request is being served, or if exporters use it."""
         if stream.closed():
             return
-        # A client that does not read the response is not waited for.
+        # Clients that do not read the response are not waited for.
         if stream in self._busy or (stream in self._lasting and not stream.writing()):
             asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
         else:
@@ -340,7 +339,7 @@ class _BoundedServer(HTTPServer):
         return any(not stream.closed() and (stream in waiting or stream.writing()) for stream in self._open)
 
     async def renew_certificate(self, tls: HttpTls) -> None:
-        """Let new connections use what the certificate's files hold, from now on."""
+        """Let new connections use the current contents of the certificate's files."""
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             if tls.renew():

@@ -1,4 +1,4 @@
-"""What `/mcp` and `/sql` share: a JSON body, read only once its origin is allowed and its caller known."""
+"""Shared by `/mcp` and `/sql`: a JSON body, read only after its origin and its caller were checked."""
 
 import asyncio
 import math
@@ -28,28 +28,28 @@ from micromegas_jupyter.flightsql.commands import encode_error
 from micromegas_jupyter.server.http.calls import HttpCalls
 from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 
-#: With fewer, a token may lack the email address and groups that make its bearer an administrator or give them a role.
+#: With fewer scopes, a token may lack the email address and groups that determine its bearer's roles.
 SCOPES: Final = ("openid", "profile", "email")
 _MAX_BODY_BYTES: Final = 1024 * 1024
-_MAX_UNKNOWN_BYTES: Final = 64 * 1024  # of callers who are rejected; dropped, so that they read the response
+_MAX_UNKNOWN_BYTES: Final = 64 * 1024  # for rejected callers; drained so that they read the response
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 75.0
 
 
 @dataclass(kw_only=True)
 class Site:
-    """Who may call a page, and where its calls run."""
+    """The allowed callers of a page, and the server that runs its calls."""
 
     calls: HttpCalls
     allowed_origins: frozenset[str] = frozenset()
-    is_local: bool = True  # only this machine reaches the listener, perhaps through a proxy
-    public_url: str = ""  # once the server runs, at least its own
+    is_local: bool = True  # only this machine can reach the listener, possibly through a proxy
+    public_url: str = ""  # once the server runs, at least its own URL
 
     def accepts(self, host: str, origins: list[str]) -> bool:
-        """Whether no page sent a request, or an allowed one.
+        """Whether a request was sent by an allowed web page, or by a client other than a web page.
 
-        On a local listener the host counts, too: an attacker's name may resolve to this machine (DNS rebinding), and
-        then page and request have the same origin.
+        On a local listener, the host is checked, too: an attacker's name may resolve to this machine (DNS rebinding),
+        and then page and request have the same origin.
         """
         if self.is_local:
             name = _hostname(f"//{host}")
@@ -58,7 +58,7 @@ class Site:
         return not origins or (len(origins) == 1 and self.accepts_origin(origins[0]))
 
     def accepts_origin(self, origin: str) -> bool:
-        """Whether pages of an origin may send requests."""
+        """Whether pages with this origin may send requests."""
         return origin in self.allowed_origins
 
 
@@ -70,15 +70,15 @@ def _hostname(url: str) -> str | None:
 
 @stream_request_body
 class JsonPage(Page, ABC):
-    """Handles one JSON body, from a caller who is known before the body is read."""
+    """Handles one JSON body; the caller is known before the body is read."""
 
     SUPPORTED_METHODS = ("POST", "OPTIONS")
-    #: Headers that pages of allowed origins may send, and read.
+    #: Headers that pages with allowed origins may send, and read.
     allowed_headers: ClassVar[str]
     exposed_headers: ClassVar[str]
 
     def initialize(self, connections: Connections, site: Site) -> None:  # type: ignore[override]
-        """Take the site."""
+        """Set the site."""
         super().initialize(connections)
         self._site = site
         self._caller: AuthContext | None = None
@@ -91,14 +91,14 @@ class JsonPage(Page, ABC):
 
     @abstractmethod
     async def handle(self, body: bytes, caller: AuthContext) -> None:
-        """Respond; the task is canceled if the client leaves."""
+        """Respond; the task is canceled if the client disconnects."""
 
     def challenge(self) -> str:
-        """Return the parameters of `WWW-Authenticate` that help a client to get a token."""
+        """Return the `WWW-Authenticate` parameters that help a client to get a token."""
         return f'scope="{" ".join(SCOPES)}"'
 
     async def prepare(self) -> None:
-        """Check the origin and the caller before the body comes."""
+        """Check the origin and the caller before reading the body."""
         await super().prepare()
         if self._stream is not None:
             self._connections.receiving.add(self._stream)
@@ -133,13 +133,13 @@ class JsonPage(Page, ABC):
         return caller
 
     def data_received(self, chunk: bytes) -> None:
-        """Take a part of the body, or drop it."""
+        """Store or drop a part of the body."""
         self._received_bytes += len(chunk)
         if self._caller is not None and self._received_bytes <= _MAX_BODY_BYTES:
             self._chunks.append(chunk)
 
     def options(self) -> None:
-        """Respond to a browser's preflight request (CORS) of an allowed origin."""
+        """Respond to a browser's preflight request (CORS) from an allowed origin."""
         if self._is_foreign or self.request.headers.get("Origin") not in self._site.allowed_origins:
             self.finish_with(HTTPStatus.FORBIDDEN)
             return
@@ -160,7 +160,7 @@ class JsonPage(Page, ABC):
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if self._caller is None or self._received_bytes > _MAX_BODY_BYTES:
             self._reject()
-        elif media_type != "application/json":  # a page of another origin can send other types without a preflight
+        elif media_type != "application/json":  # pages with other origins can send other types without a preflight
             self.finish_with(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         else:
             self._add_cors()
@@ -170,13 +170,13 @@ class JsonPage(Page, ABC):
                 await self.handle(body, self._caller)
 
     def on_connection_close(self) -> None:
-        """End the work for a client that left."""
+        """Stop the work for a disconnected client."""
         super().on_connection_close()
         if self._task is not None:
             self._task.cancel()
 
     def finish_error(self, error: MicromegasError) -> None:
-        """Respond with an error, as Flight's clients read it."""
+        """Respond with an error in the format of Flight clients."""
         self.set_status(error.http_status)
         if isinstance(error, ResourcesExhausted | Unavailable):
             self.set_header("Retry-After", str(math.ceil(getattr(error, "retry_after_seconds", None) or 1)))
@@ -191,7 +191,7 @@ class JsonPage(Page, ABC):
             self.set_header("Vary", "Origin")
 
     def _reject(self) -> None:
-        """Respond with what is wrong with the origin, the caller or the body's size."""
+        """Respond with the problem with the origin, the caller, or the body's size."""
         error = self._problem
         if self._is_foreign:
             self.finish_with(HTTPStatus.FORBIDDEN)
@@ -209,7 +209,7 @@ class JsonPage(Page, ABC):
         self.finish_error(error)
 
     def write_error(self, status_code: int, **details: object) -> None:
-        """Respond to defects in JSON."""
+        """Report internal errors as JSON."""
         if status_code < HTTPStatus.INTERNAL_SERVER_ERROR or self._has_begun:
             super().write_error(status_code, **details)
         else:

@@ -34,7 +34,7 @@ _CallKey = tuple[str, str, str, str | int]
 
 @dataclass(kw_only=True)
 class McpSite(Site):
-    """What the pages share: where the resource is, and the requests that clients can cancel."""
+    """Shared by the pages: the resource's URL, and the requests that clients can cancel."""
 
     version: str
     issuers: tuple[str, ...] = ()
@@ -42,27 +42,27 @@ class McpSite(Site):
 
     @property
     def resource(self) -> str:
-        """The URL that tokens are for (RFC 8707)."""
+        """The audience of tokens (RFC 8707)."""
         return f"{self.public_url}{PATH}"
 
     @property
     def metadata_url(self) -> str:
-        """Where the metadata is: the resource's path follows the well-known one (RFC 9728 section 3.1)."""
+        """The metadata's URL: the resource's path follows the well-known one (RFC 9728 section 3.1)."""
         parts = urlsplit(self.resource)
         return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{parts.path}"
 
     def accepts_origin(self, origin: str) -> bool:
-        """Whether pages of an origin may send requests: on a local listener also those of this machine."""
+        """Whether pages with this origin may send requests; a local listener also allows this machine's."""
         return super().accepts_origin(origin) or (self.is_local and is_loopback_url(origin))
 
 
 class MetadataPage(Page):
-    """Tells clients without a token who issues tokens for the resource; for anyone, browsers included."""
+    """Tells clients who issues tokens for the resource; public, also for browsers."""
 
     SUPPORTED_METHODS = ("GET", "OPTIONS")
 
     def initialize(self, connections: Connections, site: McpSite) -> None:  # type: ignore[override]
-        """Take the site."""
+        """Set the site."""
         super().initialize(connections)
         self._site = site
 
@@ -80,7 +80,7 @@ class MetadataPage(Page):
         self.finish(json.dumps(metadata))
 
     def options(self) -> None:
-        """Let pages of all origins read it."""
+        """Let pages with any origin read the metadata."""
         self.set_header("Access-Control-Allow-Origin", "*")
         self.set_header("Access-Control-Allow-Methods", "GET")
         self.set_header("Access-Control-Allow-Headers", "mcp-protocol-version")
@@ -90,7 +90,7 @@ class MetadataPage(Page):
 
 
 class DisabledPage(UpstreamPage):
-    """Responds where a server has no `/mcp` or `/sql`."""
+    """Responds on servers without `/mcp` or `/sql`."""
 
     def write_error(self, status_code: int, **details: object) -> None:
         """Respond with 404."""
@@ -105,7 +105,7 @@ class McpPage(JsonPage):
     _site: McpSite
 
     def initialize(self, connections: Connections, site: McpSite) -> None:  # type: ignore[override]
-        """Take the site."""
+        """Set the site."""
         super().initialize(connections, site)
         self._can_stream = False
         self._lock = asyncio.Lock()
@@ -137,7 +137,7 @@ class McpPage(JsonPage):
             self.finish_with(HTTPStatus.NOT_ACCEPTABLE)
             return
         if request.method == "initialize":
-            # It tells apart the requests of one user's agents, which count from 0; nothing is stored under it.
+            # It distinguishes requests of one user's agents, which count from 0; the server stores nothing for it.
             self.set_header(_SESSION, secrets.token_urlsafe(16))
         await self._respond(request, caller)
 
@@ -169,7 +169,7 @@ class McpPage(JsonPage):
             self._send(protocol.http_status(response, is_modern=request.is_modern), response)
 
     def _end_canceled(self) -> None:
-        """End the response to a request that its client no longer waits for, or whose client left."""
+        """Stop responding to a request that was canceled or whose client disconnected."""
         if self._finished or self._stream is None or self._stream.closed():
             return
         if not self._has_begun:
@@ -178,7 +178,7 @@ class McpPage(JsonPage):
         self.finish()
 
     def _call_key(self, caller: AuthContext, identity: str | int) -> _CallKey | None:
-        """Return the key of a request that can be canceled: of this user, and of one of the user's agents."""
+        """Return the key of a cancelable request: from this user, and from one of the user's agents."""
         session = self.request.headers.get(_SESSION)
         return (caller.issuer, caller.subject, session[:_MAX_SESSION_CHARACTERS], identity) if session else None
 
@@ -198,14 +198,14 @@ class McpPage(JsonPage):
             await self._write_event(notification)
 
     async def _keep_alive(self) -> None:
-        """Keep proxies from closing a silent stream."""
+        """Prevent proxies from closing a silent stream."""
         with suppress(StreamClosedError, TimeoutError):
             while True:
                 await asyncio.sleep(_KEEP_ALIVE_SECONDS)
                 await self._write(b": \n\n")
 
     async def _write_event(self, message: Mapping[str, Any]) -> None:
-        # JSON has no raw line breaks, so no text in it can begin another event.
+        # JSON has no raw line breaks, so its strings can't begin another event.
         await self._write(b"event: message\ndata: " + json.dumps(message, ensure_ascii=False).encode() + b"\n\n")
 
     async def _write(self, data: bytes) -> None:

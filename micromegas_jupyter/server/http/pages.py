@@ -1,6 +1,7 @@
-"""What all pages of the HTTP listener have in common, and OTLP: every response to an exporter is in OTLP's form.
+"""Common parts of all pages on the HTTP listener, and OTLP: every response to an exporter is in OTLP's format.
 
-An exporter is known before the body is read. A body that is rejected is read and dropped, so that its sender sees why.
+An exporter is identified before the body is read. Rejected bodies are read and dropped, so that the sender gets the
+error.
 """
 
 import logging
@@ -54,7 +55,7 @@ UPSTREAM_PATHS: Final = (
     r"/ingestion/(?:insert_(?:process|stream|block)|webhook|otlp/v1/metrics/firehose|cloudwatch/v1/logs/firehose)"
 )
 _MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
-_MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # of callers who are not let in
+_MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # for rejected callers
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 75.0  # exporters send every few seconds, or every minute
 _RETRY_SECONDS: Final = 2.0
@@ -62,13 +63,13 @@ _RETRY_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """Whom a listener serves: `busy` connections have a request that is being answered, `lasting` ones send more.
+    """A listener's connections: `busy` ones have a request in progress, `lasting` ones will send more.
 
-    Of the busy ones, those in `receiving` have not sent all of it. Those in `unused` have not sent any request yet.
+    Busy ones in `receiving` have not sent all of it. Those in `unused` have not sent any request yet.
     """
 
     authenticator: Authenticator
-    needs_certificate: bool  # of those who call
+    needs_certificate: bool  # whether callers need a certificate
     trusted_proxies: frozenset[str]
     busy: set[IOStream]
     receiving: set[IOStream]
@@ -80,13 +81,13 @@ class Page(RequestHandler):
     """Handles one request."""
 
     def initialize(self, connections: Connections, **_options: object) -> None:
-        """Take what Tornado hands to each page of a route."""
+        """Set the options that Tornado passes to each page of a route."""
         self._connections = connections
         stream = getattr(self.request.connection, "stream", None)
         self._stream = stream if isinstance(stream, IOStream) else None
 
     def set_default_headers(self) -> None:
-        """Set the headers of every answer."""
+        """Set the headers of every response."""
         # No version; clients must not cache or sniff the response.
         self.set_header("Server", "micromegas")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
@@ -95,38 +96,38 @@ class Page(RequestHandler):
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
     async def prepare(self) -> None:
-        """Note that the connection is busy."""
+        """Mark the connection as busy."""
         if self._stream is not None:
             self._connections.busy.add(self._stream)
             self._connections.unused.discard(self._stream)
 
     def on_finish(self) -> None:
-        """Note that it no longer is."""
+        """Mark the connection as idle."""
         if self._stream is not None:
             self._connections.busy.discard(self._stream)
             self._connections.receiving.discard(self._stream)
 
     def on_connection_close(self) -> None:
-        """Release what belongs to a request whose client has left."""
+        """Release the resources of a request whose client has disconnected."""
         super().on_connection_close()
         self.on_finish()
 
     def compute_etag(self) -> None:
-        """Send no ETag: no response is worth comparing with an earlier one."""
+        """Don't send an ETag, because responses are never compared."""
 
     def write_error(self, status_code: int, **_details: object) -> None:
-        """Respond with the status of an error, and nothing about it."""
+        """Respond with an error's status, without details."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
         self.finish_with(HTTPStatus(status_code))
 
     def log_exception(self, *error: Any) -> None:
-        """Log defects, but not the mistakes of clients."""
+        """Log internal errors, but not clients' mistakes."""
         if not isinstance(error[1], HTTPError):
             _LOG.error("a page could not be made", exc_info=error)
 
     def finish_with(self, status: HTTPStatus, **headers: str) -> None:
-        """Respond with a status, its phrase and these headers, whose names have underscores for hyphens."""
+        """Respond with a status, its phrase, and these headers, with underscores for hyphens in their names."""
         self.set_status(status.value)
         for name, value in headers.items():
             self.set_header(name.replace("_", "-"), value)
@@ -134,12 +135,12 @@ class Page(RequestHandler):
 
     @property
     def lacks_certificate(self) -> bool:
-        """Whether the caller should have shown a certificate and has not."""
+        """Whether the caller was required to present a certificate but didn't."""
         needed = self._connections.needs_certificate
         return needed and self.request.get_ssl_certificate(binary_form=True) is None
 
     async def authenticate(self) -> AuthContext:
-        """Return the caller; raises as the authenticator does."""
+        """Return the caller; raises like the authenticator."""
         return await self._connections.authenticator.authenticate(ReceivedHeaders(self.headers), self.describe)
 
     def describe(self) -> CallFacts:
@@ -148,17 +149,17 @@ class Page(RequestHandler):
 
     @cached_property
     def headers(self) -> Headers:
-        """The request's headers, as those of calls."""
+        """The request's headers, in the format of a call's headers."""
         return {name.lower(): tuple(self.request.headers.get_list(name)) for name in self.request.headers}
 
     @cached_property
     def is_read_only(self) -> bool:
-        """Whether the request must not change anything."""
+        """Whether the request must not make changes."""
         return parse_read_only(self.headers)
 
     @cached_property
     def client_address(self) -> str:
-        """The client's IP address, behind a trusted proxy as that says."""
+        """The client's IP address; a trusted proxy's headers override the connection's."""
         return find_forwarded_address(self.request.remote_ip or "", self.headers, self._connections.trusted_proxies)
 
     def announced_bytes(self) -> int | None:
@@ -167,7 +168,7 @@ class Page(RequestHandler):
         return int(text) if text.isdecimal() and text.isascii() else None
 
     def expect_body(self, max_bytes: int) -> bool:
-        """Allow a body of this size; return whether the client would not send it before an error response."""
+        """Allow a body of this size; return whether the client would wait for an error response before sending it."""
         announced = self.announced_bytes() or 0
         if isinstance(self.request.connection, HTTP1Connection):
             self.request.connection.set_max_body_size(max(announced, max_bytes))
@@ -177,10 +178,10 @@ class Page(RequestHandler):
 
 @stream_request_body
 class UpstreamPage(Page):
-    """Responds on paths of upstream's ingestion that this server doesn't have."""
+    """Responds to upstream's ingestion paths that this server doesn't support."""
 
     async def prepare(self) -> None:
-        """Drop the body before the response unless it is large: a client that is sending may not read one."""
+        """Drop the body before responding unless it is large, because a sending client may not read the response."""
         await super().prepare()
         if self._stream is not None:
             self._connections.receiving.add(self._stream)
@@ -191,13 +192,13 @@ class UpstreamPage(Page):
         """Drop a part of the body."""
 
     def post(self) -> None:
-        """Respond with the paths that exist."""
+        """Respond with the supported paths."""
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
     get = head = post
 
     def write_error(self, status_code: int, **_details: object) -> None:
-        """Respond with 404, after which upstream's library sends no more."""
+        """Respond with 404, after which upstream's library stops sending."""
         is_defect = status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
         self.set_status(status_code if is_defect else HTTPStatus.NOT_FOUND.value)
         self.set_header("Connection", "close")
@@ -206,12 +207,12 @@ class UpstreamPage(Page):
 
 @stream_request_body
 class ExportPage(Page):
-    """Takes exports."""
+    """Receives exports."""
 
     SUPPORTED_METHODS = ("POST",)
 
     def initialize(self, connections: Connections, exports: ExportRunner) -> None:  # type: ignore[override]
-        """Take where exports go."""
+        """Set the destination of exports."""
         super().initialize(connections)
         self._exports = exports
         self._signal = PATHS[self.request.path]
@@ -226,7 +227,7 @@ class ExportPage(Page):
         self._received_bytes = 0
 
     async def prepare(self) -> None:
-        """Check the caller and the headers before the body comes."""
+        """Check the caller and the headers before reading the body."""
         await super().prepare()
         if self._stream is not None:
             self._connections.receiving.add(self._stream)
@@ -241,7 +242,7 @@ class ExportPage(Page):
             await self._fail(self._refusal)
 
     def data_received(self, chunk: bytes) -> None:
-        """Take a part of the body, or drop it."""
+        """Store or drop a part of the body."""
         self._received_bytes += len(chunk)
         if self._refusal is None and self._admission is not None:
             try:
@@ -256,7 +257,7 @@ class ExportPage(Page):
             self._chunks.append(chunk)
 
     async def post(self) -> None:
-        """Store what was sent."""
+        """Store the export."""
         if self._stream is not None:
             self._connections.receiving.discard(self._stream)
         admission, self._admission = self._admission, None
@@ -291,14 +292,14 @@ class ExportPage(Page):
         self.finish(report.answer)
 
     def on_finish(self) -> None:
-        """Write the audit line of a client that left, and release the place of the export."""
+        """Write the audit line for a disconnected client, and release the export's slot."""
         super().on_finish()
         self._write_audit("incomplete")
         if self._admission is not None:
             self._admission.close()
 
     def _write_audit(self, status: str, error: MicromegasError | None = None) -> ActionAudit | None:
-        """Write the audit line unless that is done, and return the audit if this wrote it."""
+        """Write the audit line if it wasn't written yet, and return the audit in this case."""
         audit, self._audit = self._audit, None
         if audit is not None:
             audit.fields["received_bytes"] = self._received_bytes
@@ -306,24 +307,24 @@ class ExportPage(Page):
         return audit
 
     async def _record(self, status: str, error: MicromegasError | None = None) -> None:
-        """Write the audit line and wait until the response may follow it."""
+        """Write the audit line and wait until the response may be sent."""
         if (audit := self._write_audit(status, error)) is not None:
             await audit.deliver()
 
     async def _fail(self, error: MicromegasError) -> None:
-        with suppress(Unavailable):  # the response is an error already
+        with suppress(Unavailable):  # the response is already an error
             await self._record("error", error)
         self._answer_error(error)
 
     def write_error(self, status_code: int, **details: object) -> None:
-        """Report defects as OTLP does."""
+        """Report internal errors in OTLP's format."""
         if status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             super().write_error(status_code, **details)
         else:
             self._answer_error(InternalError("The server failed to respond."))
 
     async def _check(self) -> None:
-        """Check all that is known before the body comes."""
+        """Check everything that is known before the body."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         is_known = media_type in set(Encoding)
         if is_known:
@@ -335,7 +336,7 @@ class ExportPage(Page):
             self._exports.check_right(self, caller, self._signal)
             query_id = str(uuid.uuid4())
             self.set_header(QUERY_ID_HEADER, query_id)
-            # Fails for a request that names another user.
+            # Fails for a request on behalf of another user.
             origin = build_origin(query_id, self.client_address, caller, self.headers)
             self._audit = self._exports.open_audit(origin, self._signal)
         except PermissionDenied as error:
@@ -345,7 +346,7 @@ class ExportPage(Page):
             raise
         self._caller = caller
         if self._stream is not None and isinstance(self.request.connection, HTTP1Connection):
-            # The connection of an exporter that may send stays open for its next export.
+            # An authorized exporter's connection stays open for its next export.
             self._connections.lasting.add(self._stream)
             self.request.connection.params.header_timeout = _IDLE_SECONDS
         if not is_known:
@@ -367,7 +368,7 @@ class ExportPage(Page):
             self._connections.authenticator.check_again(self._caller, self.headers, self.describe)
 
     def _answer_error(self, error: MicromegasError) -> None:
-        """Respond with a `google.rpc.Status`, as OTLP has it for HTTP."""
+        """Respond with a `google.rpc.Status`, as OTLP requires for HTTP."""
         self._write_audit("error", error)
         self._exports.count_refusal(self._signal, error, size=self._received_bytes)
         self.set_status(_http_status(error) if self._has_known_type else HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value)
@@ -386,7 +387,7 @@ class ExportPage(Page):
 
 
 def _http_status(error: MicromegasError) -> int:
-    """Return the status; OTLP's exporters send again after 429, 502, 503 and 504."""
+    """Return the status; OTLP exporters retry after 429, 502, 503, and 504."""
     if isinstance(error, ResourcesExhausted) and error.limit in FINAL_LIMITS:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
     if isinstance(error, DeadlineExceeded):

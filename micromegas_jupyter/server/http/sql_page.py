@@ -41,17 +41,17 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SqlPage(JsonPage):
-    """Runs one statement as Flight does, with the headers of Flight's calls.
+    """Runs one statement like Flight, with the headers of Flight calls.
 
-    The last bytes of each message are held until the next one follows, so a stream that is aborted ends within a
-    message: HTTP's last chunk is missing, which some readers of Arrow overlook, and so is a part of the message.
+    The last bytes of each message are held until the next one follows, so an aborted stream ends within a message. Some
+    Arrow readers ignore a missing last HTTP chunk, but not an incomplete message.
     """
 
     allowed_headers = "authorization, content-type, x-client-type, x-micromegas-compression, x-micromegas-read-only"
     exposed_headers = f"www-authenticate, {QUERY_ID_HEADER}"
 
     async def handle(self, body: bytes, caller: AuthContext) -> None:
-        """Respond with the rows, or with an error; one that happens after the first rows aborts the stream."""
+        """Respond with the rows, or with an error; errors after the first rows abort the stream."""
         self._loop = asyncio.get_running_loop()
         self._held = b""
         try:
@@ -85,7 +85,7 @@ class SqlPage(JsonPage):
             self._abort()
 
     def _parse(self, body: bytes) -> SqlRequest:
-        if self.request.version == "HTTP/1.0":  # its responses end like aborted ones
+        if self.request.version == "HTTP/1.0":  # complete responses look like aborted ones
             raise UsageError("Results need HTTP/1.1.", remedy="In nginx, set proxy_http_version 1.1.")
         try:
             return msgspec.convert(decode_strict_json(body.decode(), max_depth=_MAX_DEPTH), SqlRequest)
@@ -95,7 +95,7 @@ class SqlPage(JsonPage):
             raise UsageError(f"The body is not valid: {error}.", remedy=_REMEDY) from None
 
     async def _take(self, frame: bytes) -> None:
-        """Send a frame, on the server's loop; returns once the connection has taken it."""
+        """Send a frame, on the server's loop; returns once the connection has accepted it."""
         start, body = ipc_message(frame)
         sending = asyncio.run_coroutine_threadsafe(self._send(start, body), self._loop)
         try:
@@ -108,7 +108,7 @@ class SqlPage(JsonPage):
             raise StreamClosedError
         start = CONTINUATION + start
         if not self._held:
-            self._held = start  # the schema: until there are rows, an error can be a response
+            self._held = start  # the schema: before the first rows, an error can be a normal response
             return
         if not self._has_begun:
             self._begin()
@@ -119,7 +119,7 @@ class SqlPage(JsonPage):
         else:
             message = memoryview(self._held + start + bytes(body))
             self._held, message, body = bytes(message[-_HELD_BYTES:]), message[:-_HELD_BYTES], body[:0]
-        # A chunk (RFC 9112 section 7.1) without the copies that Tornado's own writes make of it.
+        # A chunk (RFC 9112 section 7.1), written without Tornado's copies.
         self._stream.write(b"%x\r\n" % (len(message) + len(body)))
         self._stream.write(message)
         if body:
@@ -136,6 +136,6 @@ class SqlPage(JsonPage):
         self.set_header("X-Accel-Buffering", "no")
 
     def _abort(self) -> None:
-        """Close the connection, so that the response has no end."""
+        """Close the connection, so that the response is recognizably incomplete."""
         if self._stream is not None:
             self._stream.close()

@@ -1,4 +1,4 @@
-"""Log records without secrets: as rows for the recorder, as JSON lines, and without what strangers provoke."""
+"""Log records without secrets: as rows for the recorder and as JSON lines, without lines that strangers can provoke."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from micromegas_jupyter.telemetry.text import MASK, bound_text, is_secret_proper
 
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit"
 TARGET_FIELD: Final = "log_entries_target"
-"""The field of a record whose row has another target than its logger's name."""
+"""The field of a record whose row has a target other than its logger's name."""
 MAX_RECORDS = 50_000
 MAX_QUEUED_CHARACTERS = 32 * 1024 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -29,7 +29,7 @@ MAX_PROPERTY_BYTES = 1024
 
 _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
-# What every record has, and what formatters of other handlers leave on it; the rest came as `extra`.
+# Standard fields, and those that other handlers' formatters add; the rest came as `extra`.
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message", "asctime", "taskName", TARGET_FIELD, RECEIPT_FIELD
 }  # fmt: skip
@@ -38,8 +38,7 @@ _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).enco
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _TORNADO: Final = logging.getLogger("tornado.general")
-# How the messages of `tornado.iostream` about a connection begin, whose last fact is the error, and what is logged
-# instead.
+# Prefixes of messages about connections by `tornado.iostream`, which end with the error, and their replacements.
 _CONNECTION_MESSAGES: Final = {
     "SSL Error on ": "A connection to the HTTP port made no TLS.",
     "error on read": "A connection to the HTTP port broke while it was read.",
@@ -59,7 +58,7 @@ class LogRow:
 
 
 class _Captured(NamedTuple):
-    """A record as bounded text, not yet redacted."""
+    """A record as bounded text, before redaction."""
 
     time_ns: int
     level: int
@@ -74,11 +73,11 @@ class _Captured(NamedTuple):
 
 
 class RecordingHandler(logging.Handler):
-    """Queues log records until they are drained; what does not fit is counted and dropped. Never blocks, never raises.
+    """Queues log records until they are drained; excess records are counted and dropped. Never blocks, never raises.
 
-    On the caller's thread a record is only turned into bounded text; redaction happens when the queue is drained. The
-    handler's lock is re-entrant, for a destructor or a signal handler may log while it is held, and free while the
-    application's code turns a record into text. `wake` is called when the queue is half full.
+    The caller's thread only converts a record to bounded text; it is redacted when the queue is drained. The handler's
+    lock is re-entrant, because a destructor or a signal handler may log while it is held; it is released while
+    application code formats a record. `wake` is called when the queue is half full.
     """
 
     def __init__(
@@ -100,14 +99,14 @@ class RecordingHandler(logging.Handler):
         """Queue a record that passes the filters; unlike other handlers, without the lock."""
         passed: object = self.filter(record)
         if passed:
-            # From Python 3.12 on a filter may answer with another record.
+            # From Python 3.12 on, a filter may return another record.
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record, or count it as dropped."""
         captured = None
-        with suppress(Exception):  # whatever a record holds, the application continues
+        with suppress(Exception):  # whatever a record contains, the application continues
             captured = _capture(record)
         self.acquire()
         try:
@@ -118,7 +117,7 @@ class RecordingHandler(logging.Handler):
             self._wake()
 
     def drain(self) -> tuple[list[LogRow], int]:
-        """Take all queued records as rows without secrets, oldest first, and the number that was dropped."""
+        """Return all queued records as rows without secrets, oldest first, and the number of dropped ones."""
         self.acquire()
         try:
             queue, dropped = self._queue, self._dropped
@@ -145,7 +144,7 @@ def _capture(record: logging.LogRecord) -> _Captured:
     max_bytes = MAX_AUDIT_LINE_BYTES if is_of_audit else MAX_MESSAGE_BYTES
     text = _message(record)[:max_bytes]
     if len(text) < max_bytes:
-        # A traceback keeps frames and all that they hold alive, so it becomes text at once.
+        # A traceback references frames and their variables, so it is formatted immediately.
         if record.exc_info and record.exc_info[0] is not None:
             text = f"{text}\n{_FORMATTER.formatException(record.exc_info)}"
         elif record.exc_text:
@@ -154,7 +153,7 @@ def _capture(record: logging.LogRecord) -> _Captured:
             text = f"{text}\n{record.stack_info}"
     time_ns = nanoseconds_since_epoch(record.created)
     if not 0 <= time_ns < _END_OF_TIME_NS:
-        # The record would be rejected.
+        # Otherwise, storage would reject the record.
         raise ValueError("a record's time does not fit into 64 bits")
     return _Captured(
         time_ns=time_ns,
@@ -201,7 +200,7 @@ def _build_row(captured: _Captured) -> LogRow:
 
 
 def _clean_audit(line: str) -> str:
-    """Return a line of an audit without secrets, and still JSON: a mask in the line itself could end a text early."""
+    """Return an audit line without secrets, and still valid JSON: masking the line itself could break a string."""
     try:
         record: object = json.loads(line)
     except ValueError:
@@ -217,7 +216,7 @@ def _property_text(name: str, value: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of printable ASCII, with its `facts`, or its object where it is of an audit."""
+    """Formats a record as one line of printable ASCII, with its `facts`, or its object for audit lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -243,7 +242,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def is_audit(record: logging.LogRecord) -> bool:
-    """Whether a record is a line of an audit."""
+    """Whether a record is an audit line."""
     return record.name == AUDIT_LOGGER or record.name.startswith(f"{AUDIT_LOGGER}.")
 
 
@@ -262,14 +261,14 @@ def _fact(name: str, value: object) -> object:
 
 
 def _clean(text: str, max_bytes: int) -> str:
-    # Cut before, so that the search is bounded, and after, so that the result is.
+    # Cut before redaction to limit the search, and afterwards to limit the result.
     return bound_text(redact_secrets(text[:max_bytes]), max_bytes=max_bytes)
 
 
 def quiet_libraries(environ: MutableMapping[str, str] = os.environ) -> None:
     """Silence gRPC's own lines unless `GRPC_VERBOSITY` is set, and log broken connections to the HTTP port at DEBUG.
 
-    Anyone who reaches a port can provoke these lines, which are not in the log's own form. Call it before gRPC is used.
+    Anyone who reaches a port can provoke these lines, which are not in the log's format. Call it before using gRPC.
     """
     environ.setdefault("GRPC_VERBOSITY", "NONE")
     _TORNADO.addFilter(_without_connections)

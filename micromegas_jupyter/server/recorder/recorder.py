@@ -1,6 +1,6 @@
-"""Records a process into the lake: its log and its measurements, as exports that go the way of all others.
+"""Records a process into the lake: its log and its measurements, as ordinary exports.
 
-It never stops the application: what cannot be stored waits, up to a bound, and what is lost is counted.
+It never interrupts the application: exports that can't be stored wait, up to a limit, and lost rows are counted.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ Send = Callable[[ExportRequest], Future[ExportReport]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureRow:
-    """One measured value in the named unit."""
+    """One measured value in this unit."""
 
     time_ns: int
     target: str
@@ -74,7 +74,7 @@ class EncodedRows(NamedTuple):
 
 
 class ExportEncoder:
-    """Makes exports of rows, all of the resource with these attributes; empty ones are left out."""
+    """Encodes rows as exports of the resource with these attributes; skips empty ones."""
 
     def __init__(self, attributes: Mapping[str, str], *, max_bytes: int = MAX_EXPORT_BYTES) -> None:
         self._resource = Resource()
@@ -82,7 +82,7 @@ class ExportEncoder:
         self._max_bytes = max_bytes
 
     def encode(self, signal: Signal, rows: Sequence[Any]) -> list[EncodedRows]:
-        """Return exports of rows of the log or of measures, none too large if it has more than one."""
+        """Return exports of log rows or measures; an export with several rows is never too large."""
         build: Callable[[Sequence[Any]], Any] = self._build_log if signal is Signal.LOGS else self._build_measures
         exports = []
         parts = [rows[start : start + MAX_EXPORT_ROWS] for start in range(0, len(rows), MAX_EXPORT_ROWS)]
@@ -132,9 +132,9 @@ def _set_attributes(message: Any, attributes: Mapping[str, str]) -> None:
 class Recorder:
     """Records this process from `attach` to `stop`; use it once.
 
-    One daemon thread samples, and has exports stored by `send`, which answers at once. `_measures_lock` covers the
-    measures that others hand in; all else belongs to that thread. The process appears under the name `exe`; what
-    `logger` gets (by default the root's) can be queried after one interval and the time of one commit.
+    One daemon thread samples, and stores exports with `send`, which returns immediately. `_measures_lock` guards
+    measures from other threads; everything else belongs to that thread. The process appears under the name `exe`.
+    Records of `logger` (by default the root's) can be queried after one interval and the time of one commit.
     """
 
     def __init__(
@@ -168,26 +168,26 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def attach(self) -> None:
-        """Begin to keep what is logged, which is stored after `start`."""
+        """Begin to collect log records, which are stored after `start`."""
         logger = self._logger
-        # With its first handler a logger stops printing warnings by itself; anyone who watches stderr still wants them.
+        # A logger with a handler doesn't print warnings automatically; users who watch stderr still want them.
         if not logger.hasHandlers() and logging.lastResort is not None:
             logger.addHandler(logging.lastResort)
             self._undo.callback(logger.removeHandler, logging.lastResort)
         logger.addHandler(self._handler)
         self._undo.callback(logger.removeHandler, self._handler)
         if _PACKAGE_LOGGER.level == logging.NOTSET:
-            # Sign-ins and the query audit are logged at INFO, which the root's default would hide.
+            # Sign-ins and the query audit are logged at INFO, which the root's default level would hide.
             _PACKAGE_LOGGER.setLevel(logging.INFO)
             self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
 
     def start(self) -> None:
-        """Begin to measure and to store; returns at once, and a lake that fails is not an error here."""
+        """Begin to measure and to store; returns immediately, even if the lake fails."""
         self._thread = threading.Thread(target=self._run, name="micromegas-recorder", daemon=True)
         self._thread.start()
 
     def stop(self, *, timeout_seconds: float = 5.0) -> bool:
-        """Flush everything and end, and return whether all is stored in time; safe to call twice."""
+        """Flush everything and stop, and return whether everything was stored in time; safe to call twice."""
         self._undo.close()
         self._stopping.set()
         self._wake.set()
@@ -197,7 +197,7 @@ class Recorder:
         return not self._thread.is_alive() and self._waiting.row_count == 0
 
     def add_measures(self, rows: Iterable[MeasureRow]) -> None:
-        """Record values that were measured elsewhere; never blocks for I/O, drops what is over the bound."""
+        """Add externally measured values; never blocks for I/O, and drops values over the limit."""
         added = list(rows)
         with self._measures_lock:
             free = MAX_MEASURES - len(self._measures)
@@ -232,12 +232,12 @@ class Recorder:
 
     def _sample(self, monotonic_seconds: float, *, is_last: bool) -> None:
         if is_last or monotonic_seconds >= self._sample_at:
-            # A round that a full queue brought forward takes no sample.
+            # Rounds that were triggered early by a full queue don't sample.
             self._sample_at = monotonic_seconds + 0.9 * self._sample_interval_seconds
             self.add_measures(self._sampler.sample(time_ns=self._now_ns(), monotonic_seconds=monotonic_seconds))
 
     def _encode(self) -> None:
-        """Move what was logged and measured to what waits to be stored."""
+        """Convert log records and measures to exports that wait to be stored."""
         if self._encoder is None:
             self._encoder = ExportEncoder(describe_process(self._exe))
         logged, dropped_records = self._handler.drain()
@@ -281,13 +281,13 @@ class Recorder:
 @dataclass(slots=True, eq=False)
 class _Waiting:
     export: EncodedRows
-    outcome: Future[ExportReport] | None = None  # while it is on its way
+    outcome: Future[ExportReport] | None = None  # while it is being stored
 
 
 class WaitingExports:
-    """Exports in the order in which they were made; the oldest go when they take too much. For one thread.
+    """Exports in order of creation; the oldest are dropped if they take too much space. For one thread.
 
-    One whose outcome is not known is sent again as it was: its id is made of its content, so it is stored once.
+    An export with an unknown outcome is resent unchanged: its ID is derived from its content, so it is stored once.
     """
 
     def __init__(self, *, max_bytes: int = MAX_WAITING_BYTES) -> None:
@@ -298,18 +298,18 @@ class WaitingExports:
 
     @property
     def row_count(self) -> int:
-        """How many rows wait."""
+        """The number of waiting rows."""
         return sum(one.export.row_count for one in self._waiting)
 
     def add(self, export: EncodedRows) -> None:
-        """Let an export wait."""
+        """Add an export to the queue."""
         self._waiting.append(_Waiting(export))
         self._bytes += len(export.request.body)
         while self._bytes > self._max_bytes:
             self._lost_rows += self._remove(self._waiting[0])
 
     def store(self, send: Send, *, timeout_seconds: float = STORE_SECONDS) -> None:
-        """Store all that waits; what fails keeps waiting, and the last error is raised."""
+        """Store all waiting exports; failed ones keep waiting, and the last error is raised."""
         failures: dict[Signal, Exception] = {}
         while chosen := [one for one in self._waiting if one.export.request.signal not in failures][:MAX_SENT_AT_ONCE]:
             for one in chosen:
@@ -329,7 +329,7 @@ class WaitingExports:
         return lost
 
     def _settle(self, one: _Waiting) -> None:
-        """Remove an export that is stored; raises when it has to wait."""
+        """Remove a stored export; raises if it must keep waiting."""
         outcome = one.outcome
         if outcome is None or not outcome.done():
             raise Unavailable("The lake does not respond.")
@@ -344,7 +344,7 @@ class WaitingExports:
 
 
 class Reading(NamedTuple):
-    """One value as psutil gives it: of a rate, the count so far. `label` is a property that distinguishes it."""
+    """One value from psutil; for a rate, the count so far. `label` is a distinguishing property."""
 
     name: str
     unit: str
@@ -355,9 +355,9 @@ class Reading(NamedTuple):
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return the rows of a sample: rates as growth per second, all else unchanged.
+    """Return the rows of a sample: rates as growth per second, other values unchanged.
 
-    A rate that is new or ran backwards gives no row; nor does a percentage at first, measured between calls.
+    New or decreasing rates are skipped, and so is the first percentage, because it is measured between calls.
     """
     before = {(reading.name, reading.label): reading.value for reading in previous}
     rows: list[MeasureRow] = []
@@ -384,7 +384,7 @@ def build_measures(
 
 
 def _attributes(measured: Any, unit: str, **names: str) -> list[Reading]:
-    """Return a reading for each of psutil's attributes, under the name given for it."""
+    """Return a reading for each of psutil's attributes, with the given names."""
     return [Reading(name, unit, getattr(measured, attribute)) for attribute, name in names.items()]
 
 
@@ -443,7 +443,7 @@ def _read_process_files(process: psutil.Process) -> list[Reading]:
 
 
 class ProcessSampler:
-    """Takes samples of the machine and of this process; remembers the last one for the rates. For one thread."""
+    """Samples the machine and this process; remembers the last sample for the rates. For one thread."""
 
     def __init__(self) -> None:
         process = psutil.Process()
@@ -459,10 +459,10 @@ class ProcessSampler:
         self._previous_seconds = 0.0
 
     def sample(self, *, time_ns: int, monotonic_seconds: float) -> list[MeasureRow]:
-        """Measure now."""
+        """Take a sample."""
         current: list[Reading] = []
         for read in self._readers:
-            # Containers hide files under /proc; other systems lack a value, and without a network there are none.
+            # Containers hide files under /proc, and other systems or machines without a network lack values.
             with contextlib.suppress(psutil.Error, OSError, RuntimeError, AttributeError):
                 current += read()
         rows = build_measures(
@@ -473,7 +473,7 @@ class ProcessSampler:
 
 
 def describe_process(exe: str) -> dict[str, str]:
-    """Return the attributes of this process as a resource, each bounded."""
+    """Return this process's resource attributes, each bounded."""
     attributes = {
         "service.name": exe,
         "service.instance.id": str(uuid.uuid4()),
@@ -496,7 +496,7 @@ def _username() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
-        # A container's arbitrary user id has no name.
+        # A container's arbitrary user ID has no name.
         return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
