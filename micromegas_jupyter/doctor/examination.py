@@ -111,7 +111,7 @@ def guarded(check: str, run: Callable[[], Finding]) -> Finding:
         return run()
     except MicromegasError as error:
         return failed(check, error)
-    except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at helps nobody
+    except Exception as error:  # noqa: BLE001 - the doctor must not fail because of what it examines
         return failed(
             check, InternalError(f"The check failed because of a bug in this program ({type(error).__name__}).")
         )

@@ -354,7 +354,7 @@ class DeltaSnapshots:
         """
         try:
             return self._follow(name, folder, known)
-        except Exception:  # noqa: BLE001 - deltalake knows what else an entry may mean, or what is wrong with it
+        except Exception:  # noqa: BLE001 - deltalake reports anything else that an entry may mean
             return None
 
     def _follow(self, name: str, folder: str, known: _Known) -> _Known | None:
@@ -741,7 +741,7 @@ def _typed(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 def _check_no_link(path: str, location: str) -> None:
     for part in location.split("/"):
         path = f"{path}/{part}"
-        if os.path.islink(path):  # noqa: PTH114 - asked for each file
+        if os.path.islink(path):  # noqa: PTH114 - checked for each file
             raise Unreadable("one of its files is a link, and links are not followed")
 
 

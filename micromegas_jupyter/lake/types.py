@@ -178,7 +178,7 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one for each kind
+def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one per kind
     if depth > _MAX_DEPTH:
         raise _Refused(kind)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):

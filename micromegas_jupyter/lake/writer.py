@@ -248,7 +248,7 @@ class LakeWriter:
             pass  # that committer was closed in the meantime
 
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
-        """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
+        """Create a table whose first version has the rows; if it exists by then, add them if requested."""
         name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows)]
         actions = [*_transactions([pending]), *files]
