@@ -21,7 +21,7 @@ from micromegas_jupyter.errors import ConfigurationError
 DEFAULT_FOLDER = "micromegas-demo"
 NOTEBOOK = "quickstart.ipynb"
 JOB_NOTEBOOK = "service-account.ipynb"
-# A kernel with a job's environment, in which notebooks sign in as the demo's service account.
+# A kernel with a job's environment; its notebooks sign in as the demo's service account.
 JOB_KERNEL = "micromegas-service-account"
 JOB_KERNEL_NAME = "Service account (demo)"
 
@@ -122,7 +122,7 @@ def copy_notebooks(target: Path) -> int:
 
 
 def in_job_kernel(notebook: bytes) -> bytes:
-    """Return a notebook's content with the job's kernel instead of its own."""
+    """Return a notebook's content with its kernel replaced by the job's."""
     content = json.loads(notebook)
     content["metadata"]["kernelspec"] = {"display_name": JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

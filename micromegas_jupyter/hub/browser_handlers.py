@@ -1,6 +1,6 @@
 """Pages of a sign-in with the Hub's shared redirect: start, callback, and the last page.
 
-Start and callback ask the Hub for the browser's user. Only the user whose kernel started the sign-in is admitted, so
+Start and callback look up the browser's user on the Hub. Only the user whose kernel started the sign-in is admitted, so
 users cannot make another user's browser complete it, or receive the callback of another user's browser.
 """
 
@@ -23,7 +23,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.hub.kernel_handlers import Service
 
 IDENTITY_SECONDS: Final = 5
-"""How long a browser cookie's owner is cached before the Hub is asked again."""
+"""How long a browser cookie's owner is cached before it is looked up again."""
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _WRONG_METHOD: Final = notice_page(status=405, what="Open this address in a browser.")

@@ -70,7 +70,7 @@ BURST_CALLS: Final = 300
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
 UNKNOWN_SECONDS: Final = 10.0
-"""How long the Hub is not asked again about a token that it did not recognize."""
+"""How long a token that the Hub did not recognize is rejected without another check."""
 AUDIT_PAUSE_SECONDS: Final = 10.0
 """The minimum interval between audit lines about rate-limited calls."""
 MAX_TRACKED: Final = 10_000

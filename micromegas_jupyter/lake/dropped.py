@@ -59,7 +59,7 @@ class DroppedTable:
 
     @property
     def restorable_since(self) -> datetime:
-        """The time until which it would be kept if the drop could be undone for the default time."""
+        """The drop time that gives the same deadline with the default undo time."""
         return self.dropped_at + timedelta(hours=self.undo_hours - UNDO_HOURS)
 
     @property

@@ -348,8 +348,8 @@ class _Plan:
 class _Work:
     """One restore of the table at `path` with the name `name`.
 
-    `check` raises if the table has changed, before and after a commit. The restore of a dropped table always commits,
-    so that the log records how long it was dropped.
+    `check` raises if `path` no longer has this table, before and after a commit. The restore of a dropped table always
+    commits, so that the log records how long it was dropped.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword

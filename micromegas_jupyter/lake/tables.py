@@ -763,7 +763,7 @@ def _constant(condition: str) -> bool | None:
 
     try:
         row = SessionContext().sql(f"SELECT {condition} IS TRUE AS is_met")
-    except Exception:  # noqa: BLE001 - it has columns, with which it was already checked
+    except Exception:  # noqa: BLE001 - it has columns, and was already checked with them
         return None
     try:
         return bool(row.to_pylist()[0]["is_met"])

@@ -13,7 +13,7 @@ _MAX_KNOWN: Final = 100_000
 _PREFIX_TOKENS: Final = 2
 #: The share of tokens, not counting wildcards, that a message must have in common with its pattern.
 _MIN_SIMILARITY: Final = 0.6
-#: The maximum number of patterns, newest first, that a message is compared with.
+#: A message is compared with at most this many patterns that start the same, newest first.
 _MAX_COMPARED: Final = 200
 _MAX_PATTERNS: Final = 10_000
 # UUIDs, hexadecimal numbers, and numbers, times, dates, and addresses, also with a unit. Each starts at a word

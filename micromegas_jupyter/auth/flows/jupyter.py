@@ -528,7 +528,7 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
     """Return the handler of this kernel's redirect sign-ins, or None if no server sends it requests."""
     base = environ.get(REDIRECT_VARIABLE, "")
-    # A path if the server doesn't know its public address.
+    # A path if the public address of the server is unknown.
     is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
     base_address = base if is_path else public_base(base)
     if kernel is None or base_address is None:
