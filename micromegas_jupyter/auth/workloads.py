@@ -157,7 +157,7 @@ class GoogleMetadataSource:
 
 @dataclass(repr=False)
 class TokenFileSource:
-    """Reads the token that Kubernetes or AKS keeps fresh in a file.
+    """Reads the token that Kubernetes, including Azure Kubernetes Service, keeps fresh in a file.
 
     The file is read each time, because the kubelet replaces it well before the token expires. Kubernetes uses a
     symbolic link, so links are followed. The platform controls who else may read the file. `setting` is the name of
