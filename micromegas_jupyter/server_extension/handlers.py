@@ -112,7 +112,9 @@ _Message = tuple[object, object, dict[str, Any]]
 class MicromegasRelay(Configurable):
     """Redirect sign-in through this server, configured in `jupyter_server_config.py`.
 
-    ```python c.MicromegasRelay.public_url = "https://lab.example.com/base/" ```
+    ```python
+    c.MicromegasRelay.public_url = "https://lab.example.com/base/"
+    ```
     """
 
     public_url = Unicode(

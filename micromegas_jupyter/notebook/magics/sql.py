@@ -134,8 +134,9 @@ class PastQuery(NamedTuple):
 class SqlMagic(Magics):
     """The magics that run a statement, and list past queries.
 
-    ```python %config SqlMagic.limit = 1000 # for this notebook; c.SqlMagic.limit = 1000 in ipython_config.py for all
-    of them ```
+    ```python
+    %config SqlMagic.limit = 1000  # for this notebook; c.SqlMagic.limit = 1000 in ipython_config.py for all of them
+    ```
     """
 
     begin = Unicode(None, allow_none=True, help="Default of --begin.").tag(config=True)

@@ -61,7 +61,9 @@ class ResultGrid(KernelWidget):
     The filters are the selection of both. With `plot`, the chart is open. It is an anywidget that works in any
     notebook:
 
-    ```python micromegas_jupyter.ResultGrid(client.query_arrow("SELECT * FROM log_entries LIMIT 1000")) ```
+    ```python
+    micromegas_jupyter.ResultGrid(client.query_arrow("SELECT * FROM log_entries LIMIT 1000"))
+    ```
 
     Args:
         rows: An Arrow table, a data frame, or another object that Arrow can read.
