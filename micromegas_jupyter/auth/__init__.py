@@ -1,4 +1,4 @@
-"""The client half: get me a valid bearer token; `wiring` decides which provider a program uses."""
+"""The client side of authentication: obtain a valid bearer token. `wiring` decides which provider a program uses."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`OidcClientCredentialsProvider`: a service account that signs in with its own secret or private key."""
+"""`OidcClientCredentialsProvider`: a service account that signs in with a client secret or a private key."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,22 +13,22 @@ from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
 class OidcClientCredentialsProvider(CachedTokenSource):
-    """Returns access tokens of a service account. Each is cached until shortly before it expires.
+    """Returns access tokens for a service account and caches each until shortly before it expires.
 
     Args:
-        issuer: The provider.
-        client_id: The service account.
-        client_secret: Its secret; None when it has a private key.
-        audience: What the token is for, at providers that ask (Auth0).
-        scope: What the token may do, at providers that ask (`api://…/.default` at Entra ID).
-        private_key: Its key, in place of a secret (`private_key_jwt`).
-        resource: The API that the token is for, at providers that follow RFC 8707.
-        http: Makes the calls; an own `ProviderHttp` when None.
-        clock: Tells the time.
+        issuer: The provider's issuer URL.
+        client_id: The service account's client ID.
+        client_secret: The client secret, or None if the account has a private key.
+        audience: The token's audience, for providers that require one (Auth0).
+        scope: The requested scope, for providers that require one (`api://…/.default` for Entra ID).
+        private_key: The private key to use instead of a secret (`private_key_jwt`).
+        resource: The API that the token is for, with providers that follow RFC 8707.
+        http: Makes the HTTP calls. None creates a new `ProviderHttp`.
+        clock: The source of the current time.
 
     Raises:
-        ConfigurationError: The issuer is not an https URL, the secret is empty, or there is not exactly one of secret
-            and private key.
+        ConfigurationError: The issuer is not an https URL, the secret is empty, or both or neither of secret and
+            private key were given.
     """
 
     def __init__(  # noqa: PLR0913 - upstream's arguments
@@ -45,7 +45,7 @@ class OidcClientCredentialsProvider(CachedTokenSource):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__(clock)
-        client_secret = hidden_secret(client_secret)  # or a traceback would show it
+        client_secret = hidden_secret(client_secret)  # keeps it out of tracebacks
         if client_secret is not None and not client_secret.reveal():
             raise ConfigurationError("The client secret is empty.", key="client_secret")
         if (client_secret is None) is (private_key is None):
@@ -60,10 +60,10 @@ class OidcClientCredentialsProvider(CachedTokenSource):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "OidcClientCredentialsProvider":
-        """Read `MICROMEGAS_OIDC_ISSUER`, `_CLIENT_ID`, `_CLIENT_SECRET`; when set, `_AUDIENCE`, `_SCOPE`, `_RESOURCE`.
+        """Read `MICROMEGAS_OIDC_ISSUER`, `…_CLIENT_ID`, `…_CLIENT_SECRET`, `…_AUDIENCE`, `…_SCOPE`, and `…_RESOURCE`.
 
         Raises:
-            ConfigurationError: A variable is missing or the issuer is not acceptable.
+            ConfigurationError: A required variable is missing or the issuer is invalid.
         """
         values = process_variables(environ)
 
@@ -83,12 +83,12 @@ class OidcClientCredentialsProvider(CachedTokenSource):
         )
 
     def _fetch(self) -> ServiceToken:
-        """Get the next token; see `CachedTokenSource.get_token`."""
+        """Fetch the next token; see `CachedTokenSource.get_token`."""
         tokens = self._connection.client_credentials(scope=self.scope, audience=self.audience, resource=self.resource)
         token = opaque_service_token(tokens.access_token, now=self._clock.now(), expires_at=tokens.expires_at)
         if token.expires_at is None:
             return token
-        # It ends by the provider's clock, and the cache follows this machine's.
+        # The token expires by the provider's clock, but the cache follows the local clock.
         offset = timedelta(seconds=self._connection.clock_offset_seconds)
         return replace(token, expires_at=token.expires_at - offset)
 

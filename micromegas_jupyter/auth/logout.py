@@ -1,6 +1,6 @@
 """Logout: deletes the tokens, revokes them with the provider (RFC 7009), and reports what remains valid.
 
-On request it also ends the session that the person's browser has at the provider (OpenID Connect RP-Initiated Logout).
+On request it also ends the user's browser session with the provider (OpenID Connect RP-Initiated Logout).
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from micromegas_jupyter.core.text import host_text
 from micromegas_jupyter.errors import LoginRequired, MicromegasError, TokenStoreError, Unavailable
 from micromegas_jupyter.oidc.authorization import TokenSet
 
-REVOCATION_SECONDS = 20.0  # no call begins later than this
+REVOCATION_SECONDS = 20.0  # no call starts later than this
 LOCK_WAIT_SECONDS = 10.0  # for the locks of all stores together
 
 # Many providers can't revoke access tokens; that isn't a failure.
@@ -30,23 +30,23 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutReport:
-    """What a logout did; its `str` says it in one line.
+    """The result of a logout; `str` returns it as one line.
 
     Attributes:
-        issuer: The provider that the sign-in was made at.
-        was_signed_in: Whether there was anything to end.
-        files_removed: How many stored files, and entries of a keyring, were removed.
+        issuer: The provider of the sign-in.
+        was_signed_in: Whether a sign-in existed.
+        files_removed: The number of stored files and keyring entries that were removed.
         refresh_token_revoked: Whether the provider revoked the refresh token.
         access_token_revoked: Whether the provider revoked the access token.
-        valid_until: When the last bearer token that cannot be revoked ends (aware UTC); None when none is left.
-        left_valid: Which tokens those are: `access token`, `ID token`.
-        ended_at: When the logout was (aware UTC).
-        problem: Why something could not be revoked, None when all went well.
+        valid_until: When the last bearer token that was not revoked expires (aware UTC), or None if all were.
+        left_valid: The tokens that remain valid: `access token`, `ID token`.
+        ended_at: The time of the logout (aware UTC).
+        problem: Why a token could not be revoked, or None.
         provider_answered: Whether the provider could be reached.
-        end_session_url: The provider's page that ends the person's session there, when that was requested.
-        end_session_opened: Whether a browser shows that page.
-        end_session_problem: Why there is no such page, when it was requested.
-        others: What was done about the profile's sign-ins at other providers.
+        end_session_url: The provider's page that ends the user's session there, if requested.
+        end_session_opened: Whether a browser opened that page.
+        end_session_problem: Why there is no such page, although it was requested.
+        others: The reports for the profile's sign-ins with other providers.
     """
 
     issuer: str
@@ -73,7 +73,7 @@ class LogoutReport:
         return host_text(self.issuer)
 
     def sentences(self) -> list[str]:
-        """Return what was done at this provider, without the others."""
+        """Return the report for this provider only, as sentences."""
         files = f"{self.files_removed} {'file' if self.files_removed == 1 else 'files'} removed"
         if not self.was_signed_in:
             removed = f" {files}." if self.files_removed else ""
@@ -130,7 +130,7 @@ def end_login(
     clock: Clock,
     browser: Browser | None = None,
 ) -> LogoutReport:
-    """Have the tokens of a sign-in that was removed here revoked; `browser` shows the page that ends the session."""
+    """Revoke the tokens of a sign-in that was removed locally; `browser` opens the page that ends the session."""
     calls = RevocationCalls(clock)
     if session is None:
         report = LogoutReport(issuer=connection.issuer, was_signed_in=files_removed > 0, files_removed=files_removed)
@@ -150,10 +150,10 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
     clock: Clock,
     browser: Browser | None = None,
 ) -> LogoutReport:
-    """Remove all sign-ins from their stores, and then have their tokens revoked.
+    """Remove all sign-ins from their stores, and then revoke their tokens.
 
-    `connect` connects to a provider as an application. The report is about `issuer` first, None takes that of the
-    first sign-in. `browser` shows the pages that end the person's sessions at the providers.
+    `connect` connects to a provider as an application. The report is about `issuer`, or the first sign-in's provider
+    if None. `browser` opens the pages that end the user's sessions with the providers.
     """
     waits_until = clock.monotonic() + LOCK_WAIT_SECONDS
     removals = [_remove(store, wait_seconds=max(0.0, waits_until - clock.monotonic())) for store in stores]
@@ -180,7 +180,7 @@ def end_stored_logins(  # noqa: PLR0913 - its dependencies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """Which tokens of one sign-in a provider revoked, why not all, and whether it could be reached."""
+    """Which tokens of a sign-in a provider revoked, why the others weren't, and whether the provider was reachable."""
 
     revoked: frozenset[str] = frozenset()
     problem: str | None = None
@@ -188,9 +188,9 @@ class Revocation:
 
 
 class RevocationCalls:
-    """Makes the calls of one logout. None begins later than `REVOCATION_SECONDS`, and each has a deadline of its own.
+    """Makes the calls of one logout. No call starts after `REVOCATION_SECONDS`, and each has its own deadline.
 
-    A provider that could not be reached once is not called again.
+    A provider that was unreachable once is not called again.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -199,7 +199,7 @@ class RevocationCalls:
         self._unreachable: dict[str, Unavailable] = {}
 
     def revoke(self, tokens: TokenSet, connection: ProviderConnection) -> Revocation:
-        """Have the refresh token revoked, then the access token. Source: RFC 7009 section 2."""
+        """Revoke the refresh token, then the access token. Source: RFC 7009 section 2."""
         revoked: frozenset[str] = frozenset()
         for kind, token in (("refresh_token", tokens.refresh_token), ("access_token", tokens.access_token)):
             if token is None:
@@ -239,10 +239,10 @@ class RevocationCalls:
 
 
 def build_end_session_url(endpoint: str, *, client_id: str) -> str:
-    """Return the address to open.
+    """Return the URL to open.
 
-    It carries no `id_token_hint`, which section 2 recommends: the ID token is what the server accepts as bearer, and an
-    address stays in the browser's history, in proxies and in logs.
+    It omits the `id_token_hint` that section 2 recommends: the server accepts the ID token as bearer token, and URLs
+    remain in browser histories, proxies, and logs.
     """
     parts = urlsplit(endpoint)
     query = "&".join(each for each in (parts.query, urlencode({"client_id": client_id})) if each)
@@ -251,7 +251,7 @@ def build_end_session_url(endpoint: str, *, client_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Removal:
-    """The stored sign-in, if it was readable, and the error of its removal."""
+    """The stored sign-in, if it was readable, and the error from removing it."""
 
     login: StoredLogin | None
     was_there: bool
@@ -268,8 +268,8 @@ def _remove(store: TokenStore, *, wait_seconds: float) -> _Removal:
     except Unavailable as error:
         problem = error.what
     except TokenStoreError:
-        pass  # the folder or the lock is not to be trusted: one more reason to end it
-    # Without the lock it ends as well: whoever holds that does not write to a store that was emptied meanwhile.
+        pass  # an untrusted directory or lock is one more reason to end the sign-in
+    # Removes it without the lock, too: a lock holder does not write to a store that was emptied in the meantime.
     removal = _remove_locked(store)
     return removal if removal.problem is not None else replace(removal, problem=problem)
 
@@ -340,7 +340,7 @@ def _report(session: Session, revocation: Revocation, *, issuer: str, now: datet
 
 
 def _joined(first: LogoutReport, second: LogoutReport) -> LogoutReport:
-    """Return what two logouts at one provider did together; something counts as revoked when it was in both."""
+    """Combine two logouts with one provider; a token counts as revoked only if both revoked it."""
     files_removed, problem = first.files_removed + second.files_removed, first.problem or second.problem
     if not (first.was_signed_in and second.was_signed_in):
         return replace(first if first.was_signed_in else second, files_removed=files_removed, problem=problem)

@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.oidc.private_key import PrivateKey
 
 
-# For a browser that is slow to fetch the last page; nearly all fetch it immediately.
+# Gives a slow browser time to fetch the last page; nearly all fetch it immediately.
 LINGER_SECONDS = 10.0
-# After the person: discovery, token and keys of ten seconds each, and the wait for the token file's lock.
+# After the user has signed in: ten seconds each for discovery, token, and keys, and the wait for the token file's
+# lock.
 COMPLETION_SECONDS = 90.0
 
 _WAIT_SLICE_SECONDS = 0.2
@@ -59,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 class ProviderOptions(TypedDict, total=False):
-    """Options that other calls pass on to the constructor of `OidcAuthProvider`, which describes them."""
+    """Options that other calls pass to the constructor of `OidcAuthProvider`, which describes them."""
 
     private_key: PrivateKey | None
     bearer: Bearer
@@ -68,7 +69,7 @@ class ProviderOptions(TypedDict, total=False):
 
 
 class LoginOptions(ProviderOptions, total=False):
-    """Options that `login` passes on to `begin_login`, which describes them."""
+    """Options that `login` passes to `begin_login`, which describes them."""
 
     timeout_seconds: float | None
     authorize_params: Mapping[str, str] | None
@@ -78,29 +79,29 @@ class LoginOptions(ProviderOptions, total=False):
 
 
 class OidcAuthProvider(SessionSource):
-    """A person's sign-in at one OpenID provider; gives a valid bearer token each time it is asked.
+    """A user's sign-in with an OpenID provider; returns a valid bearer token on each call.
 
-    With a store it follows that store: a logout or a newer login by another program counts here too, and among all
-    programs that share it a token is refreshed once. Safe to use from several threads.
+    With a store, it follows that store: a logout or a newer sign-in by another program takes effect here, too, and
+    each token is refreshed only once among all programs that share the store. Safe to use from several threads.
 
     Args:
-        issuer: The provider, exactly as its discovery document names it.
-        client_id: The application.
-        client_secret: Its secret, for providers that require one; never stored.
-        token_file: Where the sign-in is stored; with neither this nor `store` it is kept in memory.
-        token: Tokens as they stand in the token file; None takes what the store holds.
-        audience: What was requested when signing in.
-        scope: What was requested when signing in.
-        private_key: Authenticates the application in place of a secret.
-        store: Where the sign-in is stored, in place of a token file.
-        bearer: Which token the server expects.
-        resource: What was requested in place of an audience (RFC 8707).
-        http: Makes the calls; an own `ProviderHttp` when None.
-        clock: Tells the time.
-        randomness: Draws what must not be guessed.
+        issuer: The provider's issuer URL, exactly as in its discovery document.
+        client_id: The application's client ID.
+        client_secret: The application's secret, if the provider requires one; never stored.
+        token_file: The file that stores the sign-in. Without this and `store`, the sign-in is kept in memory.
+        token: Tokens in the token file's format; None loads them from the store.
+        audience: The audience that was requested when signing in.
+        scope: The scope that was requested when signing in.
+        private_key: Authenticates the application instead of a secret.
+        store: Stores the sign-in instead of a token file.
+        bearer: The kind of token that the server expects.
+        resource: The resource that was requested instead of an audience (RFC 8707).
+        http: Makes the HTTP calls. None creates a new `ProviderHttp`.
+        clock: The source of the current time.
+        randomness: The source of unguessable values.
 
     Raises:
-        ConfigurationError: The issuer is not an https URL, or http on loopback.
+        ConfigurationError: The issuer is neither an https URL nor http on loopback.
         UsageError: Both a store and a token file, or both a secret and a private key were given.
         LoginRequired: `token` cannot be read or belongs to another provider or application.
     """
@@ -123,7 +124,7 @@ class OidcAuthProvider(SessionSource):
         clock: Clock = SYSTEM_CLOCK,
         randomness: Randomness = SYSTEM_RANDOMNESS,
     ) -> None:
-        # Or a traceback would show them.
+        # Keeps them out of tracebacks.
         client_secret, token = hidden_secret(client_secret), None if token is None else SecretObject(token)
         credential = client_credential(client_secret, private_key)
         connection = ProviderConnection(issuer, client_id, credential, http=http, clock=clock, randomness=randomness)
@@ -135,7 +136,7 @@ class OidcAuthProvider(SessionSource):
 
     @classmethod
     def _from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
-        """Keep what a sign-in brought, in the store if there is one, unless `check` raises just before that."""
+        """Keep the tokens of a sign-in, in the store if there is one, unless `check` raises immediately before."""
         connection, provider = request.connection, cls.__new__(cls)
         SessionSource.__init__(
             provider,
@@ -165,16 +166,16 @@ class OidcAuthProvider(SessionSource):
         announce: Callable[[str], None] | None = None,
         **options: Unpack[LoginOptions],
     ) -> OidcAuthProvider:
-        """Sign in with the user's browser and wait for it; stored if there is a store.
+        """Sign in with the user's browser, wait for the result, and store it if there is a store.
 
-        Takes the arguments of `begin_login`, and a `browser` that opens the page. `announce` gets the address to open
-        whether or not a browser seems to have opened, for an open one may be out of sight; without it the address goes
-        to standard error when no browser opens.
+        Takes the arguments of `begin_login` and a `browser` that opens the page. `announce` always receives the
+        address to open, because a browser may have opened out of sight. Without `announce`, the address is printed to
+        standard error if no browser opens.
 
         Raises:
-            MicromegasError: What `begin_login` and `PendingLogin.result` raise.
+            MicromegasError: As raised by `begin_login` and `PendingLogin.result`.
         """
-        client_secret = hidden_secret(client_secret)  # or a traceback would show it
+        client_secret = hidden_secret(client_secret)  # keeps it out of tracebacks
         pending = cls.begin_login(
             issuer, client_id, client_secret, token_file, redirect_uri, audience, scope, flow=Flow.BROWSER, **options
         )
@@ -187,7 +188,7 @@ class OidcAuthProvider(SessionSource):
             return pending.result()
         finally:
             pending.cancel()
-            pending.wait_closed(LINGER_SECONDS + 1)  # or the program exits before the user has seen the last page
+            pending.wait_closed(LINGER_SECONDS + 1)  # let the user see the last page before the program exits
 
     @classmethod
     def begin_login(  # noqa: D417, PLR0913, PLR0917 - upstream's arguments
@@ -215,30 +216,30 @@ class OidcAuthProvider(SessionSource):
     ) -> PendingLogin:
         """Start a sign-in in the background; returns as soon as there is something to show to the user.
 
-        The constructor describes the arguments that are not described here.
+        The constructor describes the other arguments.
 
         Args:
-            redirect_uri: A loopback address registered at the provider; None means any free port on 127.0.0.1 in the
-                browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, where nobody listens.
-            scope: What is requested; `openid email profile offline_access` when None.
-            flow: How the person signs in: browser, device or paste; redirect where there is a Hub or a Jupyter server.
-            timeout_seconds: How long to wait for the person; None means five minutes in the browser flow, ten in the
-                paste and the redirect flow, and as long as the code lives in the device flow.
-            authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
-            redirects: Where a Jupyter server's requests come in, in a kernel that has one.
-            hub: The service of a Hub that has one redirect for all; preferred to a Jupyter server.
+            redirect_uri: A loopback address registered with the provider. None means any free port on 127.0.0.1 in the
+                browser flow, and `http://127.0.0.1:48080/callback`, on which nothing listens, in the paste flow.
+            scope: The scope to request; None means `openid email profile offline_access`.
+            flow: How the user signs in: browser, device, or paste; or redirect with a Hub or a Jupyter server.
+            timeout_seconds: How long to wait for the user. None means five minutes in the browser flow, ten in the
+                paste and redirect flows, and the code's lifetime in the device flow.
+            authorize_params: Additional parameters of the authorization request (Google: `access_type=offline`).
+            redirects: The handler of the Jupyter server's requests, in a kernel that has one.
+            hub: The service of a Hub with a shared redirect; preferred to a Jupyter server.
 
         Raises:
-            ConfigurationError: The issuer is not an https URL, or http on loopback.
-            UsageError: The redirect URI is not on loopback, scope or parameters are malformed, arguments exclude
-                each other, or the flow cannot be carried out here.
+            ConfigurationError: The issuer is neither an https URL nor http on loopback.
+            UsageError: The redirect URI is not on loopback, scope or parameters are malformed, arguments are mutually
+                exclusive, or the flow is not available here.
             TokenStoreError: The sign-in could not be stored.
-            ProviderUnavailable: The provider does not answer.
-            ProviderMisbehaved: The provider's description is not acceptable, or it offers no such flow.
-            LoginFailed: The fixed port is taken, or the provider refuses the application.
+            ProviderUnavailable: The provider does not respond.
+            ProviderMisbehaved: The provider's metadata is invalid, or the provider does not support the flow.
+            LoginFailed: The fixed port is in use, or the provider rejects the application.
         """
-        client_secret = hidden_secret(client_secret)  # or a traceback would show it
-        from micromegas_jupyter.auth.flows.base import LoginRequest  # a user who is signed in needs no flow
+        client_secret = hidden_secret(client_secret)  # keeps it out of tracebacks
+        from micromegas_jupyter.auth.flows.base import LoginRequest  # a user who is already signed in needs no flow
 
         request = LoginRequest(
             connection=ProviderConnection(
@@ -264,22 +265,22 @@ class OidcAuthProvider(SessionSource):
     def from_file(
         cls, path: str | os.PathLike[str], client_secret: str | Secret | None = None, **options: Unpack[ProviderOptions]
     ) -> OidcAuthProvider:
-        """Load a sign-in from a file; takes the options of the constructor, and raises as `from_store` does."""
-        client_secret = hidden_secret(client_secret)  # or a traceback would show it
+        """Load a sign-in from a file. Takes the options of the constructor and raises the errors of `from_store`."""
+        client_secret = hidden_secret(client_secret)  # keeps it out of tracebacks
         return cls.from_store(FileTokenStore(path), client_secret, **options)
 
     @classmethod
     def from_store(
         cls, store: TokenStore, client_secret: str | Secret | None = None, **options: Unpack[ProviderOptions]
     ) -> OidcAuthProvider:
-        """Load a stored sign-in, without calling the provider; takes the options of the constructor.
+        """Load a stored sign-in without calling the provider; takes the options of the constructor.
 
         Raises:
-            LoginRequired: Nothing is stored, or what is there is damaged.
+            LoginRequired: No sign-in is stored, or it is damaged.
             TokenStoreError: The store cannot be used safely.
-            ConfigurationError: The stored issuer is not acceptable.
+            ConfigurationError: The stored issuer is invalid.
         """
-        client_secret = hidden_secret(client_secret)  # or a traceback would show it
+        client_secret = hidden_secret(client_secret)  # keeps it out of tracebacks
         clock = options.get("clock", SYSTEM_CLOCK)
         credential = client_credential(client_secret, options.get("private_key"))
         connect = partial(ProviderConnection, client_credential=credential, http=options.get("http"), clock=clock)
@@ -288,25 +289,25 @@ class OidcAuthProvider(SessionSource):
 
     @property
     def scope(self) -> str:
-        """The scope that was requested when signing in; the default if that is unknown."""
+        """The scope that was requested when signing in, or the default if unknown."""
         return self._scope or DEFAULT_SCOPE
 
     @property
     def token_file(self) -> Path | None:
-        """The file that the sign-in is stored in; None for one in memory or in a keyring."""
+        """The file that stores the sign-in, or None if it is in memory or in a keyring."""
         return self.store.path if isinstance(self.store, FileTokenStore) else None
 
     def get_token(self, *, bearer: Bearer | Literal["id_token", "access_token"] | None = None) -> str:
-        """Return a token that is valid now; costs one look at the store unless it is time to refresh.
+        """Return a currently valid token; costs one check of the store unless it is time to refresh.
 
         Args:
-            bearer: Which token the server expects; None means the one that this provider was made for.
+            bearer: The kind of token that the server expects; None means the provider's default.
 
         Raises:
-            LoginRequired: Nobody is signed in, or the sign-in has expired.
+            LoginRequired: No user is signed in, or the sign-in has expired.
             TokenStoreError: The store cannot be used safely.
             LoginFailed: The provider rejects the application.
-            Unavailable: A refresh is needed and not possible now (`ProviderUnavailable`: the provider is down).
+            Unavailable: A refresh is needed but currently not possible (`ProviderUnavailable`: the provider is down).
             ProviderMisbehaved: The provider's response breaks the protocol or is for another user.
         """
         return self._valid_token(None if bearer is None else Bearer(bearer)).reveal()
@@ -315,7 +316,7 @@ class OidcAuthProvider(SessionSource):
         """Return who is signed in, without calling the provider.
 
         Raises:
-            LoginRequired: Nobody is signed in, or the tokens say nothing about their person.
+            LoginRequired: No user is signed in, or the tokens don't identify the user.
             TokenStoreError: The store cannot be used safely.
         """
         return identity_of_session(self._current(), issuer=self.issuer, bearer=self.bearer)
@@ -324,8 +325,8 @@ class OidcAuthProvider(SessionSource):
         """Store the sign-in; without a store, in upstream's default `~/.micromegas/tokens.json`.
 
         Raises:
-            LoginRequired: Nobody is signed in.
-            TokenStoreError: It cannot be stored safely.
+            LoginRequired: No user is signed in.
+            TokenStoreError: The sign-in cannot be stored safely.
             Unavailable: Another program holds the store's lock.
         """
         if self.store is None:
@@ -333,10 +334,10 @@ class OidcAuthProvider(SessionSource):
         self._keep()
 
     def logout(self, *, end_session: bool = False, browser: Browser = SYSTEM_BROWSER) -> LogoutReport:
-        """End the sign-in for all programs that share the store, and have the provider revoke its tokens.
+        """End the sign-in for all programs that share the store, and revoke its tokens.
 
         Args:
-            end_session: Whether to end the person's session at the provider, too, on a page that `browser` shows.
+            end_session: Whether to also end the user's session with the provider, on a page that `browser` opens.
             browser: Opens that page.
 
         Raises:
@@ -354,9 +355,10 @@ class OidcAuthProvider(SessionSource):
 
 
 class PendingLogin:
-    """A sign-in that was begun by `OidcAuthProvider.begin_login` and runs in the background.
+    """A sign-in that `OidcAuthProvider.begin_login` started and that runs in the background.
 
-    Safe to use from several threads. Its lock covers the outcome and the callbacks, and is free while they run.
+    Safe to use from several threads. Its lock guards the outcome and the callbacks, and isn't held while callbacks
+    run.
     """
 
     def __init__(
@@ -372,39 +374,39 @@ class PendingLogin:
         self._settled = threading.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._is_cancelled = False
-        # The caller's context comes along, so that what a callback prints lands in the caller's notebook cell.
+        # Copies the caller's context, so that callbacks print to the caller's notebook cell.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="micromegas-login", daemon=True)
         self._thread.start()
 
     @property
     def flow(self) -> Flow:
-        """The flow."""
+        """The flow that this sign-in uses."""
         return self._running.prompt.flow
 
     @property
     def start_url(self) -> str | None:
-        """The address to open; None for a device sign-in.
+        """The address to open, or None for a device sign-in.
 
-        In the browser flow it is on loopback, in the redirect flow the Jupyter server's (a path where this process
-        does not know the server's address); both hold no state and no challenge. In the paste flow it is the
-        provider's own page, so do not store the address where others can read it.
+        In the browser flow, the address is on loopback. In the redirect flow, it is the Jupyter server's address, or a
+        path if this process does not know the server's address. Neither contains a state or a challenge. In the paste
+        flow, it is the provider's own page, so do not store it where others can read it.
         """
         return self._running.prompt.start_url
 
     @property
     def user_code(self) -> str | None:
-        """The code that the user enters, or None for other flows than device."""
+        """The code that the user enters, or None for flows other than device."""
         return self._running.prompt.user_code
 
     @property
     def verification_uri(self) -> str | None:
-        """The page to enter the code on, or None for other flows than device."""
+        """The page to enter the code on, or None for flows other than device."""
         return self._running.prompt.verification_uri
 
     @property
     def verification_uri_complete(self) -> str | None:
-        """The same with the code in it, where the provider has that; show it, never open it automatically."""
+        """The same page with the code filled in, if the provider has one. Show it, but never open it automatically."""
         return self._running.prompt.verification_uri_complete
 
     @property
@@ -418,22 +420,23 @@ class PendingLogin:
         return self._settled.is_set()
 
     def result(self, timeout_seconds: float | None = None) -> OidcAuthProvider:
-        """Wait for the end and return the provider.
+        """Wait for the sign-in to finish and return the provider.
 
         Args:
-            timeout_seconds: How long to wait; None waits until the sign-in itself gives up.
+            timeout_seconds: How long to wait; None waits until the sign-in times out.
 
         Raises:
-            LoginTimedOut: Nobody came back in time, or not within `timeout_seconds` (the sign-in then continues).
-            LoginRefused: The provider or the person said no.
-            LoginFailed: It was cancelled, or the provider gave no token.
-            ProviderMisbehaved: The provider's answer breaks the protocol or does not fit this sign-in.
-            ProviderUnavailable: The provider does not answer.
+            LoginTimedOut: The user did not return in time, or not within `timeout_seconds` (the sign-in then
+                continues).
+            LoginRefused: The provider denied the sign-in, or the user canceled it there.
+            LoginFailed: The sign-in was canceled, or the provider did not return a token.
+            ProviderMisbehaved: The provider's response breaks the protocol or does not match this sign-in.
+            ProviderUnavailable: The provider does not respond.
             TokenStoreError: The sign-in could not be stored.
         """
         longest = self._running.prompt.timeout_seconds + COMPLETION_SECONDS
         left_seconds = longest if timeout_seconds is None else timeout_seconds
-        # In slices: a Ctrl-C that comes in the instant before a wait is only noticed when that wait ends.
+        # Waits in slices, because a Ctrl-C just before a wait is noticed only when that wait ends.
         while not self._settled.wait(min(max(left_seconds, 0.0), _WAIT_SLICE_SECONDS)) and left_seconds > 0:
             left_seconds -= _WAIT_SLICE_SECONDS
         with self._lock:
@@ -445,7 +448,7 @@ class PendingLogin:
         return outcome
 
     def on_done(self, callback: Callable[[Self], None]) -> None:
-        """Call `callback` once, on the sign-in's thread, when it has ended; at once when it already has."""
+        """Call `callback` once, on the sign-in's thread, when the sign-in finishes; immediately if it already has."""
         with self._lock:
             if self._outcome is None:
                 self._callbacks.append(lambda: callback(self))
@@ -455,31 +458,31 @@ class PendingLogin:
     def on_started(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the redirect URI when a browser is sent to the provider; in the redirect flow only.
 
-        It is called on the thread that answers the Jupyter server, so it must not wait.
+        It is called on the thread that replies to the Jupyter server, so it must not wait.
         """
         self._running.on_started(lambda redirect_uri: _call(lambda: callback(redirect_uri)))
 
     def submit(self, text: str | Secret) -> None:
         """Submit the last address in the user's browser; for the paste flow only.
 
-        The sign-in then continues by itself, and `result` returns or raises. Nothing of the text is kept, shown or
-        logged.
+        The sign-in then continues, and `result` returns or raises. The input is never stored, shown, or logged.
 
         Raises:
-            UsageError: It is not this sign-in's address, which may be tried again, or no address is expected any more.
-            ProviderMisbehaved: It is from another provider or malformed; it may be tried again.
+            UsageError: The address isn't this sign-in's (the user may try again), or no address is expected any
+                longer.
+            ProviderMisbehaved: The address is malformed or from another provider; the user may try again.
         """
-        text = Secret(text) if isinstance(text, str) else text  # or a traceback would show it
+        text = Secret(text) if isinstance(text, str) else text  # keeps it out of tracebacks
         self._running.submit(text)
 
     def cancel(self) -> None:
-        """End the sign-in, which then is never kept; without effect once it is. Safe to call twice."""
+        """Cancel the sign-in and discard its tokens; has no effect once the sign-in is complete. Safe to call twice."""
         with self._lock:
             self._is_cancelled = True
         self._running.stop()
 
     def wait_closed(self, timeout_seconds: float) -> bool:
-        """Wait until the user has seen the last page and all is closed; return whether that happened in time."""
+        """Wait until the user has seen the last page and all resources are closed; return False on timeout."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -517,14 +520,14 @@ class PendingLogin:
                 raise
         except MicromegasError as error:
             return error
-        except Exception:  # noqa: BLE001 - a thread's end is its outcome: whoever waits must learn of it
+        except Exception:  # noqa: BLE001 - threads that wait for this sign-in must receive any error
             _log.exception("A sign-in failed unexpectedly.")
             return InternalError("The sign-in failed because of a bug in this program.")
 
     def _check_wanted(self) -> None:
-        """Raise if the sign-in was cancelled or its user signed out elsewhere; called just before it is stored."""
+        """Raise if the sign-in was canceled or its user signed out elsewhere; called just before it is stored."""
         self._check_not_cancelled()
-        # If nothing was stored at the beginning, a sign-out by another program leaves no trace.
+        # If nothing was stored at the beginning, another program's sign-out can't be detected.
         if self._was_stored and not _is_filled(self._request.store):
             raise LoginFailed("You signed out in the meantime, so this sign-in was not kept.")
 
@@ -542,7 +545,7 @@ class CompletedLogin(PendingLogin):
 
         self._running = LoginFlow(LoginPrompt(flow=Flow.HUB, timeout_seconds=0.0, expires_at=at))
         self._lock = threading.Lock()
-        self._outcome = provider  # type: ignore[assignment]  # it gives tokens and says who signed in, as the other
+        self._outcome = provider  # type: ignore[assignment]  # provides tokens and identity, like the other
         self._settled = threading.Event()
         self._settled.set()
         self.provider = provider
@@ -579,7 +582,7 @@ def begin_login(
     hub: HubService | None = None,
     provider_type: type[OidcAuthProvider] = OidcAuthProvider,
 ) -> PendingLogin:
-    """Start a sign-in; returns as soon as there is something to show. Raises as `OidcAuthProvider.begin_login`."""
+    """Start a sign-in; returns when there is something to show. Raises as `OidcAuthProvider.begin_login`."""
     if request.store is not None:
         request.store.check_usable()
     was_stored = _is_filled(request.store)
@@ -590,7 +593,7 @@ def begin_login(
 def start_flow(
     flow: Flow, request: LoginRequest, *, redirects: RedirectLogins | None = None, hub: HubService | None = None
 ) -> LoginFlow:
-    """Start a flow; returns as soon as there is something to show. For a redirect, `hub` goes before `redirects`."""
+    """Start a flow; returns as soon as there is something to show. For redirects, `hub` precedes `redirects`."""
     match flow:
         case Flow.DEVICE:
             from micromegas_jupyter.auth.flows.device import DeviceFlow
@@ -614,10 +617,10 @@ def start_flow(
 
 
 def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: ProviderConnection) -> None:
-    """Revoke tokens that were not kept, as far as the provider does so within a logout's deadline.
+    """Revoke tokens that were not kept, if the provider can within a logout's deadline.
 
-    Some providers end everything that a person has given the application as soon as one of its tokens is revoked
-    (Google). So while a sign-in is stored, the new tokens are only forgotten, which leaves nobody who has them.
+    Some providers (Google) revoke all of a user's tokens for the application when one of them is revoked. So while a
+    sign-in is stored, the new tokens are only discarded, and no copy of them remains.
     """
     from micromegas_jupyter.auth.logout import RevocationCalls
 
@@ -646,7 +649,7 @@ def _is_filled(store: TokenStore | None) -> bool:
 def _call(callback: Callable[[], None]) -> None:
     try:
         callback()
-    except Exception:  # noqa: BLE001 - one callback's defect must not cost the others
+    except Exception:  # noqa: BLE001 - one failing callback must not affect the others
         _log.exception("A callback of a sign-in failed.")
 
 
@@ -658,6 +661,6 @@ def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:
     try:
         identity = outcome.identity()
     except MicromegasError:
-        # The tokens don't identify the user, or the store has just been emptied.
+        # The tokens don't identify the user, or the store was emptied in the meantime.
         return LoginOutcome(is_signed_in=True)
     return LoginOutcome(is_signed_in=True, who=identity.name or identity.email or identity.subject)

@@ -1,4 +1,4 @@
-"""One application's calls to one identity provider: its documents, its token endpoint, and what comes from there."""
+"""An application's calls to an identity provider: its documents, its token endpoint, and their responses."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -43,10 +43,10 @@ from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 DOCUMENT_AGE_SECONDS = 3600.0
 KEY_REFETCH_SECONDS = 10.0
-# Clocks that differ by two seconds count as equal. The rest is for the header's whole seconds.
+# Clocks that differ by at most two seconds count as equal. The rest covers the header's one-second resolution.
 _TOLERANCE = timedelta(seconds=2.5)
-# A larger difference is not followed. The header is trusted because of TLS, and TLS itself needs a clock: on a machine
-# that is days off, expired certificates pass. Token checks then fail, and the user is told to set the clock.
+# A larger offset is ignored. The header is trusted because of TLS, and TLS itself needs a correct clock: a machine
+# whose clock is days off accepts expired certificates. Token checks then fail, and the user is told to set the clock.
 MAX_OFFSET_SECONDS = 24 * 3600.0
 
 _Document = TypeVar("_Document")
@@ -55,9 +55,9 @@ _Document = TypeVar("_Document")
 class ProviderConnection:
     """Calls one provider as one application; safe to use from several threads.
 
-    Discovery document and keys are cached for an hour, and beyond that while the provider is down.
-    Calls raise `ProviderUnavailable` when the provider does not answer, `ProviderMisbehaved` when its answer breaks the
-    protocol or an ID token is missing or not acceptable, and `LoginFailed` when it refuses.
+    The discovery document and keys are cached for an hour, or longer while the provider is down. Calls raise
+    `ProviderUnavailable` if the provider does not respond, `ProviderMisbehaved` if its response breaks the protocol or
+    an ID token is missing or invalid, and `LoginFailed` if it rejects the request.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -78,7 +78,7 @@ class ProviderConnection:
         self.randomness = randomness
         self._http = ProviderHttp() if http is None else http
         self._was_post = False
-        # The difference that was measured, also one of more than a day; None until an answer was seen.
+        # The measured offset, even if it is more than a day; None before the first response.
         self.measured_clock_offset_seconds: float | None = None
         self._lock = threading.Lock()
         self._metadata: tuple[ProviderMetadata, float] | None = None
@@ -87,12 +87,12 @@ class ProviderConnection:
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How many seconds the provider's clock is ahead of this machine's; 0 when unknown, small, or over a day."""
+        """Return how many seconds the provider's clock is ahead; 0 if unknown, small, or over a day."""
         measured = self.measured_clock_offset_seconds or 0.0
         return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
 
     def now(self) -> datetime:
-        """Return the provider's time, as far as it is known: what the times of tokens are held against."""
+        """Return the provider's time, as far as known; token times are compared with it."""
         return self.clock.now() + timedelta(seconds=self.clock_offset_seconds)
 
     def metadata(self) -> ProviderMetadata:
@@ -104,7 +104,7 @@ class ProviderConnection:
         return self._cached_or_fetched(self._keys, self._fetch_keys)
 
     def keys_after_rotation(self) -> KeySet:
-        """Return keys fetched again, but not more often than every `KEY_REFETCH_SECONDS`, failures included."""
+        """Fetch the keys again and return them, but at most once per `KEY_REFETCH_SECONDS`, including failures."""
         now = self.clock.monotonic()
         with self._lock:
             is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
@@ -113,12 +113,12 @@ class ProviderConnection:
         return self._fetch_keys() if is_due else self.keys()
 
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
-        """Exchange a code for tokens, whose ID token was checked; it may be missing unless `needs_id_token`."""
+        """Exchange a code for tokens and verify the ID token, which may be missing unless `needs_id_token`."""
         tokens = self._redeem(build_code_request(request, code), requested_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
     def start_device(self, *, scope: str, audience: str | None, resource: str | None) -> DeviceAuthorization:
-        """Start a sign-in in which the user enters a short code on any device."""
+        """Start a sign-in for which the user enters a short code on any device."""
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
@@ -134,12 +134,12 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Poll once whether the user has signed in; raises `LoginRefused`, or `LoginTimedOut` for an old code."""
+        """Poll once whether the user has signed in; raises `LoginRefused`, or `LoginTimedOut` for an expired code."""
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
             tokens = parse_token_answer(answer.body, now=self.now(), requested_scope=scope)
-            # The flow has no place for a nonce: RFC 8628 section 3.1.
+            # The device flow does not support a nonce: RFC 8628 section 3.1.
             return self._checked(tokens, nonce=None, needs_id_token=needs_id_token)
         meaning = parse_device_token_error(answer.body)
         if isinstance(meaning, DevicePending):
@@ -147,22 +147,22 @@ class ProviderConnection:
         raise meaning or build_token_error(answer.body, is_refresh=False, secrets=secrets)
 
     def refresh(self, refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> TokenSet:
-        """Spend a refresh token for new tokens; the ID token among them is not checked yet.
+        """Exchange a refresh token for new tokens; their ID token is not yet verified.
 
-        Raises `LoginRequired` when the provider says that the sign-in has ended.
+        Raises `LoginRequired` if the provider responds that the sign-in has ended.
         """
         fields = build_refresh_request(refresh_token, granted_scope=granted_scope, resource=resource)
         return self._redeem(fields, requested_scope=granted_scope, is_refresh=True)
 
     def client_credentials(self, *, scope: str | None, audience: str | None, resource: str | None = None) -> TokenSet:
-        """Get a token for the application itself; raises as `exchange_code` does."""
+        """Get a token for the application itself; raises the errors of `exchange_code`."""
         fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
         return self._redeem(fields, requested_scope=scope, is_refresh=False)
 
     def request_token_answer(
         self, fields: Mapping[str, str | Secret], *, requested_scope: str | None
     ) -> dict[str, object]:
-        """Make any other grant's request, and return the provider's answer, with a scope (RFC 6749 section 5.1)."""
+        """Request a token with any other grant; return the response, including its scope (RFC 6749 section 5.1)."""
         body = secret_object(self._token_answer(fields, is_refresh=False))
         if body is None:
             raise ProviderMisbehaved("The identity provider's token response is not a JSON object.")
@@ -171,7 +171,7 @@ class ProviderConnection:
         return body
 
     def verify(self, tokens: TokenSet, *, nonce: Secret | None) -> IdTokenClaims | None:
-        """Check the set's ID token and return its claims, None when it has none; keys are fetched again once."""
+        """Verify the ID token and return its claims, or None if there is no ID token; refetches the keys once."""
         if tokens.id_token is None:
             return None
         for keys in (self.keys, self.keys_after_rotation):
@@ -228,11 +228,11 @@ class ProviderConnection:
         )
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
-        sent_at = self.clock.now()  # a lifetime that began at the response's arrival would end too late
+        sent_at = self.clock.now()  # counting the lifetime from the response's arrival would put its end too late
         # The response isn't a local variable, because a verbose traceback would show it.
         return parse_token_answer(
             self._token_answer(fields, is_refresh=is_refresh),
-            now=sent_at + timedelta(seconds=self.clock_offset_seconds),  # which the response may have changed
+            now=sent_at + timedelta(seconds=self.clock_offset_seconds),  # the offset may have changed with the response
             requested_scope=requested_scope,
         )
 
@@ -245,7 +245,7 @@ class ProviderConnection:
     def _post(
         self, url: str, fields: Mapping[str, str | Secret], *, needs_body: bool = True
     ) -> tuple[HttpAnswer, list[Secret]]:
-        """Post a form as this application; returns the answer, and the secrets that it must not be quoted with."""
+        """Post a form as this application; return the response, and the secrets to redact when quoting it."""
         metadata = self.metadata()
         authentication = build_client_authentication(
             metadata.token_endpoint_auth_methods,
@@ -266,17 +266,17 @@ class ProviderConnection:
         return answer, [*secrets, *credentials, *([self._credential] if isinstance(self._credential, Secret) else [])]
 
     def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
-        """Make a call, and compare the provider's clock with this machine's by the response's `Date`.
+        """Make a call, and measure the provider's clock offset from the response's `Date`.
 
-        It counts only if it is outside the time that the call took. Once there was a POST, documents don't count,
-        because caches may have stored them. Only the provider whose keys are trusted gets here, so no one who can't
-        forge tokens anyway can move the time.
+        The date counts only if it is outside the duration of the call. After the first POST, document responses don't
+        count, because caches may have stored them. Only the provider with the trusted keys is measured, so only a
+        party that can forge tokens anyway could shift the time.
         """
         started_at = self.clock.now()
         answer = call()
         if answer.date is not None and answer.is_success and (is_post or not self._was_post):
-            first, last = sorted((started_at, self.clock.now()))  # the clock may have been set back
-            date = answer.date + timedelta(seconds=0.5)  # the header has whole seconds
+            first, last = sorted((started_at, self.clock.now()))  # the local clock may have been set back
+            date = answer.date + timedelta(seconds=0.5)  # the header has one-second resolution
             is_within = first - _TOLERANCE <= date <= last + _TOLERANCE
             offset = 0.0 if is_within else (date - first - (last - first) / 2).total_seconds()
             self.measured_clock_offset_seconds, self._was_post = offset, is_post
@@ -288,8 +288,9 @@ class ProviderConnection:
             and self._credential.audience is not AssertionAudience.TOKEN_ENDPOINT
         ):
             return self.issuer if self._credential.audience is AssertionAudience.ISSUER else url
-        # A provider that names another's token endpoint and an own endpoint for something else would be handed an
-        # assertion that the other one believes (CVE-2025-27370), so what goes to another host is made out to that.
+        # A provider could list another provider's token endpoint next to its own endpoint for something else. It would
+        # then receive an assertion that the other provider accepts (CVE-2025-27370). So assertions for a different
+        # host have that URL as audience.
         return token_endpoint if urlsplit(url)[:2] == urlsplit(token_endpoint)[:2] else url
 
     def _checked(self, tokens: TokenSet, *, nonce: Secret | None, needs_id_token: bool) -> TokenSet:
@@ -310,17 +311,17 @@ def client_credential(client_secret: str | Secret | None, private_key: PrivateKe
 
 
 def hidden_secret(client_secret: str | Secret | None) -> Secret | None:
-    """Return a secret as one that does not show among the variables of a traceback."""
+    """Wrap a secret so that tracebacks don't show it."""
     return Secret(client_secret) if isinstance(client_secret, str) else client_secret
 
 
 def configured_connection(settings: ClientSettings, issuer: str, client_id: str) -> ProviderConnection:
-    """Return the connection of an application that the settings name, with what they authenticate it with."""
+    """Return the connection of the configured application, with its configured credential."""
     return ProviderConnection(issuer, client_id, configured_credential(settings), http=provider_http(settings))
 
 
 def provider_http(settings: ClientSettings) -> ProviderHttp:
-    """Return what calls the identity provider; raises `ConfigurationError` when the certificates cannot be used."""
+    """Return the HTTP client for the identity provider; raises `ConfigurationError` for unusable certificates."""
     return ProviderHttp(
         timeout_seconds=settings.provider_timeout_seconds,
         extra_ca_bundle=ca_bundle_file(settings),
@@ -329,7 +330,7 @@ def provider_http(settings: ClientSettings) -> ProviderHttp:
 
 
 def ca_bundle_file(settings: ClientSettings) -> Path | None:
-    """Return the file of authorities to trust besides the usual ones, its `~` expanded; None when none is set."""
+    """Return the file of additional trusted CAs with `~` expanded, or None if not set."""
     if settings.ca_bundle is None:
         return None
     written = Path(settings.ca_bundle)
@@ -340,7 +341,7 @@ def ca_bundle_file(settings: ClientSettings) -> Path | None:
 
 
 def configured_credential(settings: ClientSettings) -> ClientCredential:
-    """Return what the application authenticates with; None for a public client."""
+    """Return the application's configured credential, or None for a public client."""
     if settings.client_secret is not None:
         return settings.client_secret
     if settings.client_secret_file is not None:

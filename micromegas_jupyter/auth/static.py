@@ -16,7 +16,7 @@ from micromegas_jupyter.core.system import HiddenText, Secret
 from micromegas_jupyter.errors import ConfigurationError
 
 API_KEY_FILE_SETTING = "api_key_file"
-# Closing the file is only half of it: others may have read the key by now.
+# Restricting the file isn't enough: other users may already have read the key.
 OPEN_FILE_REMEDY = "Restrict its permissions: chmod 600. If others use this machine, also replace the key."
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """The contents of an API key file, its base name, and whether users other than the reader and root can read it."""
+    """The contents of an API key file, its base name, and whether other users except root can read it."""
 
     name: str
     text: Secret = field(repr=False)
@@ -32,9 +32,9 @@ class ApiKeyFile:
 
 
 def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
-    """Read the file, also through a symbolic link; `~` stands for the home folder.
+    """Read the file, following symbolic links; `~` is expanded to the home directory.
 
-    Upstream does not check the mode, so a file that others can only read is accepted; the caller warns.
+    Upstream does not check the mode, so a file that others can only read is accepted, and the caller warns.
     """
     path = Path(path).expanduser()
     try:
@@ -57,14 +57,14 @@ def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
 
 
 class StaticTokenAuthProvider:
-    """Gives the same token each time.
+    """Always returns the same token.
 
     Args:
-        token: The token; white space around it is dropped.
+        token: The token; surrounding white space is stripped.
 
     Raises:
-        ConfigurationError: It is empty, holds anything but printable ASCII without spaces, or is not a string, such
-            as the value of a variable that is not set.
+        ConfigurationError: The token is empty, contains characters other than printable ASCII or spaces, or is not a
+            string, such as the value of an unset variable.
     """
 
     def __init__(self, token: str | Secret) -> None:
@@ -74,15 +74,16 @@ class StaticTokenAuthProvider:
                 key="token",
                 remedy="Pass the token as a string; check that the variable it comes from is set.",
             )
-        token = token if isinstance(token, Secret) else Secret(token)  # or a traceback would show it
+        token = token if isinstance(token, Secret) else Secret(token)  # keeps it out of tracebacks
         self._token = _checked(token, key="token")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "StaticTokenAuthProvider":
-        """Read the token from a file; logs a warning when others can read it.
+        """Read the token from a file; logs a warning if others can read it.
 
         Raises:
-            ConfigurationError: The file cannot be read, is too large, holds no usable token, or others can change it.
+            ConfigurationError: The file cannot be read, is too large, contains no valid token, or is writable by
+                others.
         """
         file = read_api_key_file(path)
         if file.is_readable_by_others:
@@ -101,7 +102,7 @@ class StaticTokenAuthProvider:
 
 
 def _read(path: Path) -> tuple[Secret, os.stat_result]:
-    # A function of its own, so that the frame that raises has no plain text for a verbose traceback to show.
+    # A separate function, so that the raising frame has no plain text for a verbose traceback to show.
     content, found = read_shared_file(path)
     return Secret(content.decode("utf-8", "replace")), found
 

@@ -1,10 +1,10 @@
-"""The platforms that vouch for their programs: each source gets the platform's token for this program.
+"""Workload identity: each source gets the token that the platform issues for this program.
 
-Sources: GitHub Docs, "OpenID Connect reference", and the variables that `@actions/core` reads; Google Cloud, "Verify VM
-identity", and `GCE_METADATA_HOST` as its client libraries read it; Kubernetes, "Configure Service Accounts for Pods";
-Microsoft Learn, "How to use managed identities for Azure resources on an Azure VM to acquire an access token" and "How
-to use managed identities for App Service and Azure Functions". Azure Arc and Service Fabric, which authenticate
-differently, are not covered.
+Sources: GitHub Docs, "OpenID Connect reference", and the variables that `@actions/core` reads; Google Cloud, "Verify
+VM identity", and `GCE_METADATA_HOST` as its client libraries read it; Kubernetes, "Configure Service Accounts for
+Pods"; Microsoft Learn, "How to use managed identities for Azure resources on an Azure VM to acquire an access token"
+and "How to use managed identities for App Service and Azure Functions". Azure Arc and Service Fabric, which
+authenticate differently, are not covered.
 """
 
 import ipaddress
@@ -66,7 +66,7 @@ AZURE_MACHINE_HOST_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 _AZURE_MACHINE_HOST = "http://169.254.169.254"
 _AZURE_MACHINE_PATH = "/metadata/identity/oauth2/token"
 _AZURE_MACHINE_VERSION, _AZURE_APP_VERSION = "2018-02-01", "2019-08-01"
-# The metadata service is being updated and will be back: Microsoft's page, "Error handling".
+# The metadata service is being updated and will be available again: "Error handling" on Microsoft's page.
 _AZURE_TEMPORARY = frozenset({404, 410})
 _AZURE_MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 _AZURE_REMEDY = (
@@ -82,7 +82,7 @@ _FILE_REMEDY = (
 
 
 class WorkloadSource(Protocol):
-    """Gets the platform's token for this program; one that the platform itself keeps fresh is read each time."""
+    """Gets the platform's token for this program; a token that the platform keeps fresh is read each time."""
 
     name: str
     is_read_each_time: bool
@@ -93,7 +93,7 @@ class WorkloadSource(Protocol):
 
 @dataclass(repr=False)
 class GithubActionsSource:
-    """Gets an OpenID Connect token of the job for `audience` from GitHub's runner, whose variables `environ` holds."""
+    """Gets an OpenID Connect token for the job and `audience` from GitHub's runner; `environ` has its variables."""
 
     environ: Mapping[str, str]
     _: KW_ONLY
@@ -157,10 +157,11 @@ class GoogleMetadataSource:
 
 @dataclass(repr=False)
 class TokenFileSource:
-    """Reads the token that Kubernetes, or Azure's own Kubernetes, keeps fresh in a file.
+    """Reads the token that Kubernetes, including Azure Kubernetes Service, keeps fresh in a file.
 
-    The file is read each time, because the kubelet replaces it well before its token ends; it is a symbolic link
-    there, so links are followed. Who else may read it is up to the platform. `setting` names the file in errors.
+    The file is read each time, because the kubelet replaces it well before the token expires. Kubernetes uses a
+    symbolic link, so links are followed. The platform controls who else may read the file. `setting` is the name of
+    the file's setting, for errors.
     """
 
     path: Path
@@ -197,9 +198,9 @@ class TokenFileSource:
 
 
 class AzureManagedIdentitySource:
-    """Gets an access token of the managed identity of a virtual machine, a container or an app.
+    """Gets an access token for the managed identity of a virtual machine, a container, or an app.
 
-    `resource` is the application id (URI) of the API, and `client_id` names one of several identities.
+    `resource` is the application ID (URI) of the API, and `client_id` selects one of several identities.
     """
 
     name = "azure"
@@ -228,7 +229,7 @@ class AzureManagedIdentitySource:
         self._clock = clock
 
     def fetch(self) -> ServiceToken:
-        """See `WorkloadSource.fetch`; an update of the endpoint counts as no response."""
+        """See `WorkloadSource.fetch`; an endpoint that is being updated counts as not responding."""
         if self._is_app and not _is_local(self._url):
             raise ConfigurationError(
                 "The address of Azure's managed identity endpoint is not local, so the app's secret is not sent there.",
@@ -251,7 +252,7 @@ class AzureManagedIdentitySource:
 
 
 def _is_local(url: str) -> bool:
-    """Whether an app's endpoint is a local address, where Azure puts it; a name would lead wherever its owner likes."""
+    """Whether an app's endpoint is a local address, as on Azure. The owner of a DNS name could redirect the request."""
     try:
         host = urlsplit(url).hostname or ""
         if host == "localhost":
@@ -265,7 +266,7 @@ def _is_local(url: str) -> bool:
 
 
 def _azure_expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) -> datetime | None:
-    """Return when the token ends: a machine says how long it lasts, an app only until when."""
+    """Return when the token expires: a VM's response has the lifetime, an app's only the time of expiry."""
     lifetime = _whole_number(body.get("expires_in"))
     if lifetime is not None:
         return now + timedelta(seconds=min(lifetime, _AZURE_MAX_LIFETIME_SECONDS))
@@ -279,7 +280,7 @@ def _whole_number(value: object) -> int | None:
     return int(text) if isinstance(text, str) and _DIGITS.fullmatch(text) else None
 
 
-# Turns the platform's token into the bearer token.
+# Exchanges the platform's token for the bearer token.
 TokenExchange: TypeAlias = Callable[[Secret], ServiceToken]
 
 
@@ -307,7 +308,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
 
 
 class WorkloadProvider(CachedTokenSource):
-    """Gives tokens of a program that its platform vouches for; without `exchange` the platform's own token."""
+    """Returns tokens for a program that its platform identifies; without `exchange`, the platform's own token."""
 
     def __init__(
         self, source: WorkloadSource, *, exchange: TokenExchange | None = None, clock: Clock = SYSTEM_CLOCK
@@ -317,7 +318,7 @@ class WorkloadProvider(CachedTokenSource):
         self._exchange = exchange
 
     def get_token(self) -> str:
-        """Return a token that is valid now; one that is read each time is not cached."""
+        """Return a currently valid token; a token that is read each time is not cached."""
         if self._exchange is None and self._source.is_read_each_time:
             return self._source.fetch().text.reveal()
         return super().get_token()
@@ -330,9 +331,9 @@ class WorkloadProvider(CachedTokenSource):
         return f"WorkloadProvider(platform={self._source.name!r})"
 
 
-# Google accepts an hour at most; the exchange takes seconds.
+# Google accepts an hour at most, and the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600
-# A rejected assertion is signed again if its times differed by more than this.
+# A rejected assertion is signed again if its times were off by more than this.
 _MAX_TOLERATED_OFFSET = timedelta(seconds=10)
 _SOURCE = "Google"
 _MISSING_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
@@ -355,7 +356,7 @@ class ServiceAccountKey:
 
 
 def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccountKey:
-    """Read a key file as Google's console makes it; `source_name` is the setting that names it, for errors."""
+    """Parse a key file as created by Google's console; `source_name` is the name of its setting, for errors."""
     members = None
     with suppress(JsonError):
         members = secret_object(decode_strict_json(text.reveal()))
@@ -378,7 +379,7 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
 
 
 class GoogleServiceAccountProvider(CachedTokenSource):
-    """Returns ID tokens of a service account for `audience`, or access tokens with `scope`."""
+    """Returns a service account's ID tokens for `audience`, or access tokens with `scope`."""
 
     def __init__(
         self,
@@ -406,7 +407,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         used_offset = self._offset
         answer = self._request()
         if not answer.is_success and abs(self._offset - used_offset) > _MAX_TOLERATED_OFFSET:
-            answer = self._request()  # this machine's clock is wrong, and by now it is known by how much
+            answer = self._request()  # the local clock is wrong, and the offset is known now
         if not answer.is_success:
             error = build_token_error(answer.body, is_refresh=False)
             raise LoginFailed(error.what, remedy=_REFUSED_REMEDY) if type(error) is LoginFailed else error
@@ -418,7 +419,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         return jwt_service_token(id_token, audience=self.audience, now=now, source=_SOURCE, date=answer.date)
 
     def _request(self) -> HttpAnswer:
-        # No `sub`: for Google, it is a user to impersonate. Source: Google, "Using OAuth 2.0 for Server to Server
+        # No `sub`: Google treats it as the user to impersonate. Source: Google, "Using OAuth 2.0 for Server to Server
         # Applications", and its client libraries for `target_audience`.
         claims = {"iss": self._key.email, "aud": self._key.token_uri}
         if self.audience is not None:

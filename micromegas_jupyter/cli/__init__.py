@@ -1,1 +1,1 @@
-"""The `micromegas` command: arguments in, exit codes out. What a command does lies in `wiring` and `demo`."""
+"""The `micromegas` command: arguments in, exit codes out. The work is done by `wiring` and `demo`."""

@@ -1,4 +1,4 @@
-"""`micromegas keys`: API keys and their use; `micromegas access explain`: what becomes of a token."""
+"""`micromegas keys`: API keys and their use; `micromegas access explain`: how a server would treat a token."""
 
 import argparse
 import json
@@ -88,7 +88,7 @@ def _add_action(
 
 
 def run_keys(arguments: argparse.Namespace) -> int:
-    """Run the action; a new key or the list on standard output."""
+    """Run the action; prints a new key or the list to standard output."""
     path = arguments.file or os.environ.get(_KEY_FILE_VARIABLE)
     if arguments.action == "usage":
         return _show_usage(arguments, path)
@@ -131,7 +131,7 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
         return (*keys, setting)
 
     file.change(with_new_key, creates=True)
-    # Only once it is in the file: a key that was printed works.
+    # Only after it is in the file, because a printed key must work.
     print(made.secret.reveal(), flush=True)
     end = f"valid until {format_time(expires_at)}" if expires_at else "with no end"
     scopes = ", ".join(sorted(made.setting.scopes))
@@ -197,12 +197,12 @@ def _revoke_keys(arguments: argparse.Namespace, file: "KeyFile") -> None:
         if key.revoked_at is not None:
             done = "was revoked in the file already"
         print(f"key {key_id(key)} of {key.name!r} {done}", file=sys.stderr)
-    # What a server makes of the file, only the server knows.
+    # Only the server knows how it interprets the file.
     print("a running server reads the file within a few seconds and logs the change", file=sys.stderr)
 
 
 def _choose_expiry(text: str | None, *, now: datetime) -> datetime | None:
-    """Return the end of a new key within the maximum that is set, None for no end."""
+    """Return a new key's expiry within the configured maximum, or None if it doesn't expire."""
     setting = process_variables().get(_MAX_DAYS_VARIABLE)
     max_days = None if not setting else parse_count(setting, _MAX_DAYS_VARIABLE, minimum=1, maximum=_MAX_DAYS)
     if text is None:
@@ -228,7 +228,7 @@ FROM calls GROUP BY 1, 2 ORDER BY last_used DESC, id
 
 
 def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
-    """Print the keys that were used, the last one at the top, then those of the file that were not."""
+    """Print the used keys, the most recently used first, and then the file's unused keys."""
     from micromegas_jupyter.access.api_keys import KeyFile, key_id
 
     now = SYSTEM_CLOCK.now()
@@ -249,7 +249,7 @@ def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
 
 
 def parse_expiry(text: str, *, now: datetime, option: str = "--expires") -> datetime:
-    """Return the time in the future that `text` names: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
+    """Parse a future time: RFC 3339 (UTC without an offset), or `90d`, `12h`, `30m`."""
     time = parse_time(text, now=now, is_future=True).astimezone(UTC)
     if time <= now:
         raise UsageError(f"{option} is not in the future.", remedy=f"Specify a later time, or omit {option}.")
@@ -257,7 +257,7 @@ def parse_expiry(text: str, *, now: datetime, option: str = "--expires") -> date
 
 
 def format_time(time: datetime | None) -> str:
-    """Return a time as RFC 3339 in UTC, nothing for none."""
+    """Return a time as RFC 3339 in UTC, or an empty string for None."""
     return "" if time is None else time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -281,7 +281,7 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_access(arguments: argparse.Namespace) -> int:
-    """Explain one token; return the exit code of the outcome: 0 accepted, 3 rejected, 4 undecided."""
+    """Explain a token; return the exit code of the outcome: 0 accepted, 3 rejected, 4 undecided."""
     token = _read_token(arguments.file)
     from micromegas_jupyter.access import validator_from_environment
     from micromegas_jupyter.access.explain import describe_outcome, explain_decision
@@ -330,7 +330,7 @@ def _decision_facts(decision: "Decision") -> dict[str, object]:
 
 
 def _read_token(name: str) -> str:
-    """Return the token in a file or on standard input, without white space and without `Bearer`."""
+    """Return the token in a file or on standard input, without whitespace and without `Bearer`."""
     try:
         if name == "-":
             content = sys.stdin.buffer.read(_MAX_TOKEN_BYTES + 1)

@@ -1,4 +1,4 @@
-"""`micromegas queries`, `cancel` and `admin`: what runs, who read a table or column, and ending queries and access."""
+"""`micromegas queries`, `cancel`, and `admin`: running queries, table readers, and cutting off users."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ _ANY: Final = "*"
 _MAX_QUERY_IDS: Final = 100
 _MAX_SHOWN_IDS: Final = 3
 _AUDIT: Final = "target = 'flightsql_query_audit'"
-# Only the server's own recorder can set this property; a sender can store lines that merely look like an audit.
+# Only the server's own recorder can set this property; a sender can store lines that merely look like audit lines.
 _OWN: Final = "coalesce(property_get(process_properties, 'micromegas.origin') = 'server', false)"
 _READS_SQL: Final = f"""
 WITH lines AS (SELECT time, jsonb_parse(msg) AS line FROM log_entries WHERE {_AUDIT} AND {_OWN}),
@@ -72,7 +72,7 @@ def add_queries_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_queries(arguments: argparse.Namespace) -> int:
-    """Print what runs, what began first at the top."""
+    """Print the running queries, oldest first."""
     with connect(arguments) as client:
         queries = client.running_queries()
     if arguments.format == "json":
@@ -161,7 +161,7 @@ def run_admin(arguments: argparse.Namespace) -> int:
 
 
 def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> int:
-    """Print one line for each user, the one who read most recently first."""
+    """Print one line per user, most recent reader first."""
     now = SYSTEM_CLOCK.now()
     since = parse_time(arguments.since, now=now)
     readers, coverage = find_readers(client, arguments.name, since=since, until=now)
@@ -208,7 +208,7 @@ def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> i
 def find_readers(
     client: "FlightSQLClient", name: str, *, since: datetime, until: datetime
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return who read a table or column, and how many audit lines of the period do not list columns."""
+    """Return who read a table or column, and how many of the period's audit lines do not list columns."""
     schema = "information_schema." if name.startswith("information_schema.") else ""
     table, _, column = name.removeprefix(schema).partition(".")
     if not table:
@@ -219,7 +219,7 @@ def find_readers(
 
 
 def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
-    """Return one entry for each user who read the column, or any if it is None; the most recent first."""
+    """Return one entry per user who read the column, or any column without one; most recent first."""
     readers: dict[tuple[object, ...], dict[str, Any]] = {}
     for group in groups:
         columns = json.loads(group["columns"])
@@ -303,7 +303,7 @@ def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:
 
 
 def _find_user(user: str, client: "FlightSQLClient") -> tuple[str, str, str | None]:
-    """Return issuer, subject and address of a user; one without an issuer is looked up in the audit."""
+    """Return a user's issuer, subject, and email address; without an issuer, the user is looked up in the audit log."""
     issuer, bar, subject = user.partition("|")
     if bar and (not issuer or not subject):
         raise UsageError("USER does not have the form issuer|subject.")
@@ -314,7 +314,7 @@ def _find_user(user: str, client: "FlightSQLClient") -> tuple[str, str, str | No
     except MicromegasError:
         if not bar:
             raise
-        # Not every server has its audit in a table, and the user's access must end anyway.
+        # Not every server stores its audit log in a table, and the user must be cut off anyway.
         print("the user's address is unknown: the audit cannot be read on this server", file=sys.stderr)
         seen = []
     found = [one for one in seen if not bar or one["issuer"] == issuer]

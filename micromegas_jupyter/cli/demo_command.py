@@ -1,4 +1,4 @@
-"""`micromegas demo`: the whole system on one machine, for a first look or as a check of an installation."""
+"""`micromegas demo`: the whole system on one machine, for a first look or to check an installation."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.demo.lab import LabProcess
     from micromegas_jupyter.demo.stack import DemoStack
 
-#: Options that `serve` has, too, with their defaults here.
+#: Options that `serve` also has, with their defaults here.
 _SHARED_DEFAULTS = {"host": "127.0.0.1", "port": "0", "ready_json": None}
 _CHECK_QUERIES = (
     ("The newest log lines", "SELECT time, level, target, msg FROM log_entries ORDER BY time DESC LIMIT 5"),
@@ -59,7 +59,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Run the demo until it is stopped, or its check."""
+    """Run the demo until it is stopped, or run its check."""
     options = {name: getattr(arguments, name) for name in _SHARED_DEFAULTS}
     settings = parse_server_settings({}, options=options)
     if not is_loopback(settings.host):
@@ -104,7 +104,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 
 def _open_folder(arguments: argparse.Namespace) -> DemoFolder | None:
-    """Return the folder that the demo keeps, with the notebooks for JupyterLab; None for a check."""
+    """Return the demo's directory, with the notebooks for JupyterLab; None for a check."""
     if arguments.check:
         if arguments.notebooks or arguments.fresh:
             raise UsageError("--check stores nothing, so it can't be combined with --notebooks or --fresh.")
@@ -131,13 +131,13 @@ def _start_lab(stack: "DemoStack", folder: DemoFolder, *, open_browser: bool) ->
 
 
 def _check(stack: "DemoStack") -> int:
-    """Sign in as Alice over the provider's pages, without a browser, and query the stack's own telemetry."""
+    """Sign in as Alice on the provider's pages, without a browser, and query the stack's own telemetry."""
     from micromegas_jupyter.demo.stack import BUSY_REMEDY
 
     try:
         return _sign_in_and_query(stack)
     except (ServerUnavailable, ProviderUnavailable) as error:
-        error.remedy = BUSY_REMEDY  # server and provider run in this process, so no address can be wrong
+        error.remedy = BUSY_REMEDY  # server and provider run in this process, so the address can't be wrong
         raise
 
 

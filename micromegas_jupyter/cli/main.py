@@ -1,6 +1,6 @@
-"""The command's entry: reads the arguments, runs one command, turns its end into an exit code.
+"""The command's entry point: parses the arguments, runs one command, and returns an exit code.
 
-Errors about arguments repeat nothing that was typed: a credential may stand there by mistake.
+Errors about arguments never repeat the input, which may be a credential typed by mistake.
 """
 
 import argparse
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from micromegas_jupyter.client.flight_client import FlightSQLClient
 
 INTERRUPTED_EXIT_CODE = 130
-_GARBAGE_THRESHOLD = 100_000  # what modules make while they are loaded is no garbage, and looking for some takes time
+_GARBAGE_THRESHOLD = 100_000  # objects created by imports are not garbage, and collecting takes time
 
-#: By name, the module that holds `add_NAME_arguments` and `run_NAME`, and what `--help` says.
+#: By name, the module with `add_NAME_arguments` and `run_NAME`, and the `--help` text.
 _COMMANDS = {
     "login": ("sign_in_commands", "sign in with your organization's identity provider"),
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
@@ -56,10 +56,10 @@ _COMMANDS = {
     "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
 }
 
-#: What has to be installed besides the client, by command.
+#: The extras to install besides the client, by command.
 _EXTRAS = {"demo": ("server", "demo"), "lake": ("server",), "serve": ("server",)}
 
-#: Options that say where and as what somebody signs in, and the variables that they stand in for.
+#: Options that specify where and how a user signs in, and the variables that they override.
 SIGN_IN_VARIABLES = {
     "issuer": "MICROMEGAS_OIDC_ISSUER",
     "client_id": "MICROMEGAS_OIDC_CLIENT_ID",
@@ -75,8 +75,8 @@ _PRINTS_ROWS = {
     "process-metrics",
     "trace",
     "logs",
-}  # which hold what they are to the last letter
-# What argparse reports without repeating what was typed.
+}  # values must be written exactly, without escapes
+# argparse messages that don't repeat the input.
 _SAFE_REPORT = re.compile(
     r"(the following arguments are required: |one of the arguments ).*|"
     r"argument [^:]+: (expected [\w ]+|not allowed with argument \S+|is empty; give a value, or leave it out)"
@@ -91,13 +91,13 @@ failed or a right is missing, 2 usage or a setting, 3 sign-in needed,
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the `micromegas` command and leave with its exit code."""
+    """Run the `micromegas` command and exit with its exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0] in _LASTING:
         sys.exit(run(words))
     gc.set_threshold(_GARBAGE_THRESHOLD)
     exit_code = run(words)
-    gc.freeze()  # nor is it looked at for a last time
+    gc.freeze()  # also skips a final collection
     sys.exit(exit_code)
 
 
@@ -107,13 +107,13 @@ def serve_main() -> NoReturn:
 
 
 def logout_main() -> NoReturn:
-    """Run `micromegas_logout`: `micromegas logout`, without options of every profile."""
+    """Run `micromegas_logout`: the same as `micromegas logout`, but without options it logs out all profiles."""
     sys.exit(run(["logout", *(sys.argv[1:] or ["--all"])], program="micromegas_logout"))
 
 
 def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
     """Run one command and return its exit code."""
-    # The other commands' arguments are not needed, and their modules would cost time.
+    # The other commands' arguments are not needed, and importing their modules takes time.
     named = next((word for word in argv if not word.startswith("-")), None)
     arguments = argparse.Namespace()
     try:
@@ -122,7 +122,7 @@ def run(argv: Sequence[str], *, program: str = "micromegas") -> int:
             return _run_command(arguments)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # Python would do so last, when it can only complain
+                sys.stdout.flush()  # otherwise Python flushes on exit, when errors can only be printed
     except MicromegasError as error:
         return report(error, sql=getattr(arguments, "statement", None))
     except KeyboardInterrupt:
@@ -143,12 +143,12 @@ def _drop_output() -> None:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether there is no room left for what was to be written: neither the server's fault nor this program's."""
+    """Whether the disk is full, which is neither the server's nor this program's fault."""
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def output_error(error: OSError) -> UsageError:
-    """Return the error of an output that cannot be written."""
+    """Return the error for an output that cannot be written."""
     return UsageError(
         f"The output cannot be written: {error.strerror}.", remedy="Free space there, or write the output elsewhere."
     )
@@ -157,8 +157,8 @@ def output_error(error: OSError) -> UsageError:
 def _run_command(arguments: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (arguments.command not in _PRINTS_ROWS or stream is sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # a sentence is never lost for one of its characters
-    if arguments.command != "serve":  # which logs as its own options say
+            stream.reconfigure(errors="backslashreplace")  # a message is never lost because of a character
+    if arguments.command != "serve":  # its own options configure its log
         log_to_terminal(logging.WARNING, FactsFormatter())
     try:
         with warnings.catch_warnings():
@@ -179,13 +179,13 @@ def _run_command(arguments: argparse.Namespace) -> int:
     except Exception as error:
         if is_disk_full(error):
             raise
-        # The edge: a defect becomes a sentence, its details go to the log.
+        # Top level: a bug becomes a short message, and its details go to the log.
         logging.getLogger(__name__).debug("Unexpected failure.", exc_info=error)
         return report(InternalError(f"An unexpected failure ({type(error).__name__}) stopped the command."))
 
 
 def show_note(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Print a warning or the server's notice about the credential to standard error."""
+    """Print a warning, or the server's notice about the credential, to standard error."""
     print(f"note: {message}", file=sys.stderr)
 
 
@@ -193,9 +193,10 @@ _OPTIONAL = ("numpy", "pandas")
 
 
 def load_pyarrow(*modules: str) -> None:
-    """Load pyarrow, and modules of it, without NumPy and pandas, which take most of the time, if none is here yet.
+    """Load pyarrow and some of its modules without NumPy and pandas, which would take most of the time.
 
-    Source: Arrow's documentation, "Python Installation", which has both as optional.
+    NumPy and pandas are used if already loaded. Source: Arrow's documentation, "Python Installation": both are
+    optional.
     """
     if sys.modules.keys().isdisjoint({*_OPTIONAL, "pyarrow"}):
         sys.modules.update(dict.fromkeys(_OPTIONAL))  # type: ignore[arg-type] # None, as `import` documents it
@@ -203,7 +204,7 @@ def load_pyarrow(*modules: str) -> None:
             for module in ("lib", *modules):
                 import_module(f"pyarrow.{module}")
             if modules:
-                import_module("pyarrow").array([])  # it looks for pandas when the first array is made
+                import_module("pyarrow").array([])  # creating the first array looks for pandas
         finally:
             for name in _OPTIONAL:
                 del sys.modules[name]
@@ -237,7 +238,7 @@ def connect(arguments: argparse.Namespace) -> "Iterator[FlightSQLClient]":
 
 @contextmanager
 def options_named(options: Mapping[str, str]) -> Iterator[None]:
-    """Replace variables by the corresponding options in configuration errors."""
+    """Replace variables with the corresponding options in configuration errors."""
     try:
         yield
     except ConfigurationError as error:
@@ -249,10 +250,10 @@ def options_named(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def report(error: MicromegasError, *, sql: str | None = None) -> int:
-    """Print an error as its lines, with the place in `sql` that it points at, and return its exit code."""
+    """Print an error with its position in `sql`, and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
     parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
-    from micromegas_jupyter.core.error_page import where_to_read  # which takes time that --help has not
+    from micromegas_jupyter.core.error_page import where_to_read  # takes time that --help doesn't have
 
     lines = ["✗ " + " · ".join(parts) + where_to_read(error.code), *statement_excerpt(error, sql)]
     red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr, os.environ) else ("", "")
@@ -261,7 +262,7 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
 
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the whole command, with the arguments of the `only` one that is needed."""
+    """Return the parser of the whole command, with the arguments of the `only` command that is needed."""
     parser = CommandParser(prog=program, description="Sign in once, query your telemetry.", epilog=_EPILOG)
     _add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -309,7 +310,7 @@ def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_completion(arguments: argparse.Namespace) -> int:
-    """Print the script with which a shell completes commands and options."""
+    """Print the script that lets a shell complete commands and options."""
     import shtab
 
     print(shtab.complete(build_parser(), shell=arguments.shell))
@@ -322,7 +323,7 @@ def _command_function(pattern: str, command: str) -> Any:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Lays options and commands out as Python 3.13 does, whatever the version: `-p, --param NAME=VALUE`."""
+    """Formats options and commands like Python 3.13, in all versions: `-p, --param NAME=VALUE`."""
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
@@ -338,9 +339,9 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reports in one line which argument is wrong and never repeats its value, which may be a credential."""
+    """Reports invalid arguments in one line without repeating their values, which may be credentials."""
 
-    rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown by `--help-all` only
+    rare_help: Mapping[argparse.Action, str | None] = MappingProxyType({})  # shown only by `--help-all`
 
     def __init__(self, **options: Any) -> None:
         super().__init__(add_help=False, formatter_class=_HelpFormatter, **options)
@@ -349,7 +350,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override] # the overloads of the library say the same
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse, and reject what is left over here, where the usage is that of the command."""
+        """Parse, and reject unrecognized arguments here, where the usage is the command's."""
         words = list(sys.argv[1:] if args is None else args)
         if "--help-all" in words:
             for action, text in self.rare_help.items():
@@ -357,7 +358,7 @@ class CommandParser(argparse.ArgumentParser):
         found, left_over = super().parse_known_args(words, namespace)
         if left_over:
             self.error(f"unrecognized arguments: {' '.join(left_over)}")
-        # `--access-config "$FILE"` without FILE: no option is silently ignored.
+        # `--access-config "$FILE"` with an empty FILE: no option is silently ignored.
         for action in self._actions:
             value = getattr(found, action.dest, None)
             if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
@@ -365,12 +366,12 @@ class CommandParser(argparse.ArgumentParser):
         return found, left_over
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong in one line, and leave with exit code 2."""
+        """Print the problem in one line, and exit with code 2."""
         self.exit(UsageError.exit_code, f"✗ {describe_problem(message)} · {self.prog} --help\n")
 
 
 def describe_problem(message: str) -> str:
-    """Return argparse's sentence without anything that was typed, except for the name of an option."""
+    """Return argparse's message without any input except an option's name."""
     if _SAFE_REPORT.fullmatch(message):
         return message
     if about_one := _ABOUT_ONE.fullmatch(message):
@@ -385,7 +386,7 @@ _MAX_FACT_CHARACTERS = 256
 
 
 class FactsFormatter(logging.Formatter):
-    """Appends a record's extra fields as `name=value`; what comes from outside cannot pass for a line of its own."""
+    """Appends a record's extra fields as `name=value`; external text cannot imitate a separate line."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s %(message)s")
@@ -394,7 +395,7 @@ class FactsFormatter(logging.Formatter):
         """Return the record's line."""
         facts = [f" {name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS]
         lines = super().format(record).split("\n")
-        # Errors hold parts of statements. Further lines are indented, and what terminals obey is escaped.
+        # Errors contain parts of statements. Further lines are indented, and terminal control characters are escaped.
         return "\n    ".join(line if line.isprintable() else _escaped(line) for line in lines) + "".join(facts)
 
 
@@ -408,7 +409,7 @@ def _fact(value: object) -> str:
 
 
 def log_to_terminal(level: int, formatter: logging.Formatter) -> logging.Handler:
-    """Write records of at least `level` to standard error from now on."""
+    """Write records with at least `level` to standard error from now on."""
     handler = logging.StreamHandler()
     handler.setLevel(level)
     handler.setFormatter(formatter)

@@ -1,4 +1,4 @@
-"""`micromegas query`, and what other commands share with it: time range, rows, and the client."""
+"""`micromegas query`, and shared parts of other commands: time range, rows, and the client."""
 
 import argparse
 import re
@@ -52,10 +52,10 @@ DEFAULT_MAX_COLUMN_WIDTH: Final = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowOptions:
-    """How rows are written; `shows_json` is for columns of binary JSON, None for what suits the format."""
+    """How rows are written; `shows_json` is for binary JSON columns, None means the format's default."""
 
     file_format: str = "table"
-    max_column_width: int = DEFAULT_MAX_COLUMN_WIDTH  # of a table's cells; 0 for all
+    max_column_width: int = DEFAULT_MAX_COLUMN_WIDTH  # of a table's cells; 0 means unlimited
     shows_json: bool | None = None
 
     @property
@@ -134,7 +134,7 @@ def parse_time_range(arguments: argparse.Namespace) -> tuple[datetime | None, da
 
 
 def add_row_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how rows are written and where, and which server is queried."""
+    """Add the options for the output format and destination, and for the server."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -192,7 +192,7 @@ def _explain(
     time_range: "tuple[datetime | None, datetime | None]",
     parameters: Mapping[str, object] | None,
 ) -> int:
-    """Print the plan of a statement, and what it would read."""
+    """Print a statement's plan and its scan estimate."""
     arguments.statement = sql
     with open_query_client(arguments) as client:
         from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
@@ -203,7 +203,7 @@ def _explain(
             client.open_query(f"{EXPLAIN}{sql}", *time_range, parameters) as reader,
         ):
             for line in read_plan(reader).split("\n"):
-                print(printable(line))  # names of columns may hold what steers a terminal
+                print(printable(line))  # column names may contain terminal control characters
     return 0
 
 
@@ -213,7 +213,7 @@ def _describe(
     time_range: "tuple[datetime | None, datetime | None]",
     parameters: Mapping[str, object] | None,
 ) -> int:
-    """Print the columns that a statement would return; on standard error, what it would read, or all as JSON."""
+    """Print a statement's columns, with the scan estimate on standard error; or everything as JSON."""
     arguments.statement = sql
     with open_query_client(arguments) as client:
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
@@ -243,7 +243,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
     parameters: Mapping[str, object] | None = None,
     limit: int | None = None,
 ) -> int:
-    """Run a statement and write its rows; on standard error: how far it is, at a terminal, and that there are none."""
+    """Run a statement and write its rows; standard error gets the progress, on a terminal, and a note for no rows."""
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
     options = RowOptions(
@@ -251,7 +251,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
         max_column_width=arguments.max_colwidth,
         shows_json=None if arguments.jsonb is None else arguments.jsonb == "json",
     )
-    arguments.statement = sql  # an error points into it
+    arguments.statement = sql  # errors refer to it
     is_shown = arguments.output in {None, "-"} and sys.stdout.isatty()
     with open_query_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
         client.on_notice(show_note)
@@ -269,7 +269,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
 
 
 class _Progress:
-    """Shows at a terminal how far a query is: rows, bytes and time, until rows are printed there."""
+    """Shows a query's progress on a terminal (rows, bytes, and time) until rows are printed there."""
 
     def __init__(self, *, is_quiet_with_rows: bool) -> None:
         self._is_quiet_with_rows = is_quiet_with_rows
@@ -320,7 +320,7 @@ class _Progress:
 
 
 def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
-    """Return the values of `-p`; None without any."""
+    """Return the values of `-p`, or None without any."""
     found: dict[str, object] = {}
     for text in texts:
         parts = _PARAMETER.fullmatch(text)
@@ -336,7 +336,7 @@ def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
 
 def _parse_value(name: str, kind: str | None, text: str) -> object:
     if kind is None:
-        from micromegas_jupyter.flightsql.parameters import Untyped  # with pyarrow
+        from micromegas_jupyter.flightsql.parameters import Untyped  # imports pyarrow
 
         return Untyped(text, _parse_timestamp)
     read = _PARAMETER_TYPES.get(kind)
@@ -389,7 +389,7 @@ def _statement(arguments: argparse.Namespace) -> str:
 
 
 def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
-    """Return the client of the stored sign-in, or of who the options say the caller is."""
+    """Return a client with the stored sign-in, or with the credential that the options specify."""
     from micromegas_jupyter.wiring import client_side
 
     options = {variable: getattr(arguments, name, None) for name, variable in SIGN_IN_VARIABLES.items()}
@@ -420,14 +420,14 @@ def open_query_client(arguments: argparse.Namespace) -> "FlightSQLClient":
     else:
         provider = _stored_or_new_provider(settings, environ, may_sign_in=not arguments.no_login)
     entrypoint = None if environ.get("MICROMEGAS_CLIENT_ENTRYPOINT") else _ENTRYPOINT
-    load_pyarrow("compute")  # which writes rows
+    load_pyarrow("compute")  # used to write rows
     return client_side.open_client(settings, provider, environ=environ, entrypoint=entrypoint)
 
 
 def _stored_or_new_provider(
     settings: "ClientSettings", environ: Mapping[str, str], *, may_sign_in: bool
 ) -> "AuthProvider | None":
-    """Return the configured provider, after signing in a user who has a terminal and a browser."""
+    """Return the configured provider, after signing in a user with a terminal and a browser."""
     from micromegas_jupyter.wiring import client_side
 
     try:
@@ -447,7 +447,7 @@ def _stored_or_new_provider(
 
 
 def choose_format(file_format: str | None, output: str | None) -> str:
-    """Return the requested format, or the one of the file's extension."""
+    """Return the requested format, or that of the file's extension."""
     if file_format is None and output is not None and output != "-":
         file_format = _ENDINGS.get(Path(output).suffix.lower())
         if file_format is None:
@@ -460,7 +460,7 @@ def choose_format(file_format: str | None, output: str | None) -> str:
 
 @contextmanager
 def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
-    """Yield where rows go: standard output, or a file that takes its name only once all rows are in it."""
+    """Yield the output for rows: standard output, or a file that gets its name once all rows are written."""
     output: IO[Any]
     if path is None or path == "-":
         if options.is_binary and sys.stdout.isatty():
@@ -492,10 +492,10 @@ def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
 def write_rows(
     schema: "pa.Schema", batches: Iterable["pa.RecordBatch"], output: IO[Any], options: RowOptions = RowOptions()
 ) -> int:
-    """Write all rows, each batch as it arrives, and return how many there were; `arrow` is an IPC stream in a pipe.
+    """Write all rows, each batch as it arrives, and return the number of rows; `arrow` in a pipe is an IPC stream.
 
     Raises:
-        UsageError: The format cannot hold such columns.
+        UsageError: The format doesn't support such columns.
     """
     if options.is_binary:
         return _write_binary(schema, batches, output, options)
@@ -549,7 +549,7 @@ def _is_file(output: IO[bytes]) -> bool:
 
 
 def _jsonb_columns(schema: "pa.Schema", batch: "pa.RecordBatch | None") -> list[int]:
-    """Return the columns of binary JSON, as the first rows show it."""
+    """Return the binary JSON columns, as determined from the first rows."""
     import pyarrow as pa
 
     from micromegas_jupyter.core.jsonb import holds_jsonb, is_declared_jsonb

@@ -1,4 +1,4 @@
-"""`micromegas serve` (and `flight-sql-srv`): run a Flight SQL server until told to stop."""
+"""`micromegas serve` (and `flight-sql-srv`): run a Flight SQL server until it is stopped."""
 
 import argparse
 import gc
@@ -45,13 +45,13 @@ _POLL_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 _ROOT: Final = 0
 _MAX_NUMBERS: Final = 256
-_STOP_SLACK_SECONDS: Final = 4.5  # beyond the drain timeout: the process is gone within five
+_STOP_SLACK_SECONDS: Final = 4.5  # beyond the drain timeout: the process exits within five seconds
 _MIN_FLUSH_SECONDS: Final = 1.0
 _LOG: Final = logging.getLogger(__name__)
 
 
 def add_serve_arguments(parser: CommandParser) -> None:
-    """Add an option for each setting; `--help` shows those that people need, `--help-all` all of them."""
+    """Add an option for each setting; `--help` shows the common ones, `--help-all` all of them."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
     parser.add_argument("--check-config", action="store_true", help="run all startup checks, then exit")
     parser.add_argument("--help-all", action="help", help="show all options and exit")
@@ -64,7 +64,7 @@ def add_serve_arguments(parser: CommandParser) -> None:
 def add_setting_argument(
     parser: argparse.ArgumentParser, setting: Setting, *, default: str | None = None
 ) -> argparse.Action:
-    """Add a setting's option; its value stays a text, which `parse_server_settings` reads."""
+    """Add a setting's option; its value stays a string, which `parse_server_settings` parses."""
     names = [setting.option]
     if setting.name == "disable_auth":
         names.append("--disable_auth")  # upstream's spelling
@@ -79,7 +79,7 @@ def add_setting_argument(
 
 
 def describe_setting(setting: Setting, *, default: str | None = None) -> str:
-    """Return meaning, range, default and variable of a setting for `--help`."""
+    """Return a setting's meaning, range, default, and variable for `--help`."""
     text = setting.meaning
     if setting.limits is not None:
         text += f"; {setting.limits[0]} to {setting.limits[1]}"
@@ -92,7 +92,7 @@ def describe_setting(setting: Setting, *, default: str | None = None) -> str:
 
 
 def load_settings(arguments: argparse.Namespace) -> ServerSettings:
-    """Combine options, variables and the file that `--config` names."""
+    """Combine options, variables, and the file that `--config` specifies."""
     config_text = None
     if arguments.config is not None:
         try:
@@ -107,7 +107,7 @@ def load_settings(arguments: argparse.Namespace) -> ServerSettings:
 
 
 def run_serve(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; SIGHUP reads the access configuration again."""
+    """Serve until SIGINT or SIGTERM; SIGHUP reloads the access configuration."""
     settings = load_settings(arguments)
     given = {one.variable: one.option for one in SETTINGS if one.variable and getattr(arguments, one.name) is not None}
     with options_named(given):
@@ -117,7 +117,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
 def _serve(settings: ServerSettings) -> int:
     drain_seconds = settings.drain_timeout_seconds
     stop = StopSignal(
-        again=lambda: os._exit(1),  # executors end with this process
+        again=lambda: os._exit(1),  # executors exit with this process
         limit_seconds=drain_seconds + _STOP_SLACK_SECONDS,
     )
     keep_pandas_out()
@@ -130,7 +130,7 @@ def _serve(settings: ServerSettings) -> int:
 
 def _run_server(settings: ServerSettings, stop: "StopSignal", log_writers: Sequence[LogWriter]) -> None:
     _warn_of_likely_mistakes(settings)
-    # A kernel's own server has the kernel's account.
+    # A kernel's own server runs as the kernel's account.
     if hasattr(os, "geteuid") and os.geteuid() == _ROOT and not settings.exit_with_parent:
         _LOG.warning("The server runs as root, which it doesn't need. Run it as an account without privileges.")
     started = SYSTEM_CLOCK.monotonic()
@@ -149,7 +149,7 @@ def _run_server(settings: ServerSettings, stop: "StopSignal", log_writers: Seque
     )
     stack.on_taken = stop.set
     with stack:
-        # A full collection takes 70 ms of whichever thread it comes to, most of it for modules, which stay anyway.
+        # A full collection blocks any thread for 70 ms, mostly for modules, which are never collected anyway.
         gc.collect()
         gc.freeze()
         _reload_on_hangup(stack)
@@ -194,20 +194,20 @@ def _check_config(settings: ServerSettings) -> int:
 
 
 def print_ready(*, uri: str, issuer: str | None, client_id: str | None, http: str | None = None) -> None:
-    """Print one line with the addresses of all endpoints; values that don't apply are null."""
+    """Print one line with the addresses of all endpoints; inapplicable values are null."""
     print(json.dumps({"uri": uri, "issuer": issuer, "client_id": client_id, "http": http}), flush=True)
 
 
 class StopSignal:
-    """Set by SIGINT, SIGTERM (`again`: one more of them) or `set`.
+    """Set by SIGINT, SIGTERM (call `again` for a repeated signal), or `set`.
 
-    With `limit_seconds`, the process and its children are killed if the process has not exited so long after that.
+    With `limit_seconds`, the process and its children are killed if the process has not exited after that time.
     """
 
     def __init__(self, *, again: Callable[[], None] | None = None, limit_seconds: float | None = None) -> None:
         self._again = again
         self._set_at: float | None = None
-        # No `threading.Event`: that takes a lock, which the main thread may hold when a handler interrupts it.
+        # Not a `threading.Event`, because its lock may be held by the main thread when a handler interrupts it.
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._is_set = False
         self._parent: int | None = None
@@ -215,22 +215,23 @@ class StopSignal:
         signal.signal(signal.SIGTERM, self._on_signal)
         self._numbers: socket.socket | None = None
         if limit_seconds is not None:
-            # Handlers run on the main thread, which may hang in a library's call; the numbers of signals arrive anyway.
+            # Handlers run on the main thread, which may be blocked in a library call; the signal numbers arrive
+            # anyway.
             received, self._numbers = socket.socketpair()
             self._numbers.setblocking(False)
             signal.set_wakeup_fd(self._numbers.fileno(), warn_on_full_buffer=False)
-            # It starts now: a signal handler must not start threads.
+            # Started now, because a signal handler must not start threads.
             threading.Thread(
                 target=self._enforce, args=(limit_seconds, received), name="stop-limit", daemon=True
             ).start()
 
     @property
     def elapsed_seconds(self) -> float:
-        """How long ago it was set; 0 if it is not."""
+        """The time since it was set, or 0."""
         return 0.0 if self._set_at is None else SYSTEM_CLOCK.monotonic() - self._set_at
 
     def watch_parent(self) -> None:
-        """Set it when standard input closes, or when the parent has ended while others hold standard input open."""
+        """Set it when standard input closes, or when the parent exits while others hold standard input open."""
         self._parent = os.getppid()
 
         def read_to_end() -> None:
@@ -242,19 +243,19 @@ class StopSignal:
         threading.Thread(target=read_to_end, name="parent-watch", daemon=True).start()
 
     def set(self) -> None:
-        """End `wait`; for any thread."""
+        """Make `wait` return; thread-safe."""
         self._is_set = True
         if self._set_at is None:
             self._set_at = SYSTEM_CLOCK.monotonic()
         self._wakes.put(None)
         if self._numbers is not None:
-            with suppress(OSError):  # enough numbers wait
+            with suppress(OSError):  # enough numbers are pending
                 self._numbers.send(bytes([signal.SIGTERM]))
 
     def wait(self) -> None:
         """Return when it is set."""
         while not self._is_set and self._parent in {None, os.getppid()}:
-            # A signal that comes a moment before the wait is noticed after it only.
+            # A signal just before the wait is only noticed after it.
             with suppress(Empty):
                 self._wakes.get(timeout=_POLL_SECONDS)
         self.set()
@@ -279,7 +280,7 @@ class StopSignal:
 
 
 def _reload_on_hangup(stack: "ServerStack") -> None:
-    """Let SIGHUP read the access configuration again, where there is such a signal."""
+    """Make SIGHUP reload the access configuration, on systems with that signal."""
     if not hasattr(signal, "SIGHUP"):
         return
 
@@ -290,7 +291,7 @@ def _reload_on_hangup(stack: "ServerStack") -> None:
             _LOG.debug("the reload was refused: %s", error.code)  # the validator has logged why
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # A handler interrupts the main thread anywhere, so the work is done on another one.
+        # A handler interrupts the main thread anywhere, so another thread does the work.
         threading.Thread(target=reload, name="access-reload", daemon=True).start()
 
     signal.signal(signal.SIGHUP, on_signal)
@@ -336,12 +337,12 @@ def _describe_accepted(access: AccessSettings) -> str:
 
 
 def count_of(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless it is one."""
+    """Return a number with its noun, in the plural unless the number is one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class ServerFormatter(FactsFormatter):
-    """Begins with the time and masks secrets; audit lines remain unchanged."""
+    """Prepends the time and masks secrets; audit lines remain unchanged."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -357,9 +358,9 @@ class ServerFormatter(FactsFormatter):
 
 @contextmanager
 def server_log(settings: ServerSettings, *, flush_seconds: Callable[[], float]) -> Iterator[tuple[LogWriter, ...]]:
-    """Write records to standard error, and audit lines where they belong, on other threads while the body runs.
+    """Write records to standard error, and audit lines to their destination, on other threads during the block.
 
-    Yields what writes, the audit's writer last. `flush_seconds` returns how long the last lines may take.
+    Yields the writers, the audit log's last. `flush_seconds` returns how long writing the last lines may take.
     """
     from micromegas_jupyter.server.recorder.log_records import AUDIT_LOGGER, JsonFormatter, is_audit, quiet_libraries
 
@@ -378,9 +379,9 @@ def server_log(settings: ServerSettings, *, flush_seconds: Callable[[], float]) 
             undo.callback(audit.removeHandler, audit_handler)
             audit.addHandler(audit_handler)
             writers.append(audit_handler.writer)
-        # The root's default would hide what is logged at INFO. What libraries say below WARNING stays hidden.
+        # The root logger's default would hide INFO records. Library records below WARNING remain hidden.
         package.setLevel(min(level, logging.INFO))
-        if sys.stderr is not None:  # None where standard error is closed
+        if sys.stderr is not None:  # None if standard error is closed
             stream = sys.stderr
             writer = LogWriter(StreamDestination(stream, lost_line=partial(_describe_lost_lines, formatter)))
             undo.callback(lambda: writer.close(flush_seconds()))
@@ -390,7 +391,7 @@ def server_log(settings: ServerSettings, *, flush_seconds: Callable[[], float]) 
                 terminal.addFilter(lambda record: not is_audit(record))
             undo.callback(root.removeHandler, terminal)
             root.addHandler(terminal)
-            # What Python prints (warnings, exceptions of threads) must not wait for a reader either.
+            # Python's own output (warnings, exceptions in threads) must not wait for a reader either.
             undo.enter_context(redirect_stderr(LogWriterStream(writer)))
             writers.insert(0, writer)
         yield tuple(writers)

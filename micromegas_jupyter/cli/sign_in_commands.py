@@ -1,4 +1,4 @@
-"""`micromegas login`, `logout`, `whoami`, `doctor` and `explain`; tokens' claims are shown but never trusted."""
+"""`micromegas login`, `logout`, `whoami`, `doctor`, and `explain`; token claims are shown but never trusted."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthProvider
 
 
-# The first available claim; an email address is the clearest. `azp` and `client_id` name the application.
+# The first available claim is used; an email address is the clearest. `azp` and `client_id` identify the application.
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
@@ -141,7 +141,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    """Print what an error code means and what to do, wrapped to the terminal."""
+    """Print an error code's meaning and remedy, wrapped to the terminal."""
     from micromegas_jupyter.core.error_page import explain_error
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
@@ -159,7 +159,7 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    """Print what was found; the exit code is that of the first check that failed."""
+    """Print the findings; the exit code is that of the first failed check."""
     from micromegas_jupyter.doctor import examination as doctor
 
     findings = doctor.examine(profile=arguments.profile)
@@ -171,15 +171,15 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
-    """Return who calls, as far as it is known on this side; gets a token that is valid now."""
+    """Return the caller according to the client; gets a currently valid token."""
     token = provider.get_token()
     now = _provider_now(provider)
-    identity = getattr(provider, "identity", None)  # service accounts and key files know of none
+    identity = getattr(provider, "identity", None)  # service accounts and key files have no identity
     if identity is None:
         if settings.api_key_file is not None:
             return f"API key from {settings.api_key_file.name}"
         return service_line(token, settings, now=now)
-    del token  # it would be among the variables that a traceback of the error shows
+    del token  # would be among the variables in a traceback of the error
     try:
         line = identity_line(identity(), now=now)
     except LoginRequired:
@@ -189,7 +189,7 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
 
 
 def identity_line(identity: "Identity", *, now: datetime) -> str:
-    """Return name, email address, provider, and expiration of a user's sign-in in one line."""
+    """Return a user's name, email address, provider, and sign-in expiration in one line."""
     who = identity.name or identity.email or identity.subject
     address = f" <{identity.email}>" if identity.email and identity.email != who else ""
     renews = ", renews by itself" if identity.renews else ""
@@ -197,7 +197,7 @@ def identity_line(identity: "Identity", *, now: datetime) -> str:
 
 
 def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: datetime) -> str:
-    """Return who has just signed in; tokens without an identity aren't a failure."""
+    """Return the user who has just signed in; tokens without an identity aren't a failure."""
     through = _through_text(provider)
     try:
         return f"Signed in{through} as {identity_line(provider.identity(), now=now)}"
@@ -206,7 +206,7 @@ def signed_in_line(provider: "OidcAuthProvider | HubTokenProvider", *, now: date
 
 
 def service_line(token: str, settings: "ClientSettings", *, now: datetime) -> str:
-    """Return a program's name, provider and end of its token, as the token and then the settings say."""
+    """Return a program's name, provider, and token expiration from the token, or from the settings."""
     from micromegas_jupyter.client.token_claims import claimed_end, read_claims
 
     claims = read_claims(token) or {}
@@ -244,11 +244,11 @@ MAX_LINE_BYTES = 16 * 1024
 _READ_BYTES = 1024
 _MAX_WAIT_SECONDS = 0.25
 _LINE_END = re.compile(rb"[\r\n]+")
-_END_OF_INPUT = b"\x04"  # Ctrl-D, which a terminal that is read byte by byte passes on
+_END_OF_INPUT = b"\x04"  # Ctrl-D, as passed on by a terminal that is read byte by byte
 
 
 class HiddenInput:
-    """Reads lines from a terminal byte by byte: read by lines it takes 4,096 characters, too few for some addresses."""
+    """Reads lines from a terminal byte by byte; line mode is limited to 4,096 characters, too few for some URLs."""
 
     def __init__(self, source: TextIO, output: TextIO) -> None:
         self._source = source
@@ -257,9 +257,9 @@ class HiddenInput:
         self._hiding = contextlib.ExitStack()
 
     def hide(self) -> None:
-        """Show nothing that is typed from now on, between two questions neither, until `close`."""
+        """Hide all input from now on, including between prompts, until `close`."""
         if sys.platform != "win32":
-            with contextlib.suppress(OSError, ValueError):  # what stands in a terminal's place may have no descriptor
+            with contextlib.suppress(OSError, ValueError):  # a replaced terminal may have no descriptor
                 self._hiding.enter_context(_byte_by_byte(self._source.fileno()))
 
     def close(self) -> None:
@@ -272,7 +272,7 @@ class HiddenInput:
             return getpass.getpass(prompt, self._output)
         try:
             with _byte_by_byte(self._source.fileno()):
-                # Not earlier: what is pasted as soon as the prompt appears would be shown.
+                # Not earlier, because input pasted before this would be shown.
                 self._output.write(prompt)
                 self._output.flush()
                 return self._next_line(SYSTEM_CLOCK.monotonic() + timeout_seconds)
@@ -296,9 +296,9 @@ class HiddenInput:
                 raise LoginFailed("The sign-in was canceled: the input ended.")
 
     def _read_chunk(self, deadline: float) -> bytes:
-        """Return what there is, waiting for it; nothing at the end of the input."""
+        """Wait for input and return it; empty at the end of the input."""
         while True:
-            # A Ctrl-C that comes in the instant before a wait is only noticed after it, so no wait is long.
+            # A Ctrl-C just before a wait is only noticed after it, so waits are short.
             left_seconds = max(deadline - SYSTEM_CLOCK.monotonic(), 0.0)
             if select.select([self._source], [], [], min(left_seconds, _MAX_WAIT_SECONDS))[0]:
                 chunk = os.read(self._source.fileno(), _READ_BYTES)
@@ -316,12 +316,12 @@ def _byte_by_byte(descriptor: int) -> Iterator[None]:
 
     before = termios.tcgetattr(descriptor)
     changed = termios.tcgetattr(descriptor)
-    changed[3] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C keeps working: ISIG stays
+    changed[3] &= ~(termios.ICANON | termios.ECHO)  # ISIG stays set, so Ctrl-C keeps working
     termios.tcsetattr(descriptor, termios.TCSADRAIN, changed)
     try:
         yield
     finally:
-        # What was pasted beyond the line would be read by the shell: throw it away.
+        # Discards any remaining pasted input, which the shell would read otherwise.
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 
@@ -339,7 +339,7 @@ _CLEAR_LINE = "\r\x1b[K"
 def sign_in(
     settings: "ClientSettings", *, flow: str | None = None, store: bool = True, environ: Mapping[str, str] | None = None
 ) -> "OidcAuthProvider | HubTokenProvider":
-    """Choose how to sign in, as `flow` or else settings and runtime environment say, and do it; `store` keeps it."""
+    """Sign in with `flow`, or as the settings and runtime environment determine; `store` keeps the sign-in."""
     from micromegas_jupyter.auth.flows.base import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
     from micromegas_jupyter.wiring import client_side
@@ -347,7 +347,7 @@ def sign_in(
 
     environ = process_variables(environ)
     for name in (*SECRET_VARIABLES, HUB_TOKEN_VARIABLE):
-        os.environ.pop(name, None)  # the settings hold it by now, and a browser would inherit it
+        os.environ.pop(name, None)  # already in the settings, and a browser would inherit it
     wanted = None if flow in {None, AUTOMATIC} else Flow(flow)
     choice = signing_in.choose_flow(settings, wanted=wanted, is_automatic=flow == AUTOMATIC, environ=environ)
     chosen = signing_in.require_flow(settings, choice)
@@ -416,7 +416,7 @@ class SignInTerminal:
             self.announce(_waiting_line(pending.expires_at))
 
     def _count_down(self, expires_at: datetime, done: threading.Event) -> None:
-        """Show the time left until the sign-in is done, then take the line away."""
+        """Show the time left until the sign-in is done, then remove the line."""
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed, so there is no reader
             is_done = False
             while not is_done:
@@ -435,7 +435,7 @@ class SignInTerminal:
         self._input.close()
 
     def _show_picture(self, address: str | None) -> None:
-        # Shown, never opened: whoever typed nothing has not looked at what they agree to (RFC 8628 section 5.4).
+        # Shown but never opened: users who typed nothing have not checked what they agree to (RFC 8628 section 5.4).
         from micromegas_jupyter.auth.flows.base import qr_lines
 
         for line in qr_lines(address or "", stream=self._stream, environ=self._environ):

@@ -1,4 +1,4 @@
-"""`micromegas tables`: list, describe, change and drop the server's tables."""
+"""`micromegas tables`: list, describe, change, and drop the server's tables."""
 
 import argparse
 import sys
@@ -108,7 +108,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
 
 def _is_confirmed(arguments: argparse.Namespace) -> bool:
-    """Ask about a change that takes rows away; without a terminal it needs `--yes`."""
+    """Confirm a change that removes rows; without a terminal it needs `--yes`."""
     questions = {
         "drop": "Drop the table {} and all of its rows?",
         "delete": "Delete the rows of the table {} that meet the condition?",

@@ -1,4 +1,4 @@
-"""`micromegas processes`, `process-log`, `process-metrics`, `trace`, and `logs`, and `telemetry` to send some."""
+"""`micromegas processes`, `process-log`, `process-metrics`, `trace`, `logs`, and `telemetry`."""
 
 import argparse
 import importlib
@@ -67,7 +67,7 @@ def run_trace(arguments: argparse.Namespace) -> int:
     if arguments.rows < 0:
         raise UsageError("--rows is a number of spans, or 0 for all.")
     begin, end = parse_time_range(arguments)
-    importlib.import_module("numpy")  # which pyarrow has to find when it is loaded
+    importlib.import_module("numpy")  # pyarrow must find it when it is loaded
     with open_query_client(arguments) as client:
         client.on_notice(show_note)
         trace = client.trace(arguments.trace_id, begin, end)
@@ -100,13 +100,13 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_processes(arguments: argparse.Namespace) -> int:
-    """Print the programs, the one that started first at the top."""
+    """Print the programs, most recently started first."""
     _check_count(arguments.limit, "--limit")
     begin, end = parse_time_range(arguments)
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
     width = arguments.max_colwidth
     is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
-    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at their end
+    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at the end
     sql = (
         f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
@@ -131,7 +131,7 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_process_log(arguments: argparse.Namespace) -> int:
-    """Print the entries in the order of their time."""
+    """Print the entries in chronological order."""
     _check_count(arguments.first, "--first")
     _check_count(arguments.last, "--last")
     level = int(_parse_level(arguments.maxlevel, "--maxlevel"))
@@ -147,7 +147,7 @@ def run_process_log(arguments: argparse.Namespace) -> int:
 
 
 def _level_names() -> str:
-    from micromegas_jupyter.telemetry.levels import Level  # with its package
+    from micromegas_jupyter.telemetry.levels import Level  # imports its package
 
     return ", ".join(f"{level} {level.name.lower()}" for level in Level)
 
@@ -178,7 +178,7 @@ def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_process_metrics(arguments: argparse.Namespace) -> int:
-    """Print the values in the order of their time, or statistics of each metric."""
+    """Print the values in chronological order, or statistics for each metric."""
     _check_count(arguments.limit, "--limit")
     chosen = (
         f"SELECT * FROM measures WHERE process_id = {_quote(arguments.process_id)}"  # noqa: S608 - quoted
@@ -201,7 +201,7 @@ def _add_process_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _quote(text: str) -> str:
-    from micromegas_jupyter.flightsql.parameters import quote_literal  # with pyarrow
+    from micromegas_jupyter.flightsql.parameters import quote_literal  # imports pyarrow
 
     return quote_literal(text)
 
@@ -213,12 +213,12 @@ def _check_count(value: int | None, option: str) -> None:
 
 def _contains(column: str, text: str | None) -> str:
     """Return the condition that a column contains `text`, ignoring case; empty without a text."""
-    # Not ILIKE, where some characters of the text would be wildcards.
+    # Not ILIKE, because it would treat some characters as wildcards.
     return "" if text is None else f" AND strpos(lower({column}), lower({_quote(text)})) > 0"
 
 
 def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
-    """Return the condition that each column matches its regular expression, whatever its case; `true` without any."""
+    """Return the condition that each column matches its regular expression, ignoring case; `true` without any."""
     wanted = [f"regexp_like({column}, {_quote(text)}, 'i')" for column, text in columns if text is not None]
     return " AND ".join(wanted) or "true"
 
@@ -243,7 +243,7 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_logs(arguments: argparse.Namespace) -> int:
-    """Print log lines, their patterns, or those to come."""
+    """Print log lines, their patterns, or new lines as they arrive."""
     from micromegas_jupyter.telemetry.log_lines import LogFilter
 
     _check_count(arguments.last, "--last")
@@ -305,7 +305,7 @@ def _follow_logs(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
 
 
 def _print_patterns(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
-    """Print how often each pattern occurs, most frequent first, with the worst level of each."""
+    """Print each pattern's frequency and worst level, most frequent first."""
     from micromegas_jupyter.telemetry.levels import Level
     from micromegas_jupyter.telemetry.log_patterns import LogPattern, LogPatterns
 
@@ -332,14 +332,14 @@ def _print_patterns(arguments: argparse.Namespace, chosen: "LogFilter") -> int:
 
 
 def _open_client(arguments: argparse.Namespace) -> "FlightSQLClient":
-    importlib.import_module("numpy")  # which pyarrow has to find when it is loaded
+    importlib.import_module("numpy")  # pyarrow must find it when it is loaded
     client = open_query_client(arguments)
     client.on_notice(show_note)
     return client
 
 
 def _print_lines(batch: "pa.RecordBatch") -> int:
-    """Print a line for each row, colored by its level, and return how many there were."""
+    """Print a line per row, colored by level, and return the number of lines."""
     is_colored = has_color(sys.stdout, os.environ)
     for line, level in _format_lines(batch):
         style = _LEVEL_STYLES.get(level) if is_colored else None
@@ -426,7 +426,7 @@ def _host_label() -> str:
 
 
 def run_telemetry(arguments: argparse.Namespace) -> int:
-    """Run the action; the variables or the list on standard output."""
+    """Run the action; prints the variables or the list to standard output."""
     if arguments.action == "setup":
         return _set_up(arguments)
     with connect(arguments) as client:
@@ -463,7 +463,7 @@ def _set_up(arguments: argparse.Namespace) -> int:
 
 
 def _exporter_variables(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return where an exporter sends to, without the credential."""
+    """Return an exporter's destination settings, without the credential."""
     from micromegas_jupyter.client.transport import parse_address
     from micromegas_jupyter.wiring.client_side import load_client_settings
 

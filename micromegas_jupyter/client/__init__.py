@@ -1,1 +1,1 @@
-"""The client of a Flight SQL server: queries, parameters, cancellation, errors with a remedy."""
+"""The Flight SQL client: queries, parameters, cancellation, and errors with a remedy."""

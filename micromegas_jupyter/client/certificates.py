@@ -1,4 +1,4 @@
-"""Reads the PEM files of a connection: authorities, the client's certificate, and its key."""
+"""Reads the PEM files of a connection: CAs, the client's certificate, and its key."""
 
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ def read_tls_options(
     certificate_file: str | Path | None,
     key_file: str | Path | None,
 ) -> dict[str, bytes]:
-    """Return the Flight library's options for these PEM files; certifi's authorities take the place of `ca_bundle`."""
+    """Return the Flight library's options for these PEM files; without `ca_bundle`, certifi's CAs are used."""
     roots = _read_roots(certifi.where() if ca_bundle is None else ca_bundle, name="ca_bundle")
     if extra_ca_bundle is not None:
         roots += b"\n" + _read_roots(extra_ca_bundle, name="extra_ca_bundle")
@@ -30,15 +30,15 @@ def read_tls_options(
 
 
 def _read_client_certificate(certificate_file: str | Path, key_file: str | Path) -> tuple[bytes, bytes]:
-    """Return a certificate with the chain to its authority, and its key, both in PEM."""
-    import ssl  # which takes time that most clients need not spend
+    """Return a certificate with the chain to its CA, and its key, both in PEM."""
+    import ssl  # slow to import, and most clients don't need it
 
     files = Path(certificate_file).expanduser(), Path(key_file).expanduser()
     try:
-        # Without a password OpenSSL would ask for one on the terminal.
+        # Without a password, OpenSSL would prompt for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
         chain, key = (_read(file, _MAX_CERTIFICATE_BYTES) for file in files)
-    except (OSError, ssl.SSLError):  # the second is what a damaged file gives
+    except (OSError, ssl.SSLError):  # SSLError comes from a damaged file
         raise UsageError(
             "The client's certificate and its key cannot be read, or do not match.",
             remedy="Specify PEM files: the chain with the client's certificate first, and its key without a password.",
@@ -47,7 +47,7 @@ def _read_client_certificate(certificate_file: str | Path, key_file: str | Path)
 
 
 def _read_roots(bundle: str | Path, *, name: str) -> bytes:
-    """Return a PEM file of authorities; `name` is for messages."""
+    """Read a PEM file of CAs; `name` is for messages."""
     try:
         pem = _read(Path(bundle).expanduser(), _MAX_CA_BUNDLE_BYTES + 1)
     except OSError as error:

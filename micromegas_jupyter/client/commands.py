@@ -1,4 +1,4 @@
-"""Flight SQL commands: prepared statements, tables, rows to ingest, who you are, and users' access and keys."""
+"""Flight SQL commands: prepared statements, tables, ingestion, identity, and users' access and keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +29,10 @@ from micromegas_jupyter.flightsql.commands import messages, pack_any, parse_acti
 from micromegas_jupyter.flightsql.parameters import BoundStatement
 
 CONTROL_TIMEOUT_SECONDS: Final = 30.0
-"""How long a call without rows may last."""
+"""Timeout of a call that returns no rows."""
 
 FOLLOW_TIMEOUT_SECONDS: Final = 2.0
-"""How long a call about a query's progress may last, for which a line waits."""
+"""Timeout of a call about a query's progress, which delays a line of output."""
 
 _CLOSE_TIMEOUT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ _WITHOUT_VALUES: Final = "Write the values into the statement, or use a server t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedStatement:
-    """A statement that a server has planned: its SQL, the schema of its result, and a column for each placeholder."""
+    """A statement that a server has planned: its SQL, its result's schema, and a column for each placeholder."""
 
     query: str = field(repr=False)
     dataset_schema: pa.Schema
@@ -52,9 +52,10 @@ class PreparedStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningQuery:
-    """A query that runs on the server, or waits there (`is_running` is false); `seconds` since it came.
+    """A query that runs on the server, or waits there (`is_running` is false); `seconds` is its age.
 
-    `scanned` (0 to 1) of its `files` are scanned; None in its first second, and if rows are hidden from its caller.
+    `scanned` (0 to 1) is the scanned share of its `files`. Unknown (None) in the first second, and if rows are hidden
+    from the caller.
     """
 
     query_id: str
@@ -74,7 +75,7 @@ class RunningQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOffUser:
-    """A user whose access an administrator has ended, `until` a time or until it is restored."""
+    """A user whose access an administrator has cut off, `until` a time or until it is restored."""
 
     issuer: str
     subject: str
@@ -86,7 +87,7 @@ class CutOffUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """How many calls of a user a server has ended, and the first of their query IDs."""
+    """The number of a user's calls that a server has stopped, and the first of their query IDs."""
 
     server: str
     ended: int
@@ -117,29 +118,29 @@ _MAX_QUERIES_BYTES: Final = 4 * 1024 * 1024
 
 
 def list_queries(transport: Transport, call: Call) -> list[RunningQuery]:
-    """Return what runs on the server and the caller may see."""
+    """Return the queries on the server that the caller may see."""
     return _act(transport, call, QUERIES_ACTION, {"operation": "list"}, _Queries).queries
 
 
 def find_progress(transport: Transport, query_id: str, call: Call) -> ScanProgress | None:
-    """Return how far a query is; None if the server doesn't tell."""
+    """Return a query's progress, or None if the server doesn't report it."""
     request = {"operation": "progress", "query_id": query_id}
     return _act(transport, call, QUERIES_ACTION, request, _Followed).progress
 
 
 def cancel_by_id(transport: Transport, query_id: str, call: Call) -> str:
-    """Have the server end a query; return `cancelled`, `cancelling` or `not_cancellable`."""
+    """Cancel a query on the server; return `cancelled`, `cancelling`, or `not_cancellable`."""
     request = {"operation": "cancel", "query_id": query_id}
     return _act(transport, call, QUERIES_ACTION, request, _Cancelled).status
 
 
 def change_access(transport: Transport, request: Mapping[str, object], call: Call) -> tuple[ServerReport, ...]:
-    """Have the servers end or restore a user's access, and return what they have ended."""
+    """Cut off or restore a user's access on the servers, and return the calls that they have ended."""
     return _act(transport, call, CUT_OFF_ACTION, request, _CutOff).servers
 
 
 def list_cut_off(transport: Transport, call: Call) -> tuple[CutOffUser, ...]:
-    """Return the users whose access was ended."""
+    """Return the users whose access was cut off."""
     return _act(transport, call, CUT_OFF_ACTION, {"operation": "list"}, _CutOff).cut_off
 
 
@@ -150,7 +151,7 @@ def _act(
         results = transport.do_action(action, msgspec.json.encode(request), call)
     except (UnsupportedStatement, UnsupportedRequest) as error:
         if call.record.error_details is not None:
-            raise  # the server explains it
+            raise  # the server explains the error
         raise UnsupportedRequest("The server doesn't offer this.", query_id=error.query_id) from error
     try:
         return msgspec.json.decode(results[0][:_MAX_QUERIES_BYTES], type=answer)
@@ -164,12 +165,12 @@ def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -
 
 
 def next_rpc(call: Call) -> Call:
-    """Return the next RPC of a call: a token that has been valid for the first one may have expired."""
+    """Return the next RPC of a call, with a current token, because the first one's may have expired."""
     return call if call.credentials is None else replace(call, credential=call.credentials.fetch())
 
 
 def prepare(transport: Transport, sql: str, call: Call) -> PreparedStatement:
-    """Have the server plan a statement, and close it."""
+    """Plan a statement on the server and close it."""
     created = _create(transport, sql, call)
     _close(transport, created.prepared_statement_handle, call)
     return PreparedStatement(
@@ -187,7 +188,7 @@ def _read_description(data: bytes) -> pa.Schema:
 
 
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
-    """Start a statement with its values; returns when the schema of the result is here."""
+    """Start a statement with its values; returns when the result's schema has arrived."""
 
     def read(command: bytes, close: Callable[[], None]) -> BatchStream:
         with _unless_unsupported(call):
@@ -198,12 +199,12 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
 
 
 def describe(transport: Transport, sql: str, statement: BoundStatement | None, call: Call) -> pa.Schema:
-    """Return the schema of a statement's result, with what it would read in its metadata if the server has that."""
+    """Return the schema of a statement's result; its metadata has the scan estimate, if the server provides one."""
     if statement is None:
         command = pack_any(messages.CommandStatementQuery(query=sql))
         try:
             return transport.describe(command, control_call(call), as_schema=True).schema
-        except UnsupportedRequest:  # of other servers
+        except UnsupportedRequest:  # from other servers
             return prepare(transport, sql, call).dataset_schema
 
     def read(command: bytes, close: Callable[[], None]) -> pa.Schema:
@@ -220,7 +221,7 @@ def _with_bound(
     call: Call,
     read: Callable[[bytes, Callable[[], None]], _T],
 ) -> _T:
-    """Return what `read` does, which gets the command of a statement with its values, and what closes it."""
+    """Return the result of `read`, called with the command of a statement with values, and a function to close it."""
     with original_positions(statement):
         created = _create(transport, statement.sql, call)
         handle = created.prepared_statement_handle
@@ -251,7 +252,7 @@ def _create(transport: Transport, sql: str, call: Call) -> Any:
 
 
 def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) -> bytes:
-    """Send the values; returns the handle that holds from now on (Flight SQL, DoPutPreparedStatementResult)."""
+    """Send the values; returns the handle to use from now on (Flight SQL, DoPutPreparedStatementResult)."""
     command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
     with _unless_unsupported(call):
         answer = transport.do_put(command, row.schema, [row], control_call(call))
@@ -263,7 +264,7 @@ def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) 
 
 
 def _only_ticket(info: flight.FlightInfo) -> bytes:
-    """Return the ticket of an answer with one endpoint."""
+    """Return the ticket from a response with one endpoint."""
     if len(info.endpoints) != 1:
         raise UnsupportedRequest("The server returned several endpoints, which this client does not support.")
     ticket: bytes = info.endpoints[0].ticket.ticket
@@ -271,7 +272,7 @@ def _only_ticket(info: flight.FlightInfo) -> bytes:
 
 
 def _close(transport: Transport, handle: bytes, call: Call) -> None:
-    """Close a statement; if this fails, the server closes it by itself later."""
+    """Close a statement; if this fails, the server closes it later."""
     request = messages.ActionClosePreparedStatementRequest(prepared_statement_handle=handle)
     with suppress(MicromegasError):
         quiet = replace(control_call(call, _CLOSE_TIMEOUT_SECONDS), record=CallRecord())
@@ -280,7 +281,7 @@ def _close(transport: Transport, handle: bytes, call: Call) -> None:
 
 @contextmanager
 def original_positions(statement: BoundStatement) -> Iterator[None]:
-    """Have errors point into the original statement, not into the one that was sent."""
+    """Make error positions refer to the original statement instead of the one that was sent."""
     try:
         yield
     except QueryError as error:
@@ -293,7 +294,7 @@ def original_positions(statement: BoundStatement) -> Iterator[None]:
 
 @contextmanager
 def _unless_unsupported(call: Call) -> Iterator[None]:
-    """Say that the server lacks prepared statements, unless it says itself that the statement is at fault."""
+    """Report that the server lacks prepared statements, unless the server itself blames the statement."""
     try:
         yield
     except (UnsupportedStatement, UnsupportedRequest) as error:
@@ -344,23 +345,23 @@ INGEST_ID_HEADER: Final = "x-micromegas-ingest-id"
 INGEST_ROWS_HEADER: Final = "x-micromegas-ingest-rows"
 _MAX_ID_LENGTH: Final = 128
 
-# Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions: what to do without the table, and with it.
+# Source: FlightSql.proto, CommandStatementIngest.TableDefinitionOptions: for a missing table, and for an existing one.
 _MODES: Final = {"append": None, "create": (1, 1), "create_append": (1, 2), "replace": (1, 3)}
 
 
 def build_ingest_command(table_name: str, mode: str) -> bytes:
-    """Return the command that puts rows into a table."""
+    """Return the command that adds rows to a table."""
     if mode not in _MODES:
         raise UsageError(f"mode {mode!r} is not valid.", remedy="Choose append, create, create_append or replace.")
     command: Any = messages.CommandStatementIngest(table=table_name)
     options = _MODES[mode]
-    if options is not None:  # without options every server appends
+    if options is not None:  # without options, every server appends
         command.table_definition_options.if_not_exist, command.table_definition_options.if_exists = options
     return pack_any(command)
 
 
 def build_ingest_headers(table: pa.Table, ingest_id: str | None) -> tuple[Header, ...]:
-    """Return the headers with the number of rows, and the call's id if it has one."""
+    """Return the headers with the number of rows, and the call's ID if it has one."""
     rows = build_header(INGEST_ROWS_HEADER, str(table.num_rows))
     if ingest_id is None:
         return (rows,)
@@ -375,7 +376,7 @@ def build_ingest_headers(table: pa.Table, ingest_id: str | None) -> tuple[Header
 
 def split_table(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """Yield the rows in batches that every server accepts."""
-    from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch  # with numpy
+    from micromegas_jupyter.flightsql.framing import DEFAULT_MESSAGE_BYTES, split_batch  # imports numpy
 
     for batch in table.to_batches():
         yield from split_batch(batch, max_bytes=DEFAULT_MESSAGE_BYTES)
@@ -388,9 +389,10 @@ _TEXTS: Final = ("subject", "issuer", "auth_type", "name", "email")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
-    """The caller as the server identifies them; `issuer` vouches for them, by `auth_type`: `oidc`, `api_key` or `none`.
+    """The caller's identity according to the server, from `issuer`, by `auth_type`: `oidc`, `api_key`, or `none`.
 
-    `groups` are as many of `group_count` as fit into the answer. With `reads_nothing` no role lets them read any table.
+    `groups` has as many of the `group_count` groups as fit into the response. If `reads_nothing`, no role lets the
+    caller read any table.
     """
 
     subject: str
@@ -406,7 +408,7 @@ class ServerIdentity:
 
 
 def parse_server_identity(data: bytes) -> ServerIdentity:
-    """Read the server's answer to `MicromegasWhoAmI`."""
+    """Parse the server's response to `MicromegasWhoAmI`."""
     try:
         answer = decode_strict_json(data[: _MAX_IDENTITY_BYTES + 1].decode("utf-8"))
         identity = msgspec.convert(answer, ServerIdentity)
@@ -418,7 +420,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
 
 
 def _line(text: str) -> str:
-    return " ".join(printable_text(text).split())  # one line, whatever a server says
+    return " ".join(printable_text(text).split())  # on one line, whatever the server sends
 
 
 _KEYS_ACTION: Final = "MicromegasKeys"
@@ -426,7 +428,7 @@ _KEYS_ACTION: Final = "MicromegasKeys"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserApiKey:
-    """An API key that a user made; `state` is `valid`, `revoked` or `expired`, and `key` is known only once."""
+    """An API key that a user created; `state` is `valid`, `revoked`, or `expired`, and `key` is only shown once."""
 
     id: str
     name: str
@@ -454,32 +456,32 @@ class _Revoked(msgspec.Struct, frozen=True):
 
 
 class AccessMethods(ABC):
-    """The methods of a client about access to the server."""
+    """The client's methods for access to the server."""
 
     @abstractmethod
     def _run(self, work: Callable[[Transport, Call], _T], *, may_repeat: bool = True) -> _T: ...
 
     def create_api_key(self, name: str = "default", *, days: int = 30) -> UserApiKey:
-        """Make an API key for yourself to send telemetry with, and nothing else; a role must allow it (`keys: self`).
+        """Create an API key for yourself that can only send telemetry; a role must allow it (`keys: self`).
 
         Args:
             name: A label: letters, digits, dots, and hyphens.
-            days: How long it is valid, at most 30.
+            days: The key's lifetime in days, at most 30.
 
         Raises:
-            PermissionDenied: You may not make keys, or not for so long.
+            PermissionDenied: You may not create keys, or not with this lifetime.
             ResourcesExhausted: You have five valid keys.
-            UnsupportedRequest: The server stores no keys.
+            UnsupportedRequest: The server doesn't store keys.
         """
         found = self._act_on_keys({"operation": "create", "name": name, "days": days}, _Created, may_repeat=False)
         return UserApiKey(**{**msgspec.structs.asdict(found), "key": Secret(found.key)})
 
     def api_keys(self) -> tuple[UserApiKey, ...]:
-        """Return the keys that you made for yourself, without the keys themselves."""
+        """Return the keys that you created for yourself, without the secrets."""
         return self._act_on_keys({"operation": "list"}, _Listed).keys
 
     def revoke_api_key(self, key_id: str) -> bool:
-        """Revoke a key that you made for yourself; False if there is no such key."""
+        """Revoke a key that you created for yourself; False if there is no such key."""
         return self._act_on_keys({"operation": "revoke", "id": key_id}, _Revoked).revoked
 
     def _act_on_keys(self, request: dict[str, Any], answer: type[_T], *, may_repeat: bool = True) -> _T:
@@ -490,24 +492,24 @@ class AccessMethods(ABC):
     def cut_off(
         self, issuer: str, subject: str, *, email: str | None = None, until: datetime | None = None
     ) -> tuple[ServerReport, ...]:
-        """End a user's access on all servers with the same file of denials; for administrators.
+        """Cut off a user's access on all servers that share the deny list file; for administrators.
 
-        Calls of the user, and those with API keys that the user owns, are rejected from then on, and ended if they are
-        open. It takes about five seconds, in which the servers report what they have ended.
+        From then on, calls by the user, or with API keys that the user owns, are rejected, and open ones are ended.
+        The call takes about five seconds, during which the servers report the calls that they have ended.
 
         Args:
-            issuer: The user's issuer as the server's configuration has it, or `api_key` for an API key.
-            subject: The issuer's name of the user (`sub`), or the name of the key.
-            email: The user's address, for services that name users by it.
-            until: End of the cut-off (aware); None until `restore_access`.
+            issuer: The user's issuer as in the server's configuration, or `api_key` for an API key.
+            subject: The issuer's identifier for the user (`sub`), or the key's name.
+            email: The user's email address, for services that identify users by it.
+            until: End of the cut-off (aware); None means until `restore_access`.
 
         Returns:
-            What each server that has reported has ended.
+            The reports of the servers, with the calls that they have ended.
 
         Raises:
             PermissionDenied: The caller is not an administrator.
-            UsageError: It is the caller's own access, or `until` is not in the future.
-            UnsupportedRequest: The server has no file of denials.
+            UsageError: The user is the caller, or `until` is not in the future.
+            UnsupportedRequest: The server has no deny list file.
         """
         request = {"operation": "add", "issuer": issuer, "subject": subject, "email": email, "until": until}
         return self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
@@ -518,5 +520,5 @@ class AccessMethods(ABC):
         self._run(lambda transport, call: change_access(transport, request, call), may_repeat=False)
 
     def cut_off_users(self) -> tuple[CutOffUser, ...]:
-        """Return the users whose access was ended by `cut_off`; for administrators."""
+        """Return the users whose access was cut off by `cut_off`; for administrators."""
         return self._run(list_cut_off)

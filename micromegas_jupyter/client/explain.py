@@ -1,4 +1,4 @@
-"""How a server would run a statement, as text for people."""
+"""A statement's execution plan on the server, formatted for users."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from micromegas_jupyter.client.query_reader import QueryReader
 from micromegas_jupyter.core.text import printable
 from micromegas_jupyter.errors import QueryError
 
-#: On a line of its own, so that a position in the statement has the same column.
+#: On a separate line, so that a position in the statement keeps its column.
 EXPLAIN: Final = "EXPLAIN\n"
 
 
 @contextmanager
 def positions_without_explain() -> Iterator[None]:
-    """Have errors of a statement after `EXPLAIN` point into the statement itself."""
+    """Make error positions of a statement after `EXPLAIN` refer to the statement itself."""
     try:
         yield
     except QueryError as error:
@@ -26,9 +26,9 @@ def positions_without_explain() -> Iterator[None]:
 
 
 def read_plan(reader: QueryReader) -> str:
-    """Return the plan that an EXPLAIN gives, and what it would read as far as the server tells."""
+    """Return the plan from an EXPLAIN, with the scan estimate if the server provides one."""
     plans = []
-    # DataFusion's two columns, one below the other; other servers' answers likewise.
+    # DataFusion's two columns, one below the other; other servers' responses are treated likewise.
     for row in reader.read_all().to_pylist():
         title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
         plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))

@@ -17,7 +17,7 @@ from micromegas_jupyter.telemetry.traces import Integers, build_span_tree, merge
 MAX_STATIC_PATHS: Final = 40
 _COLUMNS: Final = "trace_id, span_id, parent_span_id, start_time, duration, name, status, exe"
 _SERVICE: Final = "service_of_traces"
-"""A parameter that no variable is likely to have as its name."""
+"""A parameter name that no variable is likely to have."""
 _MAX_NAME: Final = 120
 _HEADERS: Final = ("call path", "service", "total", "self", "spans", "errors")
 _MORE, _LESS, _SAME = "#c62828", "#2e6da4", "#6b7280"
@@ -25,7 +25,7 @@ _NOTABLE_CHANGE: Final = 0.1
 
 
 class TraceSet(NamedTuple):
-    """Traces of a service; `query` accepts a statement and its parameters, and knows the time range."""
+    """Traces of a service; `query` accepts a statement and its parameters, and adds the time range."""
 
     service: str
     query: Callable[[str, dict[str, object]], pa.Table]
@@ -34,13 +34,13 @@ class TraceSet(NamedTuple):
     """The parameters of `where`."""
 
     def fetch(self) -> pa.Table:
-        """Return the spans of all traces with a span of the service (and with `where`, one that matches it).
+        """Return the spans of all traces that have a span of the service (and that matches `where`, if set).
 
         Raises:
-            UsageError: There are none that the caller can read.
+            UsageError: There are no such traces that the caller can read.
             ResourcesExhausted: There are more than a million.
         """
-        # The condition ends with a line: it may contain a comment.
+        # The newline ends a comment in the condition.
         condition = f" AND (\n{self.where}\n)" if self.where else ""
         rows = self.query(
             f"SELECT {_COLUMNS} FROM otel_spans WHERE trace_id IN (SELECT trace_id FROM otel_spans "  # noqa: S608 - the caller's condition
@@ -69,7 +69,7 @@ class Flame:
     """
 
     def __init__(self, service: str, rows: pa.Table, before: pa.Table | None = None) -> None:
-        """Merge the spans of traces, and those of `before` to compare with."""
+        """Merge the spans of traces, and compare them with those of `before` if set."""
         self.service = service
         self.is_difference = before is not None
         tables = [rows] if before is None else [rows, before]
@@ -101,7 +101,7 @@ class Flame:
             np.add.at(self_time, chosen, tree.self_time[is_chosen])
             divisor = count if self.is_difference else 1
             sums.append((self_time // divisor, np.bincount(chosen, minlength=len(merged.parent))))
-        # A path that exists only in the second set is as wide as it was.
+        # A path that exists only in the second set keeps its width there.
         widths = np.max([self_time for self_time, _ in sums], axis=0)
         order, self.starts, self.widths = _arrange(merged.parent, widths)
         position = np.empty(len(order), dtype=np.int64)
@@ -130,12 +130,12 @@ class Flame:
 
     @property
     def names(self) -> list[str]:
-        """Return the masked names that `name_codes` refers to."""
+        """Return the masked names to which `name_codes` refers."""
         return self._names
 
     @property
     def services(self) -> list[str]:
-        """Return the services that `service_codes` refers to."""
+        """Return the services to which `service_codes` refers."""
         return self._services
 
     @property
@@ -147,12 +147,12 @@ class Flame:
         return f"{self.service} · {now:,} traces{compared} · {counts}"
 
     def find(self, text: str) -> list[int]:
-        """Return the rows of the paths whose name or service contains a text in any case."""
+        """Return the rows of the paths whose name or service contains a text, ignoring case."""
         is_found = contains(self.paths["name"], text) | contains(self.paths["service"], text)
         return [int(path) for path in np.flatnonzero(is_found)]
 
     def _rows(self) -> Iterator[BarRow]:
-        # A path's total is at least that of the paths below it, so the ancestors of a path come with it.
+        # A path's total is at least that of the paths below it, so a path's ancestors are always included.
         total = max(int(self.widths[self.parent < 0].sum()), 1)
         for row in sorted(np.argsort(-self.widths, kind="stable")[:MAX_STATIC_PATHS].tolist()):
             path = self.paths.slice(row, 1).to_pylist()[0]
@@ -176,7 +176,7 @@ class Flame:
             )
 
     def to_html(self) -> str:
-        """Return a table of the widest call paths, with inline styles and without a script."""
+        """Return a table of the widest call paths, with inline styles and without scripts."""
         return bar_table(self.summary, _HEADERS, self._rows())
 
     def _repr_html_(self) -> str:
@@ -191,12 +191,12 @@ class Flame:
 
 
 def fetch_flame(traces: TraceSet, against: TraceSet | None = None) -> Flame:
-    """Return the call paths of traces, compared with those of others if `against` is set."""
+    """Return the call paths of traces, compared with other traces if `against` is set."""
     return Flame(traces.service, traces.fetch(), None if against is None else against.fetch())
 
 
 def _encode(column: pa.ChunkedArray, change: Callable[[str], str] | None = None) -> tuple[Integers, list[str]]:
-    """Return a number per value and the values, changed and fit for display; equal ones share a number."""
+    """Return a number per value, and the distinct values, made fit for display; equal values share a number."""
     encoded = column.combine_chunks()
     encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
     codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
@@ -214,7 +214,7 @@ def _add_up(parent: Integers, self_time: Integers) -> Integers:
 
 
 def _arrange(parent: Integers, self_time: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return an order with each path before those below it, siblings by width, and the start and width of each path."""
+    """Return an order with each path before those below it, siblings by width, and each path's start and width."""
     widths = _add_up(parent, self_time)
     below: dict[int, list[int]] = {}
     for path in np.argsort(widths, kind="stable").tolist():

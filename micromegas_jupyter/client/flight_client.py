@@ -1,4 +1,4 @@
-"""`FlightSQLClient`: what a notebook, a program or the command line calls."""
+"""`FlightSQLClient`: the interface for notebooks, programs, and the command line."""
 
 import importlib
 import os
@@ -90,7 +90,7 @@ _MAX_TIMEOUT_SECONDS: Final = 30 * 24 * 3600
 
 
 def check_timeout(timeout_seconds: float | None) -> float | None:
-    """Return the timeout; it is a number between 0 and 30 days, or None."""
+    """Return the timeout after checking that it is a number between 0 and 30 days, or None."""
     if timeout_seconds is None:
         return None
     if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
@@ -132,18 +132,18 @@ class QueryMethods(ABC):
         """Run a statement and return its rows as a DataFrame.
 
         Args:
-            sql: The statement; `:name`, `$name`, `?` or `$1` stands for a value of `params`.
-            begin: Start of the time range (aware `datetime`, `pandas.Timestamp` or RFC 3339 text).
-            end: End of the time range; now when only `begin` is given.
+            sql: The statement; `:name`, `$name`, `?`, or `$1` is a placeholder for a value in `params`.
+            begin: Start of the time range (aware `datetime`, `pandas.Timestamp`, or RFC 3339 text).
+            end: End of the time range; now if only `begin` is given.
             params: Values, which never become part of the SQL: a mapping for `:name` or `$name`, a list or tuple for
                 `?` in order, or for `$1`, `$2`, ….
-            dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep Arrow's values; without it columns
-                have NumPy's types.
+            dtype_backend: `"pyarrow"` for columns of `pandas.ArrowDtype`, which keep Arrow's values; without it,
+                columns have NumPy types.
             jsonb: `"json"` for columns of binary JSON (JSONB), such as `properties`, as JSON text; `"bytes"` for the
                 bytes that the server sent.
 
         Raises:
-            MicromegasError: The class says what went wrong; see `errors`.
+            MicromegasError: The class identifies the error; see `errors`.
         """
         check_dtype_backend(dtype_backend)
         shows_json(jsonb)
@@ -162,7 +162,7 @@ class QueryMethods(ABC):
     ) -> pa.Table:
         """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`.
 
-        Binary JSON stays as it was sent, so that the rows can be sent on, unless `jsonb` is `"json"`.
+        Binary JSON is unchanged, so that the rows can be forwarded, unless `jsonb` is `"json"`.
         """
         as_json = shows_json(jsonb)
         with self.open_query(sql, begin, end, params) as reader:
@@ -176,31 +176,31 @@ class QueryMethods(ABC):
     def query_stream(
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
     ) -> Iterator[pa.RecordBatch]:
-        """Run a statement and yield its batches; nothing is sent before the first is requested."""
+        """Run a statement and yield its batches; the statement is sent when the first batch is requested."""
         with self.open_query(sql, begin, end, params) as reader:
             yield from reader
 
 
 class TelemetryQueries(QueryMethods):
-    """Ready-made queries, most of them upstream's; they raise what `query` raises."""
+    """Ready-made queries, most of them upstream's; they raise the errors of `query`."""
 
     def trace(self, trace_id: str, begin: TimeArgument = None, end: TimeArgument = None) -> "Trace":
         """Return the spans of a trace with their tree, self times, and critical path.
 
         Args:
             trace_id: 32 hexadecimal digits, optionally with dashes or `0x`.
-            begin: Start of the time range, as for `query`; without one, all of the table is searched.
-            end: End of it.
+            begin: Start of the time range, as for `query`; if omitted, the whole table is searched.
+            end: End of the time range.
 
         Raises:
-            UsageError: The ID is malformed, or there are no such spans that you can read.
+            UsageError: The ID is malformed, or the trace has no spans that you can read.
         """
         from micromegas_jupyter.client.traces import fetch_trace
 
         return fetch_trace(trace_id, lambda sql, params=None: self.query_arrow(sql, begin, end, params))
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
-        """Return the row of a process; empty when there is none."""
+        """Return the row of a process, or an empty DataFrame."""
         return self.query(f"SELECT * FROM processes WHERE process_id = {quote_literal(process_id)}")  # noqa: S608 - quoted
 
     def query_streams(
@@ -211,7 +211,7 @@ class TelemetryQueries(QueryMethods):
         process_id: str | None = None,
         tag_filter: str | None = None,
     ) -> "pd.DataFrame":
-        """Return up to `limit` streams, optionally of one process or with a tag (`log`, `metrics`, `trace`)."""
+        """Return up to `limit` streams, optionally for one process or with a tag (`log`, `metrics`, `trace`)."""
         conditions = []
         if process_id is not None:
             conditions.append(f"process_id = {quote_literal(process_id)}")
@@ -233,7 +233,8 @@ class TelemetryQueries(QueryMethods):
     def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
         """Remove partitions of a view and print the server's messages as they arrive; for administrators.
 
-        Our server raises `UnsupportedStatement` for its tables, whose partitions are the only copy of the rows.
+        Our server raises `UnsupportedStatement` for its tables, because their partitions are the only copy of the
+        rows.
         """
         texts = (view_set_name, view_instance_id, format_time(begin), format_time(end))
         self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
@@ -272,32 +273,32 @@ StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, 
 
 
 class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionMethods):
-    """A client of one Flight SQL server, with upstream's methods and arguments and more.
+    """A client for one Flight SQL server, with upstream's methods and arguments and more.
 
-    Nothing is sent before the first call. May be used from several threads, and as a context manager. It is also a
-    connection in the sense of PEP 249 (DB-API), for pandas, Polars, JupySQL, and marimo; pandas and Polars read
-    Arrow data from it if the extra `dbapi` is installed.
+    The client connects on the first call. It can be used from several threads, and as a context manager. It is also a
+    PEP 249 (DB-API) connection for pandas, Polars, JupySQL, and marimo; pandas and Polars read Arrow data from it if
+    the extra `dbapi` is installed.
 
     Args:
-        uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
+        uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same.
         headers: Deprecated: static headers of every call, for example an API key.
-        preserve_dictionary: Keep dictionary-encoded columns as they are.
-        auth_provider: Provides the bearer token of each call: any object with `get_token() -> str`. With a method
-            `invalidate(token)` a refused token is renewed once and the call repeated, unless it writes or rows have
-            arrived already.
-        client_entrypoint: How this program was started, for the server's audit.
-        timeout_seconds: How long each call may last; without it, queries last as long as they take.
-        ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
-        extra_ca_bundle: A PEM file of authorities to trust besides those.
-        client_certificate_file: A PEM file of the certificate for a server that asks for one.
-        client_key_file: A PEM file of its key.
-        read_only: Whether the server rejects calls of this client that would change something (`ReadOnlyCall`).
+        preserve_dictionary: Keep dictionary-encoded columns unchanged.
+        auth_provider: Provides the bearer token of each call: any object with `get_token() -> str`. If it has a method
+            `invalidate(token)`, a rejected token is renewed once and the call repeated, unless the call writes or rows
+            have already arrived.
+        client_entrypoint: How this program was started, for the server's audit log.
+        timeout_seconds: The timeout of each call; without it, queries have no timeout.
+        ca_bundle: A PEM file of CAs to trust instead of certifi's, for servers with private certificates.
+        extra_ca_bundle: A PEM file of additional CAs to trust.
+        client_certificate_file: A PEM file with the client certificate, for servers that require one.
+        client_key_file: A PEM file with the certificate's key.
+        read_only: Whether the server rejects this client's calls that would change something (`ReadOnlyCall`).
         allow_plaintext: Whether credentials may go over `grpc://` to another machine.
         environ: Replaces the process environment.
-        clock: Dates and times calls.
+        clock: The source of the current time.
 
     Raises:
-        UsageError: An argument cannot be used, or a credential would be readable on the way.
+        UsageError: An argument is invalid, or a credential would be sent in plain text.
     """
 
     def __new__(cls, *_arguments: object, **_options: object) -> Self:
@@ -322,7 +323,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         environ: Mapping[str, str] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        headers = None if headers is None else hide_texts(headers)  # or a verbose traceback would show them
+        headers = None if headers is None else hide_texts(headers)  # keeps them out of verbose tracebacks
         if headers is not None and auth_provider is not None:
             raise UsageError("headers and auth_provider cannot be combined.", remedy="Pass only auth_provider.")
         if headers is not None:
@@ -369,7 +370,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
     ) -> QueryReader:
         """Start a statement and return a reader of its batches, to be used as a context manager.
 
-        The arguments are those of `query`; `limit` is for rows, and `timeout_seconds` replaces the client's own.
+        The arguments are those of `query`; `limit` is for rows, and `timeout_seconds` overrides the client's timeout.
         """
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
         options = build_option_headers(
@@ -387,18 +388,18 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         poll_seconds: float = 10.0,
         max_reconnects: int = 10,
     ) -> "Follow":
-        """Follow what is added to a table: an iterator of Arrow tables, each row in exactly one of them.
+        """Follow a table's new rows: an iterator of Arrow tables, each row in exactly one of them.
 
         Args:
-            sql: `SELECT … FROM` one table, perhaps with `WHERE`; it cannot sort, join, aggregate, or limit.
-            begin: Return also the rows that were committed after this time; by default only those to come.
+            sql: `SELECT … FROM` one table, optionally with `WHERE`; it cannot sort, join, aggregate, or limit.
+            begin: Return also the rows that were committed after this time; by default only new rows.
             params: Values, as for `query`.
-            cursor: Continue an earlier follow by its `cursor`, in place of `begin`.
+            cursor: Continue an earlier follow from its `cursor`, instead of `begin`.
             poll_seconds: How long `read` waits for rows by default.
-            max_reconnects: How many failed reads in a row are repeated.
+            max_reconnects: How many consecutive failed reads are retried.
 
         Raises:
-            CursorExpired: The server no longer has what was added since the cursor or `begin`.
+            CursorExpired: The server no longer has the rows added since the cursor or `begin`.
             UnsupportedStatement: The statement cannot be followed.
         """
         from micromegas_jupyter.client.follow import Follow  # few programs follow a table
@@ -431,7 +432,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
             self._timeout_seconds if timeout_seconds is None else timeout_seconds, may_repeat=is_read(sql)
         )
         build_call = partial(self._build_call, attempts, headers=(*self._tag_headers, *options))
-        transport.uses.begin()  # also while a token is fetched, and between the calls of a bound statement
+        transport.uses.begin()  # also while fetching a token, and between the calls of a bound statement
         try:
             reader = QueryReader(attempts, build_call, open_stream, clock=self._clock)
         finally:
@@ -450,8 +451,8 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
     ) -> pa.Schema:
         """Return the schema of a statement's result without running it.
 
-        The arguments are those of `open_query`. With `parse_estimate`, the metadata shows what the statement would read
-        if the server has that.
+        The arguments are those of `open_query`. With `parse_estimate`, the metadata yields the scan estimate, if the
+        server provides one.
         """
         sql = _check_statement(sql)
         begin_text, end_text = format_time_range(begin, end, now=self._clock.now())
@@ -462,7 +463,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self._run(lambda transport, call: describe(transport, sql, bound, call), headers=options)
 
     def prepare_statement(self, sql: str) -> PreparedStatement:
-        """Ask the server for a statement's schemas without running it."""
+        """Request a statement's schemas from the server without running it."""
         sql = _check_statement(sql)
         return self._run(lambda transport, call: prepare(transport, sql, call))
 
@@ -471,14 +472,15 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self.query_stream(statement.query)
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
-        """Return the schema of each table that the server shows this caller, by its name.
+        """Return the schema of each table that the server shows to the caller, by name.
 
-        Where the server has remarks, the metadata of a field or schema holds them under `ARROW:FLIGHT:SQL:REMARKS`.
+        If the server has descriptions, the metadata of a field or schema contains them under
+        `ARROW:FLIGHT:SQL:REMARKS`.
         """
         return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 
     def whoami(self) -> ServerIdentity:
-        """Ask the server who it says the caller is; raises `UnsupportedRequest` where it does not say."""
+        """Return the caller's identity according to the server; raises `UnsupportedRequest` if it reports none."""
         try:
             results = self._run(lambda transport, call: transport.do_action(WHO_AM_I_ACTION, b"", call))
         except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:
@@ -490,7 +492,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return parse_server_identity(results[0])
 
     def running_queries(self) -> list[RunningQuery]:
-        """Return what runs or waits on the server now: the caller's queries, and to administrators everybody's.
+        """Return the queries that run or wait on the server: the caller's, or for administrators all.
 
         Raises:
             UnsupportedRequest: The server does not list queries.
@@ -498,9 +500,10 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self._run(list_queries)
 
     def query_progress(self, query_id: str) -> ScanProgress | None:
-        """Return how far a query of the caller's is, or as an administrator anybody's.
+        """Return the progress of the caller's query, or for administrators of any query.
 
-        None in its first second, if it doesn't run or scans no files, and if rows are hidden from its caller.
+        Returns None in the query's first second, if it doesn't run or scans no files, and if rows are hidden from the
+        caller.
 
         Raises:
             UnsupportedRequest: The server does not list queries.
@@ -512,11 +515,11 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         )
 
     def cancel_query(self, query_id: str) -> str:
-        """Have the server end a query of the caller's, or as an administrator anybody's, by its id.
+        """Cancel the caller's query on the server, or for administrators any query, by its ID.
 
         Returns:
-            `cancelled`; `cancelling` if it has not ended within two seconds; `not_cancellable` if no such query runs at
-            this server.
+            `cancelled`; `cancelling` if it has not stopped within two seconds; `not_cancellable` if no such query is
+                running on this server.
         """
         wanted = _check_statement(query_id)
         return self._run(lambda transport, call: cancel_by_id(transport, wanted, call), may_repeat=False)
@@ -530,22 +533,22 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         ingest_id: str | None = None,
         times: Literal["exact", "truncate"] = "exact",
     ) -> Any:
-        """Add a table's rows to one of the server's tables, for callers who may write to it.
+        """Add rows to one of the server's tables, for callers who may write to it.
 
         Args:
-            table_name: The table.
+            table_name: The table's name.
             table: The rows.
             mode: `append` to an existing table, `create` a new one, `create_append`, or `replace` all rows and columns
                 of a table that you own, which is created if it does not exist.
-            ingest_id: Names this call, so that it can be repeated when its outcome is not known: this project's server
-                stores the rows of one id once.
-            times: `truncate` cuts times to microseconds, which tables store; otherwise finer ones are rejected.
+            ingest_id: Identifies this call, so that it can be repeated if its outcome is unknown: this project's
+                server stores the rows of an ID only once.
+            times: `truncate` truncates times to microseconds, which tables store; otherwise finer times are rejected.
 
         Returns:
-            A message with `record_count`, or None when the server does not say.
+            A message with `record_count`, or None if the server does not return it.
 
         Raises:
-            MicromegasError: The server did not take the rows; none is stored, unless the connection broke.
+            MicromegasError: The server did not accept the rows. No row is stored, unless the connection broke.
         """
         if not isinstance(table, pa.Table):
             raise UsageError(f"bulk_ingest takes a pyarrow.Table, not {type(table).__name__}.")
@@ -582,11 +585,11 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return parse_answer(results, answer)
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called, on any thread, with each new notice about the credential, instead of a warning."""
+        """Call `callback`, on any thread, with each new notice about the credential, instead of issuing a warning."""
         self._transport.recorder.on_notice = callback
 
     def close(self, *, keeps_readers: bool = False) -> None:
-        """Stop running queries and close the connection; every later call raises `UsageError`.
+        """Stop running queries and close the connection; later calls raise `UsageError`.
 
         With `keeps_readers`, queries that are running continue, and the connection closes after the last of them.
         """
@@ -609,7 +612,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         timeout_seconds: float | None = None,
         may_repeat: bool = True,
     ) -> T:
-        """Make a call with a deadline, on a thread of its own because of Ctrl-C. A write may not be repeated."""
+        """Make a call with a deadline, on a separate thread so that Ctrl-C works. Writes are not repeated."""
         timeout_seconds = timeout_seconds or self._timeout_seconds or CONTROL_TIMEOUT_SECONDS
         attempts = self._attempts(timeout_seconds, may_repeat=may_repeat, stopped=self._closed)
         credential = attempts.credentials.fetch()
@@ -679,7 +682,7 @@ _MODULE_NAME: Final = re.compile(r"(?=.{1,200}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*",
 
 
 def wrapped_client(environ: Mapping[str, str] | None = None) -> "FlightSQLClient | WrappedClient | None":
-    """Return the client of the configured wrapper module, with a `FutureWarning`; None when there is no wrapper."""
+    """Return the client of the configured wrapper module, with a `FutureWarning`, or None without a wrapper."""
     name = (os.environ if environ is None else environ).get(WRAPPER_VARIABLE)
     if not name:
         return None
@@ -703,7 +706,7 @@ def wrapped_client(environ: Mapping[str, str] | None = None) -> "FlightSQLClient
 
 
 class WrappedClient(QueryMethods):
-    """Runs statements through another client; other attributes are that client's."""
+    """Runs statements through another client; other attributes are delegated to that client."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -720,7 +723,7 @@ class WrappedClient(QueryMethods):
         limit: int | None = None,
         timeout_seconds: float | None = None,
     ) -> QueryReader:
-        """Start a statement and return a reader of its batches; `limit` ends the reading here."""
+        """Start a statement and return a reader of its batches; `limit` stops the reading on the client."""
         if params:
             raise UsageError(
                 "The wrapper's client does not support parameters.",
@@ -775,7 +778,7 @@ class WrappedClient(QueryMethods):
         return getattr(self._inner, name)
 
 
-# What another client cannot do, and what to do instead.
+# What another client doesn't support, and the alternative.
 _UNSUPPORTED: Final = {
     "whoami": ("ask who you are", "Queries still work."),
     "list_tables": ("list tables", "Query information_schema.tables instead."),
@@ -794,7 +797,7 @@ def _reject_call(name: str, *_arguments: object, **_options: object) -> NoReturn
 
 
 class _ForeignStream:
-    """The batches of another client's answer; the first is fetched at once, because it has the schema."""
+    """The batches of another client's response; the first is fetched immediately, because it has the schema."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, uses: Uses) -> None:
         self._batches = batches
@@ -809,14 +812,14 @@ class _ForeignStream:
         return pa.schema([]) if self._waiting is None else self._waiting.schema
 
     def read_batch(self) -> pa.RecordBatch | None:
-        """Return the next batch, None at the end or once cancelled."""
+        """Return the next batch, or None at the end or after `cancel`."""
         batch, self._waiting = self._waiting, None
         if batch is None and not self._is_cancelled:
             batch = self._next()
         return batch
 
     def cancel(self) -> None:
-        """Ask for no further batch."""
+        """Stop requesting batches."""
         self._is_cancelled = True
 
     def _next(self) -> pa.RecordBatch | None:
@@ -825,7 +828,7 @@ class _ForeignStream:
         except (pa.ArrowException, MicromegasError) as error:
             raise translate_failure(error, self._call) from error
         except Exception as error:
-            # What another's code raises may hold anything.
+            # Another library's exception may contain anything.
             raise InternalError(
                 f"The wrapper's client failed ({type(error).__name__}).", remedy="Ask the wrapper's maintainer."
             ) from error
@@ -853,7 +856,7 @@ def _unusable(what: str) -> ConfigurationError:
 
 
 def _with_microseconds(table: pa.Table) -> pa.Table:
-    """Return rows whose nanosecond columns are cut to microseconds, toward the past."""
+    """Return rows with nanosecond columns truncated to microseconds, toward the past."""
     import pyarrow.compute as pc  # a client that only reads starts faster without it
 
     for index, field in enumerate(table.schema):

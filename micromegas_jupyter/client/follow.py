@@ -1,4 +1,4 @@
-"""A follow: tables of the rows that were added to a table of the server, as they are committed."""
+"""A follow: tables with the rows that are added to one of the server's tables, as they are committed."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
 _WAIT_KEY: Final = "x-micromegas-tail-wait"
 _END_KEY: Final = "x-micromegas-tail-end"
 _MAX_WAIT_SECONDS: Final = 3600.0
-_SLICE_SECONDS: Final = 2.0  # of a wait: until the server responds, a read cannot be canceled
+_SLICE_SECONDS: Final = 2.0  # of a wait; a read cannot be canceled until the server responds
 _SLACK_SECONDS: Final = 60.0
 _END_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 0.5
@@ -30,11 +30,11 @@ _MAX_PAUSE_SECONDS: Final = 10.0
 
 
 class Follow:
-    """An iterator of Arrow tables with rows that were added. Made by `FlightSQLClient.follow`; belongs to one thread.
+    """An iterator of Arrow tables with new rows. Created by `FlightSQLClient.follow`; belongs to one thread.
 
-    A read that fails because the server is unavailable or slow is repeated with the same cursor, so no row is lost or
-    returned twice. `cursor` is where another follow of the statement continues after the table that was returned last;
-    `rows` counts those that were returned, and `reconnects` the reads that were repeated.
+    A read that fails because the server is unavailable or slow is retried with the same cursor, so no row is lost or
+    returned twice. Another follow of the statement can continue from `cursor`, after the last returned table. `rows`
+    is the number of returned rows, and `reconnects` that of retried reads.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Follow:
         self._max_reconnects = max_reconnects
         self._stopped = threading.Event()
         self._is_closed = False
-        self.schema = pa.schema([])  # known from the first rows on if an earlier follow is continued
+        self.schema = pa.schema([])  # if an earlier follow is continued, unknown until the first rows
         self.cursor: str = start
         self.rows = 0
         self.reconnects = 0
@@ -62,7 +62,7 @@ class Follow:
         return self
 
     def __next__(self) -> pa.Table:
-        """Return the next rows, however long that takes; ends after `cancel`, from any thread."""
+        """Return the next rows, no matter how long that takes; stops after `cancel`, from any thread."""
         while not self._stopped.is_set():
             with suppress(QueryCancelled):
                 if (table := self.read()).num_rows:
@@ -70,10 +70,10 @@ class Follow:
         raise StopIteration
 
     def read(self, wait_seconds: float | None = None) -> pa.Table:
-        """Return the next rows, or an empty table if none are added in `wait_seconds` (default: `poll_seconds`).
+        """Return the next rows, or an empty table if none arrive in `wait_seconds` (default: `poll_seconds`).
 
         Raises:
-            CursorExpired: The server no longer has what was added since the last read.
+            CursorExpired: The server no longer has the rows added since the last read.
         """
         if self._is_closed:
             raise UsageError("The follow is closed.", remedy="Start another follow with its cursor.")
@@ -91,7 +91,7 @@ class Follow:
         self._stopped.set()
 
     def close(self) -> None:
-        """End the follow on the server, too; its `cursor` stays valid. Repeated calls do nothing."""
+        """End the follow on the server, too; its `cursor` remains valid. Repeated calls do nothing."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -19,23 +19,24 @@ def shows_json(choice: str) -> bool:
 
 ARROW_DTYPES: Final = "pyarrow"
 
-# Equal texts become one object, unless more than this share of a sample differs: looking them up would cost more.
+# Equal strings become one object, unless more than this share of a sample is distinct, which would make lookups
+# slower.
 _TEXT_SAMPLE_ROWS: Final = 16 * 1024
 _MANY_DIFFERENT: Final = 0.9
 _TEXT_CHECKS: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 
 
 def check_dtype_backend(dtype_backend: str | None) -> str | None:
-    """Return the argument."""
+    """Check and return the argument."""
     if dtype_backend not in {None, ARROW_DTYPES}:
         raise UsageError("dtype_backend is not valid.", remedy=f'Use "{ARROW_DTYPES}", or leave it out.')
     return dtype_backend
 
 
 def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = "json") -> "pd.DataFrame":
-    """Return the table as a DataFrame that can be written to; dictionaries of nested values are decoded.
+    """Return the table as a writable DataFrame; dictionaries of nested values are decoded.
 
-    `dtype_backend` is None for NumPy's types, or `"pyarrow"`. JSONB becomes JSON text unless `jsonb` is `"bytes"`.
+    `dtype_backend` is None for NumPy types, or `"pyarrow"`. JSONB becomes JSON text unless `jsonb` is `"bytes"`.
     """
     import pandas as pd
 
@@ -50,10 +51,10 @@ def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = 
         return frame
     different = [index for index, column in enumerate(table.columns) if _is_different(column)]
     has_index = table.schema.metadata is not None and b"pandas" in table.schema.metadata
-    if not different or has_index:  # pandas' own metadata may move columns into an index, which takes the whole table
+    if not different or has_index:  # pandas metadata may move columns into an index, which requires the whole table
         frame = table.to_pandas()
         return frame
-    # By number, as names may occur twice.
+    # By number, because names may be duplicated.
     numbered = table.rename_columns([str(index) for index in range(table.num_columns)])
     others = [index for index in range(table.num_columns) if index not in different]
     parts = [
@@ -66,10 +67,10 @@ def to_frame(table: pa.Table, *, dtype_backend: str | None = None, jsonb: str = 
 
 
 def _is_different(column: pa.ChunkedArray) -> bool:
-    """Whether nearly all values are different texts."""
+    """Whether nearly all values are distinct strings."""
     if not any(check(column.type) for check in _TEXT_CHECKS) or not len(column):
         return False
-    import pyarrow.compute as pc  # a command, which makes no frames, starts faster without it
+    import pyarrow.compute as pc  # a command that creates no frames starts faster without it
 
     sample = column.slice(0, _TEXT_SAMPLE_ROWS)
     return bool(pc.count_distinct(sample).as_py() > _MANY_DIFFERENT * len(sample))
@@ -80,7 +81,7 @@ def _decode_nested(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
         kind = field.type
         if pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type):
-            # A cast of such a dictionary is not implemented in Arrow, taking by index is.
+            # Arrow can't cast such a dictionary, but can take from it by index.
             chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(index).chunks]
             decoded = pa.chunked_array(chunks, type=kind.value_type)
             table = table.set_column(index, field.with_type(kind.value_type), decoded)

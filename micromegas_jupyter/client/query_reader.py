@@ -1,6 +1,6 @@
-"""The result of one query as it arrives: batches that can be cancelled and counted, and attempts that are repeated.
+"""A query's result as it arrives: batches that can be canceled and counted, and attempts that are retried.
 
-A thread inside the Flight library never sees Ctrl-C, so calls are made on threads of their own.
+A thread inside the Flight library never receives Ctrl-C, so calls are made on separate threads.
 """
 
 import re
@@ -27,7 +27,7 @@ _MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
 
 
 class BatchStream(Protocol):
-    """Batches that arrive one after another until None. `cancel` may be called from any thread, the rest from one."""
+    """Batches that arrive one at a time, then None. Any thread may call `cancel`, one thread the rest."""
 
     @property
     def schema(self) -> pa.Schema: ...  # noqa: D102
@@ -43,14 +43,14 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class ScanProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is `scanned` (0 to 1) of the `files` that a running query needs."""
+    """The `scanned` share (0 to 1) of the `files` that a running query needs."""
 
     files: _Count
     scanned: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class ScanFollower:
-    """Asks once a second how much a query has scanned, until the server doesn't tell. For one thread."""
+    """Requests a query's scan progress once a second, until the server stops reporting it. For one thread."""
 
     def __init__(self, find: Callable[[str], ScanProgress | None], clock: Clock) -> None:
         self._find = find
@@ -59,7 +59,7 @@ class ScanFollower:
         self._text = ""
 
     def text(self, query_id: str | None) -> str:
-        """Return a clause such as `scanned 37 % of 812 files`, or nothing."""
+        """Return a clause such as `scanned 37 % of 812 files`, or an empty string."""
         now = self._clock.monotonic()
         if query_id is not None and now >= self._due_at:
             try:
@@ -73,7 +73,7 @@ class ScanFollower:
 
 
 class TableCounts(msgspec.Struct, frozen=True):
-    """What a statement needs of a table: `files` of `total`, with their bytes and rows as far as the log has them."""
+    """A table's part that a statement needs: `files` of `total`, with bytes and rows as far as the log has them."""
 
     name: str
     files: _Count
@@ -87,7 +87,7 @@ class TableCounts(msgspec.Struct, frozen=True):
 
 
 class ScanCounts(msgspec.Struct, frozen=True):
-    """The `files` of `total` that a query has read, with bytes and rows; `explained` is what an EXPLAIN tells."""
+    """The `files` of `total` that a query has read, with bytes and rows; `explained` is from an EXPLAIN."""
 
     files: _Count | None
     total: _Count
@@ -106,7 +106,7 @@ NO_ESTIMATE: Final = (
 
 
 class ScanEstimate(msgspec.Struct, frozen=True):
-    """What a statement would read; None for what isn't known."""
+    """The data that a statement would read; unknown values are `None`."""
 
     files: _Count
     rows: _Count | None = None
@@ -121,14 +121,14 @@ class ScanEstimate(msgspec.Struct, frozen=True):
 
 
 def parse_estimate(schema: pa.Schema) -> ScanEstimate | None:
-    """Return what a server states in a schema's metadata; None for anything else."""
+    """Parse the estimate in a schema's metadata; None if invalid."""
     with suppress(msgspec.DecodeError, ValueError, RecursionError):
         return msgspec.json.decode((schema.metadata or {}).get(ESTIMATE_KEY, b""), type=ScanEstimate)
     return None
 
 
 def parse_counts(text: str) -> ScanCounts | None:
-    """Return the counts that a server states; None for anything else."""
+    """Parse the counts from a server; None if invalid."""
     with suppress(msgspec.DecodeError, ValueError, RecursionError):
         return msgspec.json.decode(text, type=ScanCounts)
     return None
@@ -141,11 +141,11 @@ def _counts_text(files: int | None, total: int, size: int | None, rows: int | No
 
 
 Event: TypeAlias = pa.Schema | pa.RecordBatch | BaseException | None
-"""The server began to answer, a batch arrived, the call failed, or the stream ended."""
+"""The server's response began, a batch arrived, the call failed, or the stream ended."""
 
 
 class BatchPump:
-    """Reads one stream on a thread of its own. The queue and the stream's handle sit behind one lock."""
+    """Reads one stream on a separate thread. One lock guards the queue and the stream's handle."""
 
     def __init__(self, open_stream: Callable[[], BatchStream]) -> None:
         self._open_stream = open_stream
@@ -156,12 +156,12 @@ class BatchPump:
         self._is_stopped = False
         try:
             start_thread(self._run, name="micromegas-query")
-        except BaseException:  # Ctrl-C, while the thread runs already
+        except BaseException:  # Ctrl-C, when the thread is already running
             self.stop()
             raise
 
     def take(self) -> Event:
-        """Return the next event; waits for as long as the call may last, and Ctrl-C ends the wait."""
+        """Return the next event; waits for as long as the call may last, and Ctrl-C interrupts the wait."""
         with self._changed:
             while not self._events:
                 if self._is_stopped:
@@ -173,7 +173,7 @@ class BatchPump:
             return event
 
     def stop(self) -> None:
-        """Cancel the call, even before the server answers; returns at once, from any thread."""
+        """Cancel the call, even before the server responds; returns immediately, from any thread."""
         with self._changed:
             if self._is_stopped:
                 return
@@ -191,7 +191,7 @@ class BatchPump:
             with self._changed:
                 self._stream = None if self._is_stopped else stream
             if self._stream is None:
-                # Stopped before the server answered: only now is there something to cancel.
+                # `stop` was called before the server responded, so cancel now.
                 stream.cancel()
             elif self._put(stream.schema):
                 while self._put_next(stream):
@@ -205,12 +205,12 @@ class BatchPump:
                 stream.close()
 
     def _put_next(self, stream: BatchStream) -> bool:
-        """Queue the next batch, or the end; no batch is held here while the next one is awaited."""
+        """Queue the next batch, or the end, without holding a batch while waiting for the next."""
         batch = stream.read_batch()
         return self._put(batch, 0 if batch is None else pa.ipc.get_record_batch_size(batch)) and batch is not None
 
     def _put(self, event: Event, size: int = 0) -> bool:
-        """Queue an event of `size` bytes once the queue is not full; False when stopped."""
+        """Queue an event of `size` bytes once the queue has room; False if stopped."""
         with self._changed:
             while not self._is_stopped and (
                 len(self._events) >= _MAX_WAITING_EVENTS or self._waiting_bytes >= _MAX_WAITING_BYTES
@@ -234,21 +234,21 @@ _WRITES: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# A string that holds the signs of a comment loses its repetition at most.
+# At worst, a string that contains comment markers prevents a retry.
 _COMMENTS: Final = re.compile(r"--[^\n]*+ | /\*.*?(?:\*/ | \Z)", re.VERBOSE | re.DOTALL)
 
 
 def is_read(sql: str) -> bool:
-    """Whether a statement only reads, judging by its text; upstream changes partitions by functions in a SELECT."""
+    """Whether a statement only reads, judging by its text; upstream changes partitions with functions in a SELECT."""
     return _WRITES.search(sql) is None and _WRITES.search(_COMMENTS.sub(" ", sql)) is None
 
 
 class QueryReader:
-    """The batches of one query, as they arrive. Made by `FlightSQLClient.open_query`; belongs to one thread.
+    """The batches of one query, as they arrive. Created by `FlightSQLClient.open_query`; belongs to one thread.
 
-    Ctrl-C, leaving the `with` block and `cancel` stop the query here at once and on the server as soon as it reads the
-    request. Until the first batch arrives, a credential that the server refuses is renewed once, and a query that only
-    reads is started again when the server is unavailable.
+    Ctrl-C, leaving the `with` block, and `cancel` stop the query immediately on the client, and on the server as soon
+    as it receives the request. Until the first batch arrives, a credential that the server rejects is renewed once,
+    and a read-only query is restarted if the server is unavailable.
     """
 
     def __init__(
@@ -265,28 +265,29 @@ class QueryReader:
         self._clock = clock
         self._started_at = clock.monotonic()
         self._ended_at: float | None = None
-        self.rows = 0  # that have arrived
-        self.bytes_received = 0  # as Arrow sends batches uncompressed
+        self.rows = 0  # received so far
+        self.bytes_received = 0  # as uncompressed Arrow data
         self._has_batches = False
         self._is_closed = False
         self._failure: QueryCancelled | None = None
         self._begin(attempts.credentials.fetch())
         try:
             self.schema: pa.Schema = self._take()
-        except BaseException:  # whose traceback would keep this reader alive, and the query running
+        except BaseException:  # its traceback would keep this reader alive, and the query running
             self.close()
             raise
 
     @property
     def query_id(self) -> str | None:
-        """The server's id of this query; None when the server gives none."""
+        """The server's ID for this query, or None."""
         return self._call.record.query_id
 
     @property
     def counts(self) -> ScanCounts | None:
-        """What the server has read for the query, once it has ended.
+        """The counts of what the server has read for the query, once it has finished.
 
-        None if the server doesn't tell: it read no table, failed, or some rows of its tables are hidden from the user.
+        None if the server doesn't report it, the query read no table or failed, or rows of its tables are hidden from
+        the user.
         """
         text = self._call.record.counts
         return None if text is None else parse_counts(text)
@@ -298,21 +299,21 @@ class QueryReader:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds from the start to now, or to the end when it has come."""
+        """Seconds from the start to now, or to the end if finished."""
         return (self._clock.monotonic() if self._ended_at is None else self._ended_at) - self._started_at
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """Return the next batch; raises `QueryCancelled` once `cancel` was called, else what made the query fail."""
+        """Return the next batch; raises `QueryCancelled` after `cancel`, otherwise the query's error."""
         if self._failure is not None:
             raise self._failure
         if self._is_closed:
             raise UsageError("The query's reader is closed.", remedy="Run the query again.")
         if self._ended_at is not None:
             raise StopIteration
-        while isinstance(event := self._take(), pa.Schema):  # of another attempt
+        while isinstance(event := self._take(), pa.Schema):  # from another attempt
             self.schema = event
         if event is None:
             self._ended_at = self._clock.monotonic()
@@ -327,12 +328,12 @@ class QueryReader:
         return pa.Table.from_batches(list(self), self.schema)
 
     def cancel(self) -> None:
-        """Stop the query, here at once and on the server; does nothing once it has ended. Callable from any thread."""
+        """Stop the query, immediately here and on the server, unless it has finished. Callable from any thread."""
         self._attempts.stopped.set()
         self._pump.stop()
 
     def close(self) -> None:
-        """Stop the query if it is still running, and release it; calling again does nothing."""
+        """Stop the query if it is still running, and release it; repeated calls do nothing."""
         self._is_closed = True
         if self._ended_at is None:
             self._ended_at = self._clock.monotonic()
@@ -349,13 +350,13 @@ class QueryReader:
         self._credential = credential
         self._call = call = self._build_call(credential)
         self._pump = BatchPump(partial(self._open_stream, call))
-        # A reader that is never closed is stopped when it is collected, and at the end of the process.
+        # A reader that is never closed is stopped when it is garbage-collected, or when the process exits.
         self._finalizer = weakref.finalize(self, self._pump.stop)
-        if self._attempts.stopped.is_set():  # meanwhile
+        if self._attempts.stopped.is_set():  # canceled in the meantime
             self._pump.stop()
 
     def _take(self) -> pa.Schema | pa.RecordBatch | None:
-        """Return the next event; a failure is raised, unless there is another attempt."""
+        """Return the next event; raises a failure, unless there is another attempt."""
         try:
             while isinstance(event := self._pump.take(), BaseException):
                 credential = None

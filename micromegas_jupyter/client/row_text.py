@@ -1,6 +1,6 @@
 """Rows as text: CSV, JSON, JSON lines, Markdown, and tables, written batch by batch in constant memory.
 
-Values become text for files and pipes only here, so the command line and notebooks write the same.
+Only this module converts values to text for files and pipes, so the command line and notebooks write the same.
 """
 
 import base64
@@ -22,10 +22,10 @@ from micromegas_jupyter.core.jsonb import holds_jsonb
 from micromegas_jupyter.core.text import cell_text, encode_json, terminal_width
 from micromegas_jupyter.errors import UsageError
 
-_CHUNK_ROWS: Final = 4000  # fewer take longer, more hold more memory
+_CHUNK_ROWS: Final = 4000  # fewer are slower, more use more memory
 _LAYOUT_ROWS: Final = 1000
 _ELLIPSIS: Final = "..."
-# As in the tables of the other commands, which tabulate lays out.
+# As in the other commands' tables, which tabulate formats.
 _MIN_PADDING: Final = 2
 _DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _Columns = Sequence[pa.StringArray]
@@ -41,23 +41,23 @@ def write_text(  # noqa: PLR0913 - how rows are written
     shows_json: bool = True,
     are_json: Mapping[int, bool] | None = None,
 ) -> int:
-    """Write all rows, each batch as it arrives, and return how many there were.
+    """Write all rows, each batch as it arrives, and return the number of rows.
 
-    `csv` is RFC 4180 with lines that end in LF: NULL is an empty field, an empty text is `""`. `json` is a list of
+    `csv` is RFC 4180 with LF line endings: NULL is an empty field, an empty string is `""`. `json` is a list of
     objects, `jsonl` one object per line. Times are ISO 8601 with all digits of their type; those with a time zone are
     in UTC and end with `Z`. Bytes are base64; lists, structs, and maps are JSON; intervals are seconds.
 
     Args:
         schema: Columns of all batches.
         batches: The rows.
-        output: Where the text goes. It is flushed after each batch.
+        output: The stream to write to; flushed after each batch.
         file_format: `csv`, `json`, `jsonl`, `markdown`, or `table`.
         max_column_width: Width of a table's cells in characters; 0 for no limit.
         shows_json: Whether binary JSON becomes JSON.
-        are_json: Whether columns hold binary JSON, by index. The first values of a column decide if it isn't listed.
+        are_json: Whether columns contain binary JSON, by index. If a column isn't listed, its first values decide.
 
     Raises:
-        UsageError: The format cannot hold such columns, or a value is outside the range of its type's text form.
+        UsageError: The format does not support such columns, or a value is outside the range of its type's text form.
     """
     encoding = _ENCODINGS[file_format]
     if encoding is _JSON:
@@ -72,7 +72,7 @@ def write_text(  # noqa: PLR0913 - how rows are written
 
 
 class _Counted:
-    """Columns of rows, counted; what was written of some is flushed before the next are awaited."""
+    """Counted rows of columns; the output is flushed before waiting for more."""
 
     def __init__(self, chunks: Iterator[_Columns], output: IO[str]) -> None:
         self.rows = 0
@@ -88,12 +88,12 @@ class _Counted:
 
 
 def _plain_value(value: Any, *, as_text: bool) -> Any:
-    """Return a value of an Arrow column as JSON can hold it: times as ISO 8601, bytes as base64."""
+    """Return an Arrow value as JSON can represent it: times as ISO 8601, bytes as base64."""
     plain: Any
     match value:
         case None | str() | bool() | int():
             plain = value
-        case float():  # JSON has no word for some
+        case float():  # JSON can't represent some
             plain = value if math.isfinite(value) else _number_text(value) if as_text else None
         case bytes():
             plain = base64.b64encode(value).decode("ascii")
@@ -129,16 +129,16 @@ def _markdown_cell(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """How a format writes a value: `encode` takes what JSON holds; texts without `special` characters need no more."""
+    """How a format writes a value: `encode` takes JSON values; strings without `special` characters stay unchanged."""
 
     encode: Callable[[Any], str]
-    special: str  # a regular expression of RE2
+    special: str  # an RE2 regular expression
     quote: str = ""
     null: str = ""
 
 
-_UNLIKE_PYTHON: Final = r"^[^.]*$|e|^-?0\.000"  # numbers that Arrow writes in another way, and no numbers
-_CSV_SPECIAL: Final = '^$|[",\r\n]'  # an empty text is quoted, since a field without quotes is NULL
+_UNLIKE_PYTHON: Final = r"^[^.]*$|e|^-?0\.000"  # numbers that Arrow formats differently than Python, and non-numbers
+_CSV_SPECIAL: Final = '^$|[",\r\n]'  # an empty string is quoted, because an unquoted empty field is NULL
 _JSON: Final = _Encoding(encode_json, r'["\\\x00-\x1f]', quote='"', null="null")
 _ENCODINGS: Final = {
     "csv": _Encoding(_csv_field, _CSV_SPECIAL),
@@ -152,9 +152,10 @@ _ENCODINGS: Final = {
 def _chunks(
     batches: Iterable[pa.RecordBatch], encoding: _Encoding, are_json: dict[int, bool], *, shows_json: bool
 ) -> Iterator[_Columns]:
-    """Yield the columns' values as texts, some rows at a time.
+    """Yield the columns' values as strings, some rows at a time.
 
-    With `shows_json`, a column whose first values are all binary JSON holds JSON; other bytes in it are base64.
+    With `shows_json`, a column whose first values are all binary JSON is written as JSON; other bytes in it are
+    base64.
     """
     for batch in batches:
         for index, (field, column) in enumerate(zip(batch.schema, batch.columns, strict=True)):
@@ -172,15 +173,15 @@ def _chunks(
 def _checked_texts(field: pa.Field, column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
     try:
         texts = _texts(column, encoding, is_json=is_json)
-        texts.validate(full=True)  # a server may send text that is not UTF-8
-    except (ValueError, LookupError, ArithmeticError) as error:  # also a time that Python or the zone database lacks
+        texts.validate(full=True)  # a server may send invalid UTF-8
+    except (ValueError, LookupError, ArithmeticError) as error:  # or a time that Python or the zone database lacks
         what = f"The column {cell_text(field.name)} holds a value that cannot be written as text."
         raise UsageError(what, remedy="Leave it out, or choose Parquet or Arrow.") from error
     return texts
 
 
 def _texts(column: pa.Array, encoding: _Encoding, *, is_json: bool) -> pa.StringArray:
-    """Return the texts of the values; whole columns of the common types at once, since values take much longer."""
+    """Return the values' text; columns of common types are converted as a whole, which is much faster."""
     types = pa.types
     encode = encoding.encode
     if types.is_dictionary(column.type):
@@ -226,7 +227,7 @@ def _float_texts(column: pa.Array, encoding: _Encoding) -> pa.StringArray:
 
 
 def _plain_texts(column: pa.Array, *, is_json: bool) -> pa.StringArray:
-    """Return values as text, those that are not text as JSON."""
+    """Return values as text, converting non-text values to JSON."""
     if not is_json and pa.types.is_string(column.type):
         return column
     if not is_json and _is_simple_struct(column):
@@ -237,7 +238,7 @@ def _plain_texts(column: pa.Array, *, is_json: bool) -> pa.StringArray:
 
 
 def _is_simple_struct(column: pa.Array) -> bool:
-    """Whether a column holds structs whose values are the same as text and in JSON."""
+    """Whether a column contains structs with values that are the same in text and JSON."""
     kind, types = column.type, pa.types
     if not types.is_struct(kind) or not 0 < kind.num_fields == len({field.name for field in kind}):
         return False
@@ -261,7 +262,7 @@ def _struct_texts(column: pa.StructArray) -> pa.StringArray:
 
 
 def _csv_fields(texts: pa.StringArray) -> pa.StringArray:
-    """Return texts as `_csv_field` does, all of them in a fraction of the time."""
+    """Do the same as `_csv_field` for all strings, in a fraction of the time."""
     special = pc.match_substring_regex(texts, _CSV_SPECIAL)
     if not pc.any(special).as_py():
         return texts
@@ -270,7 +271,7 @@ def _csv_fields(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _time_texts(column: pa.Array, quote: str) -> pa.StringArray:
-    """Return times with all digits, which Python's times don't have; ValueError for one that has no text."""
+    """Return times with all digits, which Python's times lack; ValueError for one that can't be formatted."""
     kind = column.type
     texts = (column.cast(pa.timestamp(kind.unit)) if pa.types.is_timestamp(kind) else column).cast(pa.string())
     if pc.any(pc.starts_with(texts, "<")).as_py():  # Arrow writes `<value out of range: …>`
@@ -281,28 +282,28 @@ def _time_texts(column: pa.Array, quote: str) -> pa.StringArray:
 
 def _decimal_texts(column: pa.Array) -> pa.StringArray:
     texts = column.cast(pa.string())
-    special = pc.match_substring(texts, "E")  # as Arrow writes small numbers
+    special = pc.match_substring(texts, "E")  # Arrow writes small numbers this way
     return _replaced(texts, special, lambda: _plain_column(column.filter(special), as_text=True))
 
 
 def _replaced(
     texts: pa.StringArray, where: pa.BooleanArray, make_others: Callable[[], Iterable[str]]
 ) -> pa.StringArray:
-    """Return the texts, with others in their order `where` that is true."""
+    """Return the strings, replacing those `where` is true with the others, in order."""
     if not pc.any(where).as_py():
         return texts
     return pc.replace_with_mask(texts, where, pa.array(make_others(), pa.string()))
 
 
 def _lines(pieces: Sequence[pa.StringArray | str], separator: str, *, between: str = "\n") -> str:
-    """Return rows as text: what stands in each, between two of it, and between two rows."""
+    """Join rows to text with a template per row, a separator between values, and one between rows."""
     lines = pc.binary_join_element_wise(*pieces, separator)
     text: str = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), between)[0].as_py()
     return text
 
 
 def _json_column(column: pa.Array, *, as_text: bool) -> list[Any]:
-    """Return binary JSON as JSON text or as what `json.dumps` takes, each distinct value made once."""
+    """Return binary JSON as JSON text or as input of `json.dumps`, decoding each distinct value once."""
     known: dict[bytes | None, Any] = {None: None}
     values = column.to_pylist()
     for value in values:
@@ -330,13 +331,13 @@ def _plain_column(column: pa.Array, *, as_text: bool) -> list[Any]:
 
 
 def _plain_map(items: Sequence[tuple[Any, Any]]) -> Any:
-    """Return a map as an object, or as pairs if a key occurs twice."""
+    """Return a map as an object, or as pairs if a key is repeated."""
     found = {str(key): held for key, held in items}
     return found if len(found) == len(items) else items
 
 
 def _write_table(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str], *, max_width: int) -> None:
-    """Write a table laid out by its first rows; longer cells further down take the room that they need."""
+    """Write a table with column widths from its first rows; longer cells further down overflow."""
     names = [cell_text(name) for name in schema.names]
     numeric = [_is_number(field.type) for field in schema]
     iterator = ([_cut(texts, max_width) for texts in columns] for columns in chunks)
@@ -348,7 +349,7 @@ def _write_table(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str],
 
     padded_widths = [*widths]
     if not all(numeric[-1:]):
-        padded_widths[-1] = 0  # nothing stands to the right of the last column
+        padded_widths[-1] = 0  # nothing follows the last column
     layout = list(zip(padded_widths, numeric, strict=True))
     output.write("  ".join(_padded_text(name, *one) for name, one in zip(names, layout, strict=True)) + "\n")
     output.write("  ".join("-" * width for width in widths) + "\n")
@@ -358,10 +359,10 @@ def _write_table(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str],
 
 
 def _cut(texts: pa.StringArray, max_width: int) -> pa.StringArray:
-    """Return the texts as `max_width` character cells can show them; 0 for all of them."""
+    """Truncate the strings to `max_width` character cells; 0 means no limit."""
     if max_width == 0:
         return texts
-    is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes, of which wide characters have more
+    is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes; wide characters have several
     if not pc.any(is_long).as_py():
         return texts
     shown = max(max_width - len(_ELLIPSIS), 1)
@@ -389,7 +390,7 @@ def _padded_text(text: str, width: int, to_the_right: bool) -> str:  # noqa: FBT
 
 
 def _replace_wide(texts: pa.StringArray, done: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:
-    """Return what was done to texts of ASCII, and the function's values for the others."""
+    """Return the results for ASCII strings, and the function's values for the others."""
     are_wide = pc.invert(pc.string_is_ascii(texts))
     return _replaced(done, are_wide, lambda: map(function, texts.filter(are_wide).to_pylist()))
 
@@ -415,7 +416,7 @@ def _write_csv(schema: pa.Schema, chunks: Iterable[_Columns], output: IO[str]) -
 
 
 def check_distinct(names: Sequence[str], *, holder: str, remedy: str) -> None:
-    """Check that no two columns have the same name: `holder` would lose all but one of them.
+    """Check that no two columns have the same name; `holder` would lose all but one of them.
 
     Raises:
         UsageError: Two columns have the same name.

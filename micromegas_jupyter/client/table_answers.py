@@ -1,4 +1,4 @@
-"""What a server answers about its tables; loaded by the methods that ask for it."""
+"""Server responses about tables; loaded by the methods that need them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import msgspec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSummary:
-    """A table of the server: whether the caller owns it, and whether they may send rows to it."""
+    """A table, whether the caller owns it, and whether the caller may send rows to it."""
 
     name: str
     is_owner: bool
@@ -19,7 +19,7 @@ class TableSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """A column; `type` is Arrow's name of its type."""
+    """A column; `type` is its Arrow type name."""
 
     name: str
     type: str
@@ -28,19 +28,19 @@ class TableColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDescription:
-    """A table of the server; only its owner learns how much is in it.
+    """A table on the server; only its owner sees its size.
 
     Attributes:
-        name: The table.
+        name: The table's name.
         is_owner: Whether the caller may change and drop it.
-        columns: Its columns.
-        partition_by: The columns whose values lie in folders of their own.
-        retention_days: How long rows are kept; None for as long as the server's own setting says.
+        columns: The table's columns.
+        partition_by: The columns whose values have separate folders.
+        retention_days: How long rows are kept; None means the server's setting.
         undo_hours: For how many hours changes can be undone.
         time_travel: Who may read earlier versions: "owners", or all "readers" of the table.
-        version: The number of its latest commit.
-        row_count: How many rows it has; None when that is not known.
-        files: In how many files they are.
+        version: The number of the latest commit.
+        row_count: The number of rows, or None if unknown.
+        files: The number of files.
         size_bytes: The size of these files.
         created_at: When the table was created.
     """
@@ -61,7 +61,7 @@ class TableDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableVersion:
-    """One commit of a table: what it did, by which program, with the parameters and metrics that were recorded."""
+    """A table's commit: its operation, its program, and the recorded parameters and metrics."""
 
     version: int
     operation: str
@@ -73,7 +73,7 @@ class TableVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizeResult:
-    """How many files became how many."""
+    """The number of files before and after."""
 
     removed_files: int
     added_files: int
@@ -81,11 +81,11 @@ class OptimizeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo:
-    """How a change of a table is undone.
+    """How to undo a change of a table.
 
     Attributes:
         undo_to: The time to restore to, just before the change; None if nothing was changed.
-        undo_until: The deadline for it.
+        undo_until: The deadline for the undo.
     """
 
     undo_to: datetime | None = None
@@ -94,13 +94,13 @@ class Undo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreResult(Undo):
-    """What a restore did, or with `dry_run` would do.
+    """The result of a restore, or with `dry_run` the expected one.
 
     Attributes:
         restored_version: The version that was restored.
-        version: The version that this made; the latest one if nothing was to change, and in a dry run.
-        added_files: How many files came back.
-        removed_files: How many files the table no longer has.
+        version: The version that the restore created; the latest one if nothing changed, and in a dry run.
+        added_files: The number of files that were restored.
+        removed_files: The number of files that were removed from the table.
         was_dropped: Whether the table had been dropped.
         missing_files: In a dry run, files that the restore needs but that are gone (at most 1,000).
     """
@@ -114,12 +114,12 @@ class RestoreResult(Undo):
 
 
 class DeletedRows(int):
-    """How many rows were deleted; `undo` has how they come back."""
+    """The number of deleted rows; `undo` has how to restore them."""
 
     undo: Undo
 
     def __new__(cls, count: int, undo: Undo) -> Self:
-        """Return a number that has `undo`."""
+        """Return a number with `undo`."""
         made = super().__new__(cls, count)
         made.undo = undo
         return made
@@ -134,17 +134,17 @@ class Deletion(msgspec.Struct, frozen=True):
 
     @property
     def undo(self) -> Undo:
-        """How it is undone."""
+        """How to undo the deletion."""
         return Undo(undo_to=self.undo_to, undo_until=self.undo_until)
 
 
 class Tables(msgspec.Struct, frozen=True):
-    """The tables of a server."""
+    """The server's tables."""
 
     tables: tuple[TableSummary, ...]
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """Commits of a table."""
+    """A table's commits."""
 
     versions: tuple[TableVersion, ...]

@@ -1,4 +1,4 @@
-"""What a client does with a server's tables beside reading and sending rows: describe, create, change, drop them."""
+"""The client's operations on the server's tables, besides reading and sending rows: describe, create, change, drop."""
 
 import base64
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 
 
 class TableOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation by its name on the wire, with its members; one that only reads may be repeated."""
+    """An operation by its name in the protocol, with its members; a read-only one may be retried."""
 
     name: str
     members: Mapping[str, object] = {}
@@ -40,12 +40,12 @@ class TableOperation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build_body(operation: TableOperation) -> bytes:
-    """Return the body of the action."""
+    """Return the action's body."""
     return msgspec.json.encode({"operation": operation.name, **operation.members})
 
 
 def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
-    """Read the answer to the action; names that this version does not know are left out."""
+    """Parse the response to the action; unknown members are ignored."""
     if len(results) != 1 or len(results[0]) > _MAX_ANSWER_BYTES:
         raise InternalError("The server's response about its tables is malformed.")
     try:
@@ -55,56 +55,56 @@ def parse_answer(results: Sequence[bytes], kind: type[Answer]) -> Answer:
 
 
 class _Nothing(msgspec.Struct, frozen=True):
-    """The answer of an operation that returns nothing."""
+    """The response to an operation that returns nothing."""
 
 
 class TableMethods(ABC):
     """The methods of a client that change tables.
 
-    They raise `UsageError` when a table does not exist or does not exist for the caller, `PermissionDenied` when it
-    belongs to somebody else, and what every call raises.
+    They raise `UsageError` if a table does not exist or the caller cannot see it, `PermissionDenied` if it belongs to
+    another user, and the errors of every call.
     """
 
     @abstractmethod
     def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer: ...
 
     def table_summaries(self) -> "tuple[TableSummary, ...]":
-        """Return the tables that the caller may read or write to; `list_tables` returns the schemas to read by."""
+        """Return the tables that the caller may read or write to; `list_tables` returns schemas of readable ones."""
         from micromegas_jupyter.client.table_answers import Tables
 
         return self._run_on_tables(TableOperation(name="list", is_read=True), Tables).tables
 
     def describe_table(self, table_name: str) -> "TableDescription":
-        """Return what the server says about a table."""
+        """Return the server's description of a table."""
         from micromegas_jupyter.client.table_answers import TableDescription
 
         operation = TableOperation(name="describe", members={"table": _checked(table_name)}, is_read=True)
         return self._run_on_tables(operation, TableDescription)
 
     def create_table(self, table_name: str, schema: pa.Schema, *, partition_by: Sequence[str] = ()) -> None:
-        """Create a table without rows, which the caller then owns.
+        """Create an empty table, owned by the caller.
 
         Args:
-            table_name: Its name: a lower-case letter, then lower-case letters, digits and underscores.
-            schema: Its columns.
-            partition_by: Columns whose values lie in folders of their own, for large tables.
+            table_name: A lower-case letter, followed by lower-case letters, digits, and underscores.
+            schema: The table's columns.
+            partition_by: Columns whose values get separate folders, for large tables.
         """
         members = {"table": _checked(table_name), "schema": _encode(schema), "partition_by": list(partition_by)}
         self._run_on_tables(TableOperation(name="create", members=members), _Nothing)
 
     def drop_table(self, table_name: str) -> "Undo":
-        """Remove a table that the caller owns, and return how `restore_table` brings it back.
+        """Drop a table that the caller owns, and return how `restore_table` can bring it back.
 
-        Its name is free immediately. Its files are removed once the drop can no longer be undone.
+        The name is free immediately. The files are removed once the drop can no longer be undone.
         """
         from micromegas_jupyter.client.table_answers import Undo
 
         return self._run_on_tables(TableOperation(name="drop", members={"table": _checked(table_name)}), Undo)
 
     def delete_rows(self, table_name: str, where: str) -> "DeletedRows":
-        """Delete the rows that meet a condition in SQL from a table that the caller owns, and return how many.
+        """Delete the rows that match a SQL condition from a table that the caller owns, and return their number.
 
-        The number's `undo` has how `restore_table` brings them back.
+        The number's `undo` has how `restore_table` can bring them back.
         """
         from micromegas_jupyter.client.table_answers import DeletedRows, Deletion
 
@@ -113,10 +113,10 @@ class TableMethods(ABC):
         return DeletedRows(done.deleted_rows, done.undo)
 
     def restore_table(self, table_name: str, *, to: "datetime | str | int", dry_run: bool = False) -> "RestoreResult":
-        """Restore an earlier state of a table that the caller owns; a table dropped since then gets its name back.
+        """Restore an earlier state of a table that the caller owns; a dropped table gets its name back.
 
-        Rows that were stored later are removed, and its columns are those of then. Rows that retention
-        deleted do not come back. The restore is one commit, and can be undone like any other change.
+        Rows that were stored later are removed, and the columns are those of that state. Rows that retention deleted
+        are not restored. The restore is one commit, and can be undone like any other change.
 
         Args:
             table_name: The name that the table had.
@@ -126,7 +126,7 @@ class TableMethods(ABC):
 
         Raises:
             UsageError: No table had that name at that time, its files are no longer kept (the message has the earliest
-                possible time), or another table has the name by now.
+                possible time), or another table has the name now.
         """
         from micromegas_jupyter.client.table_answers import RestoreResult
 
@@ -134,38 +134,38 @@ class TableMethods(ABC):
         return self._run_on_tables(TableOperation(name="restore", members=members, is_slow=True), RestoreResult)
 
     def add_column(self, table_name: str, column: pa.Field) -> None:
-        """Add a column to a table of the caller's; it is null in the rows that are there."""
+        """Add a column to one of the caller's tables; it is null in existing rows."""
         if not isinstance(column, pa.Field):
             raise UsageError(f"add_column takes a pyarrow.Field, not {type(column).__name__}.")
         members = {"table": _checked(table_name), "schema": _encode(pa.schema([column]))}
         self._run_on_tables(TableOperation(name="add_column", members=members), _Nothing)
 
     def optimize_table(self, table_name: str) -> "OptimizeResult":
-        """Merge the small files of a table of the caller's now; the server also does so by itself."""
+        """Merge the small files of one of the caller's tables now; the server also does so automatically."""
         from micromegas_jupyter.client.table_answers import OptimizeResult
 
         operation = TableOperation(name="optimize", members={"table": _checked(table_name)}, is_slow=True)
         return self._run_on_tables(operation, OptimizeResult)
 
     def table_history(self, table_name: str, *, limit: int = 20) -> "tuple[TableVersion, ...]":
-        """Return the latest commits of a table of the caller's, the newest first."""
+        """Return the latest commits of one of the caller's tables, newest first."""
         from micromegas_jupyter.client.table_answers import Versions
 
         members = {"table": _checked(table_name), "limit": limit}
         return self._run_on_tables(TableOperation(name="history", members=members, is_read=True), Versions).versions
 
     def set_retention(self, table_name: str, days: int | None) -> None:
-        """Say for how many days rows of a table of the caller's are kept; None means what the server's setting says."""
+        """Set for how many days rows of one of the caller's tables are kept; None means the server's setting."""
         members = {"table": _checked(table_name), "days": days}
         self._run_on_tables(TableOperation(name="set_retention", members=members), _Nothing)
 
     def set_undo_hours(self, table_name: str, hours: int) -> None:
-        """Set for how many hours (1 to 8,760) changes of a table of the caller's can be undone."""
+        """Set for how many hours (1 to 8,760) changes of one of the caller's tables can be undone."""
         members = {"table": _checked(table_name), "hours": hours}
         self._run_on_tables(TableOperation(name="set_undo_hours", members=members), _Nothing)
 
     def set_time_travel(self, table_name: str, to: str) -> None:
-        """Set who may read earlier versions of a table of the caller's: its "owners", or all of its "readers"."""
+        """Set who may read earlier versions of one of the caller's tables: its "owners", or all of its "readers"."""
         members = {"table": _checked(table_name), "to": to}
         self._run_on_tables(TableOperation(name="set_time_travel", members=members), _Nothing)
 
@@ -181,14 +181,14 @@ def _checked(text: Any, what: str = "table's name") -> str:
 
 
 def _format_target(to: Any) -> int | str:
-    """Return a version, or a time as the server reads it."""
+    """Return a version, or a time in the format that the server expects."""
     if (isinstance(to, int) and not isinstance(to, bool) and to >= 0) or (isinstance(to, str) and is_version(to)):
         return int(to)
     return _format_time(to)
 
 
 def is_version(text: str) -> bool:
-    """Return whether a text is the number of a version."""
+    """Return whether a string is a version number."""
     return text.isascii() and text.isdecimal()
 
 

@@ -1,4 +1,4 @@
-"""What a bearer token says about itself, for the user who has it: nothing in it is verified here."""
+"""The claims of a bearer token, for the user who has it; nothing is verified here."""
 
 import base64
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _JWT_SEGMENTS: Final = 3
 
 
 def read_claims(token: str) -> Mapping[str, object] | None:
-    """Return what a JWT says about itself, for the person who has it: nothing is verified. None when it is no JWT."""
+    """Return a JWT's claims, for the user who has it, without verifying them; None if it isn't a JWT."""
     segments = token.split(".")
     if len(segments) != _JWT_SEGMENTS:
         return None
@@ -29,7 +29,7 @@ def read_claims(token: str) -> Mapping[str, object] | None:
 
 
 def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
-    """Return when a token says that it expires (aware UTC); None when it does not say."""
+    """Return a token's claimed time of expiry (aware UTC), or None."""
     from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of
 
     try:
@@ -40,7 +40,7 @@ def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDescription:
-    """Sentences about a token for its user: its origin, and what its times show.
+    """Sentences about a token for its user: its origin, and the meaning of its times.
 
     `is_clock_wrong` if this machine's clock explains a rejection.
     """
@@ -56,8 +56,8 @@ def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float 
 
     Args:
         token: The token.
-        now: This machine's time.
-        clock_offset_seconds: How far the identity provider's clock is ahead of it; 0 if that wasn't measured.
+        now: The local time.
+        clock_offset_seconds: How far the identity provider's clock is ahead of the local clock; 0 if not measured.
     """
     claims = read_claims(token.reveal()) or {}
     audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claimed_end(claims)
@@ -69,7 +69,7 @@ def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float 
         origin = f'The token is for audience "{audience}", from {issuer}.'
     issued_at, begins_at = _claimed_time(claims, "iat"), _claimed_time(claims, "nbf")
     if issued_at is not None:
-        # The provider's clock had reached that time.
+        # The provider's clock must have reached that time.
         clock_offset_seconds = max(clock_offset_seconds, (issued_at - now).total_seconds())
     is_offset = abs(clock_offset_seconds) > _CLOCK_TOLERANCE.total_seconds()
     is_early = begins_at is not None and begins_at - now > _CLOCK_TOLERANCE
@@ -89,7 +89,7 @@ def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float 
 
 
 def _claimed_time(claims: Mapping[str, object], name: str) -> datetime | None:
-    """Return a time in the claims (aware UTC); None if it is missing or isn't a time."""
+    """Return a time in the claims (aware UTC); None if it is missing or invalid."""
     value = claims.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None

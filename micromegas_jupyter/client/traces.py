@@ -1,4 +1,4 @@
-"""`client.trace(id)`: the spans of one trace with their tree, as text and as a table in HTML."""
+"""`client.trace(id)`: the spans of one trace with their tree, as text and as an HTML table."""
 
 import html
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ DEFAULT_ROWS: Final = 40
 TRACE_ID_DIGITS: Final = 32
 SPAN_ID_DIGITS: Final = 16
 MAX_DETAILS: Final = 200
-"""How many log lines of a span are fetched."""
+"""The maximum number of a span's log lines to fetch."""
 
 _COLUMNS: Final = "trace_id, span_id, parent_span_id, start_time, duration, name, kind, status, exe"
 _MAX_NAME: Final = 120
@@ -34,7 +34,7 @@ _UNITS: Final = (("s", 10**9), ("ms", 10**6), ("µs", 10**3))
 
 
 def parse_hex_id(text: str, digits: int) -> str:
-    """Return an ID as lowercase hexadecimal, without the dashes or `0x` that it may have been copied with.
+    """Return an ID as lowercase hexadecimal, without dashes or `0x`.
 
     Raises:
         UsageError: The text isn't an ID with this number of digits. Only a valid ID may become part of a statement.
@@ -62,7 +62,7 @@ def nanoseconds_text(nanoseconds: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRow:
-    """A span as it is shown: times in nanoseconds, `start` since the start of the trace."""
+    """A displayed span: times in nanoseconds, `start` relative to the start of the trace."""
 
     name: str
     service: str
@@ -74,16 +74,16 @@ class TraceRow:
     is_critical: bool
     is_orphan: bool
     hidden: int
-    """How many spans below this one aren't shown."""
+    """The number of spans below this one that aren't shown."""
 
     @property
     def kind(self) -> str:
-        """Return which color the span has."""
+        """Return the kind that determines the span's color."""
         return "error" if self.is_error else "critical" if self.is_critical else "other"
 
     @property
     def remarks(self) -> str:
-        """Return what is unusual about the span, as text."""
+        """Return notable facts about the span, as text."""
         remarks = [
             *(["error"] if self.is_error else []),
             *(["parent missing"] if self.is_orphan else []),
@@ -107,7 +107,7 @@ class Trace:
     """
 
     def __init__(self, trace_id: str, rows: pa.Table, query: Callable[..., pa.Table] | None = None) -> None:
-        """Build the tree of the rows of a trace; `query` (statement, parameters) fetches the rest of a span."""
+        """Build the tree from a trace's rows; `query` (statement, parameters) fetches a span's details."""
         self.trace_id = trace_id
         self._query = query
         self.tree: SpanTree = build_span_tree(
@@ -131,7 +131,7 @@ class Trace:
 
     @cached_property
     def is_error(self) -> "np.typing.NDArray[np.bool_]":
-        """Return which spans ended with an error."""
+        """Return which spans failed."""
         is_error = pc.equal(self.spans["status"].cast(pa.utf8()), "ERROR")
         return np.asarray(is_error.fill_null(fill_value=False).to_numpy(), dtype=np.bool_)
 
@@ -157,7 +157,7 @@ class Trace:
         return f"{self._text('name', 0)} · {' · '.join(facts)}"
 
     def choose_rows(self, max_rows: int | None = DEFAULT_ROWS) -> list[TraceRow]:
-        """Return the most telling spans: critical path, errors, longest self times, each with its ancestors."""
+        """Return the most relevant spans: critical path, errors, and longest self times, each with its ancestors."""
         tree, critical = self.tree, self.spans["critical_time"].to_numpy()
         count = len(tree.start)
         chosen = set(range(count)) if max_rows is None or count <= max_rows else self._choose(critical, max_rows)
@@ -207,7 +207,7 @@ class Trace:
         return cut(printable(self.spans[column][span].as_py() or ""), _MAX_NAME)
 
     def to_lines(self, *, width: int = 120, max_rows: int | None = DEFAULT_ROWS) -> Iterator[tuple[str, str]]:
-        """Yield the lines of the tree, with the kind of each: `title`, `header`, `error`, `critical`, or `other`."""
+        """Yield the lines of the tree, each with its kind: `title`, `header`, `error`, `critical`, or `other`."""
         rows = self.choose_rows(max_rows)
         cells = [
             (
@@ -244,7 +244,7 @@ class Trace:
         return "\n".join(line for line, _ in self.to_lines())
 
     def to_html(self) -> str:
-        """Return a table whose last column draws the spans, with inline styles and without a script."""
+        """Return a table with the spans drawn in its last column, with inline styles and without scripts."""
         total = max(self.duration, 1)
         rows = (
             BarRow(
@@ -267,19 +267,19 @@ class Trace:
         return self.to_html()
 
     def fetch_details(self, span: int) -> dict[str, object]:
-        """Return what `spans` doesn't contain about the span of a row: attributes, events, links, and logs.
+        """Return what `spans` doesn't contain about a row's span: attributes, events, links, and logs.
 
         Raises:
             UsageError: The trace was built without a client.
         """
-        from micromegas_jupyter.core import jsonb  # needed by notebooks only
+        from micromegas_jupyter.core import jsonb  # only notebooks need it
 
         span_id = self.spans["span_id"][span].as_py().hex()
         (row,) = self._fetch(
             "SELECT status_message, properties, events, links FROM otel_spans "  # noqa: S608 - checked IDs
             f"WHERE trace_id = X'{self.trace_id}' AND span_id = X'{span_id}' LIMIT 1"
         ).to_pylist() or [{}]
-        # Logs outside of the span's time were written before a context was left, or on a machine with another clock.
+        # Logs outside the span's time were written before a context was left, or on a machine with another clock.
         first, last = (
             np.datetime64(int(each) + margin, "ns")
             for each, margin in ((self.tree.start[span], -_LOG_MARGIN), (self.tree.end[span], _LOG_MARGIN))
@@ -304,7 +304,7 @@ class Trace:
         }
 
     def find(self, text: str) -> list[int]:
-        """Return the rows of the spans with a text in name, service, attributes, or status message, in any case."""
+        """Return the rows of spans with a text in name, service, attributes, or status message, ignoring case."""
         is_found = contains(self.spans["name"], text) | contains(self.spans["exe"], text)
         if self._query is not None:
             found = self._fetch(
@@ -324,7 +324,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarRow:
-    """A line of a table whose last column draws bars; `left` and `width` are shares of the column."""
+    """A row of a table with bars in its last column; `left` and `width` are fractions of the column."""
 
     label: str
     remarks: str
@@ -336,7 +336,7 @@ class BarRow:
 
 
 def bar_table(caption: str, headers: Iterable[str], rows: Iterable[BarRow]) -> str:
-    """Return an HTML table whose last column draws bars, with inline styles and without a script."""
+    """Return an HTML table with bars in its last column, with inline styles and without scripts."""
     body = []
     for row in rows:
         left = min(100 * row.left, 99.7)
@@ -376,7 +376,7 @@ def fetch_trace(trace_id: str, query: Callable[..., pa.Table]) -> Trace:
 
 
 def contains(column: pa.ChunkedArray, text: str) -> "np.typing.NDArray[np.bool_]":
-    """Return which values contain a text, in upper or lower case."""
+    """Return which values contain a text, ignoring case."""
     is_found = pc.match_substring(column.cast(pa.utf8()), text, ignore_case=True).fill_null(fill_value=False)
     return np.asarray(is_found.to_numpy(), dtype=np.bool_)
 
@@ -394,7 +394,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def _fit(text: str, width: int) -> str:
-    """Return the text with exactly this many character cells."""
+    """Pad or truncate the text to exactly this many character cells."""
     while terminal_width(text) > width:
         text = f"{text.removesuffix('…')[:-1]}…"
     return text + " " * (width - terminal_width(text))

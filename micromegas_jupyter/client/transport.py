@@ -1,7 +1,8 @@
-"""Calls to a Flight SQL server over the Flight library: address, headers, credential, connection, failures.
+"""Calls to a Flight SQL server with the Flight library: address, headers, credential, connection, and failures.
 
-The Flight library ends the whole process over a key in upper case or a value that is not printable ASCII, and
-swallows the exception of a provider that fails inside it: hence the checks, and the fetching before the call.
+The Flight library aborts the whole process for a key in upper case or a value that is not printable ASCII, and
+swallows exceptions from a provider that fails inside it. Therefore headers are checked, and tokens fetched, before the
+call.
 """
 
 import logging
@@ -59,7 +60,7 @@ _EXAMPLE: Final = "Write it like grpc://localhost:50051 or grpc+tls://lake.examp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAddress:
-    """A server's address: `location` as the Flight library takes it, `name` (host and port) for messages."""
+    """A server's address: `location` in the Flight library's format, `name` (host and port) for messages."""
 
     location: str
     name: str
@@ -68,12 +69,12 @@ class ServerAddress:
 
 
 def parse_address(uri: str) -> ServerAddress:
-    """Read a URI; `http` and `https` mean `grpc` and `grpc+tls`, as upstream has it; TLS without a port means 443."""
+    """Parse a URI; `http` and `https` mean `grpc` and `grpc+tls`, as for upstream; TLS without a port means 443."""
     if not isinstance(uri, str):
         raise UsageError("The server's address is not text.", remedy=_EXAMPLE)
     try:
         parts = urlsplit(uri.strip())
-        port = parts.port  # checked when it is read
+        port = parts.port  # reading the port validates it
     except ValueError:
         raise UsageError("The server's address is not a Flight SQL URI.", remedy=_EXAMPLE) from None
     scheme, host = _SCHEMES.get(parts.scheme), parts.hostname
@@ -97,10 +98,10 @@ def _is_plain(host: str) -> bool:
 
 
 Header = tuple[bytes, bytes]
-"""A key in lower case and a value of printable ASCII, as the Flight library takes them."""
+"""A lowercase key and a value of printable ASCII, as the Flight library requires."""
 
 MAX_HEADER_VALUE_BYTES: Final = 16 * 1024
-# gRPC over HTTP/2, "Header-Name"; names that begin with grpc- are gRPC's own.
+# gRPC over HTTP/2, "Header-Name"; names that start with grpc- are reserved for gRPC.
 _KEY: Final = re.compile(r"(?!grpc-)[0-9a-z_.-]{1,128}")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 # Printable ASCII of at most 64 characters (COMPAT: `x-client-agent`).
@@ -108,7 +109,7 @@ _TAG: Final = re.compile(r"[\x20-\x7e]{1,64}")
 
 
 def build_header(key: str | bytes, value: str | bytes) -> Header:
-    """Return a checked header; the key becomes lower case. An error never contains the value."""
+    """Return a checked header with a lowercase key. Errors never contain the value."""
     key_text, value_text = _as_text(key).lower(), _as_text(value)
     if _KEY.fullmatch(key_text) is None:
         raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
@@ -128,7 +129,7 @@ def _as_text(value: str | bytes) -> str:
 
 
 def parse_static_headers(headers: Iterable[Any]) -> tuple[Header, ...]:
-    """Read the pairs that `hide_texts` makes of upstream's `headers` argument."""
+    """Parse the pairs that `hide_texts` creates from upstream's `headers` argument."""
     try:
         pairs = [(key, value) for key, value in headers]
     except (TypeError, ValueError):
@@ -137,7 +138,7 @@ def parse_static_headers(headers: Iterable[Any]) -> tuple[Header, ...]:
 
 
 def build_tag_headers(environ: Mapping[str, str], *, entrypoint: str | None = None) -> tuple[Header, ...]:
-    """Return what this process says about itself with every call, as upstream's client does; for the audit only."""
+    """Return the metadata about this process for every call, as upstream's client sends it; only for the audit log."""
     if entrypoint and not _tag(entrypoint):
         raise UsageError("client_entrypoint cannot be sent.", remedy="Use at most 64 printable ASCII characters.")
     tags = {
@@ -166,7 +167,7 @@ def _detect_entrypoint() -> str:
 def build_option_headers(
     *, begin: str | None = None, end: str | None = None, limit: int | None = None, preserve_dictionary: bool = False
 ) -> tuple[Header, ...]:
-    """Return the metadata of what a query asks for besides its SQL; `begin` and `end` are RFC 3339."""
+    """Return the metadata of a query's options; `begin` and `end` are RFC 3339."""
     if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
         raise UsageError("The limit is not a whole number of rows.", remedy="Give 0 or more, or leave it out.")
     options = {
@@ -188,15 +189,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What one call carries to say who makes it; empty when there is nothing to say."""
+    """The headers that identify a call's caller; may be empty."""
 
     headers: tuple[Header, ...] = field(default=(), repr=False)
     token: Secret | None = None
-    clock_offset_seconds: float = 0.0  # how far the identity provider's clock is ahead, if that was measured
+    clock_offset_seconds: float = 0.0  # how far the identity provider's clock is ahead, if measured
 
 
 class CredentialSource:
-    """The credential of each call: a token of the provider, or static headers where there is no provider."""
+    """The credential of each call: a token from the provider, or static headers if there is no provider."""
 
     def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
         if provider is not None and not isinstance(provider, AuthProvider):
@@ -207,7 +208,7 @@ class CredentialSource:
         self._static = Credential(headers=static_headers)
 
     def fetch(self) -> Credential:
-        """Return the credential of the call that is about to be made."""
+        """Return the credential for the next call."""
         if self._provider is None:
             return self._static
         token = _fetch_token(self._provider)
@@ -224,7 +225,7 @@ class CredentialSource:
         )
 
     def renew(self, refused: Credential) -> Credential | None:
-        """Return a fresh credential in place of one that a server refused, or None when there is no other."""
+        """Return a fresh credential after the server rejected one, or None if there is no other."""
         invalidate: Callable[[str], object] | None = getattr(self._provider, "invalidate", None)
         token = refused.token
         if token is None or invalidate is None:
@@ -234,7 +235,7 @@ class CredentialSource:
         return None if renewed.token == token else renewed
 
     def check_plaintext(self, address: ServerAddress) -> None:
-        """Refuse to send a credential, or a header whose name says that it may be one, in plain text to a machine."""
+        """Reject sending a credential, or a header whose name looks like one, to another machine in plain text."""
         has_secret = self._provider is not None or any(_SECRET_NAME.search(key) for key, _ in self._static.headers)
         if has_secret and not (address.is_encrypted or address.is_loopback):
             raise UsageError(
@@ -248,14 +249,14 @@ def _call_provider(work: Callable[[], _T]) -> _T:
         return work()
     except MicromegasError:
         raise
-    except OSError as error:  # what requests, sockets and files raise
+    except OSError as error:  # raised by requests, sockets, and files
         raise ProviderUnavailable("The auth provider could not reach what it needs.") from error
     except Exception as error:
         raise LoginRequired(f"The auth provider didn't return a token ({type(error).__name__}).") from error
 
 
 def _fetch_token(provider: AuthProvider) -> Secret | None:
-    """Return the provider's token, or None if it cannot be sent; no frame that raises has it as plain text."""
+    """Return the provider's token, or None if it cannot be sent; raising frames never have it as plain text."""
     token: object = _call_provider(provider.get_token)
     if isinstance(token, str) and len(token) <= MAX_HEADER_VALUE_BYTES - len(_SCHEME) and _TOKEN.fullmatch(token):
         return Secret(token)
@@ -268,19 +269,19 @@ _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class CallRecord:
-    """The metadata of one call's answer; written by the thread that makes it, read by any."""
+    """The metadata of a call's response; written by the calling thread, readable by any."""
 
     def __init__(self) -> None:
         self.query_id: str | None = None
         self.error_details: bytes | None = None
-        self.connection = 0  # over which of its client's connections it was made
-        self.counts: str | None = None  # JSON: of files, at the end of a query
-        self.cursor: str | None = None  # the next one of a follow
-        self.pushback_ms: int | None = None  # when a failed call may be made again; -1 for never
-        self.credential: Credential | None = None  # of the last RPC
+        self.connection = 0  # the number of the client's connection that the call used
+        self.counts: str | None = None  # JSON: file counts, at the end of a query
+        self.cursor: str | None = None  # the next cursor of a follow
+        self.pushback_ms: int | None = None  # delay before a failed call may be retried; -1 for never
+        self.credential: Credential | None = None  # from the last RPC
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Store what is known in a call's initial or trailing metadata; the sender is not trusted."""
+        """Store the known fields of a call's initial or trailing metadata; the sender is not trusted."""
         texts = {key: values[0] for key, values in headers.items() if values and isinstance(values[0], str)}
         if is_query_id(query_id := texts.get(QUERY_ID_KEY)):
             self.query_id = query_id
@@ -295,13 +296,13 @@ class CallRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call to `server` (host and port, for messages); without `timeout_seconds` it lasts as long as it takes."""
+    """A call to `server` (host and port, for messages); without `timeout_seconds` it has no timeout."""
 
     server: str
     is_encrypted: bool = False
     has_certificate: bool = False
     credential: Credential
-    credentials: CredentialSource | None = None  # of a call that may take several RPCs
+    credentials: CredentialSource | None = None  # for a call that may need several RPCs
     headers: tuple[Header, ...] = ()
     timeout_seconds: float | None = None
     started_at: datetime
@@ -319,8 +320,8 @@ _UNREACHABLE: Final = re.compile(
 
 _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame", re.IGNORECASE)
 
-# What gRPC says when a connection cannot be made, what happened, and the remedy. The library has two builds, over
-# OpenSSL and over BoringSSL.
+# gRPC's message for a failed connection, its meaning, and the remedy. The library has two builds, with OpenSSL and
+# with BoringSSL.
 _CAUSES: Final = (
     (
         r"HTTP proxy returned response code 4",
@@ -375,12 +376,12 @@ def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
 
 
 def _permanent(what: str, remedy: str) -> ServerUnavailable:
-    """Return an error that another attempt would meet again."""
+    """Return an error that another attempt would repeat."""
     return ServerUnavailable(what, remedy=remedy, retryable=False)
 
 
 def _explain_hang_up(call: Call) -> ServerUnavailable:
-    """Something listens there and closed the connection before gRPC began."""
+    """A server closed the connection before gRPC began."""
     if not call.is_encrypted:
         return ServerUnavailable(
             f"{call.server} closed the connection immediately; it probably requires TLS, but the URI does not use it.",
@@ -400,12 +401,12 @@ def _explain_hang_up(call: Call) -> ServerUnavailable:
 
 _MAX_TEXT_CHARACTERS: Final = 1000
 _MAX_RAW_CHARACTERS: Final = 64 * 1024
-# The library's words for a status: "Flight returned not found error, with message: …", "Flight cancelled call, …".
+# The library's wording of a status: "Flight returned not found error, with message: …", "Flight cancelled call, …".
 _PREFIX: Final = re.compile(
     r"\A(?:\w+: )?(?P<status>(?:Flight|gRPC) (?:returned [a-z -]{1,40} error|cancelled call|RPC failed)),?"
     r" with message: "
 )
-# What the library, or a server built on it, appends to the server's own words.
+# What the library, or a server built on it, appends to the server's message.
 _SUFFIX: Final = re.compile(
     r"[.:]? ?(?:gRPC client debug context: |Client context: |Traceback \(most recent call last\)|"
     r"Detail: (?:Python exception|Internal|Unauthenticated|Unauthorized|Unavailable|TimedOut|Cancelled|Failed))"
@@ -426,7 +427,7 @@ _REASON_REMEDY: Final = (
 
 
 class _Status(NamedTuple):
-    """The library's sentence taken apart: the server's own text, the library's for the status, and who spoke."""
+    """The library's parsed message: the server's text, the library's text for the status, and the source."""
 
     text: str
     status: str
@@ -434,7 +435,7 @@ class _Status(NamedTuple):
 
 
 def translate_failure(error: BaseException, call: Call) -> MicromegasError:
-    """Return what a person should learn about a failed call."""
+    """Translate a failed call into an error for users."""
     if isinstance(error, MicromegasError):
         return error
     raw = str(error.args[0] if isinstance(error, KeyError) and error.args else error)[:_MAX_RAW_CHARACTERS]
@@ -508,7 +509,7 @@ def _refusal(call: Call) -> MicromegasError:
 
 
 def _explain_refusal(error: MicromegasError, call: Call) -> MicromegasError:
-    """Add what the client knows about the token; the server's response is the same for every reason."""
+    """Add what the client knows about the token; the server's response is the same for all causes."""
     token = call.credential.token
     if token is None:
         return error
@@ -533,7 +534,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.client")
 
 
 class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyarrow ships no types
-    """Gives every call the record that its thread has set, and tells `on_notice` each new notice of the server."""
+    """Assigns each call the record that its thread has set, and reports each new server notice to `on_notice`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -544,7 +545,7 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
 
     @contextmanager
     def recording(self, record: CallRecord) -> Iterator[None]:
-        """Have the calls that this thread starts inside write to `record`, for as long as they last."""
+        """Make the calls that this thread starts inside the block write to `record`, for their whole duration."""
         self._local.record = record
         try:
             yield
@@ -552,11 +553,11 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
             del self._local.record
 
     def start_call(self, _info: Any) -> flight.ClientMiddleware:
-        """Return the middleware of a call; the library calls this on the thread that makes the call."""
+        """Return a call's middleware; the library calls this on the thread that makes the call."""
         return _Recording(getattr(self._local, "record", None) or CallRecord(), self)
 
     def note(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        """Report the notice in a call's metadata, unless it is known; the sender is not trusted."""
+        """Report the notice in a call's metadata, unless already reported; the sender is not trusted."""
         texts = headers.get(NOTICE_KEY, ())
         if not texts or not isinstance(texts[0], str):
             return
@@ -565,7 +566,7 @@ class CallRecorder(flight.ClientMiddlewareFactory):  # type: ignore[misc] # pyar
             if not text or text in self._known or len(self._known) >= _MAX_NOTICES:
                 return
             self._known.add(text)
-        with suppress(Exception):  # whoever shows it decides nothing about the call
+        with suppress(Exception):  # a failing listener must not affect the call
             self.on_notice(text)
 
 
@@ -575,7 +576,7 @@ class _Recording(flight.ClientMiddleware):  # type: ignore[misc] # pyarrow ships
         self._listeners = record, recorder
 
     def received_headers(self, headers: Mapping[str, Sequence[str | bytes]]) -> None:
-        for listener in self._listeners:  # an exception would be lost in the library; neither raises one
+        for listener in self._listeners:  # the library would swallow exceptions; neither listener raises any
             listener.note(headers)
 
 
@@ -584,31 +585,31 @@ _MAX_RESULTS: Final = 64
 _MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 
 _OPTIONS: Final = [
-    # Servers refuse more than one ping in five minutes (gRPC's default); a little less often finds a dead connection
-    # while a long query is silent.
+    # Servers allow one ping in five minutes (gRPC's default). Slightly less often detects a dead connection while a
+    # long query is silent.
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.min_reconnect_backoff_ms", 10_000),
-    # Above gRPC's default of 8 kB, at which it drops answers at random.
+    # Above gRPC's default of 8 kB, beyond which it drops responses at random.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    # gRPC begins with 64 kB that a server may send unasked, in frames of 16 kB; rows come in far larger messages.
+    # By default, gRPC accepts 64 kB without flow control, in frames of 16 kB; rows arrive in far larger messages.
     ("grpc.http2.lookahead_bytes", 4 * 1024 * 1024),
     ("grpc.http2.max_frame_size", 4 * 1024 * 1024),
 ]
-# gRPC lets channels with the same options share a connection and the pauses between attempts to make one, so an option
-# of our own keeps them apart.
+# gRPC lets channels with the same options share a connection and its reconnection backoff, so a custom option keeps
+# them apart.
 _CONNECTION_NUMBER: Final = "micromegas.connection"
 _VERBOSITY: Final = "GRPC_VERBOSITY"
 
 
 class Uses:
-    """Counts the uses of a connection, which is closed by `close` or, if it is in use then, after the last use."""
+    """Counts the uses of a connection; `close` closes it immediately or after the last use."""
 
     def __init__(self, on_unused: Callable[[], None]) -> None:
         self._on_unused = on_unused
-        self._lock = threading.RLock()  # the garbage collector may end a use on a thread that holds it
+        self._lock = threading.RLock()  # the garbage collector may finish a use on a thread that holds it
         self._count = 0
         self.is_closed = False
 
@@ -618,7 +619,7 @@ class Uses:
         return self._count > 0
 
     def begin(self) -> None:
-        """Count a use; raises UsageError after `close`, unless it is part of a use that is counted."""
+        """Count a use; raises UsageError after `close`, unless it is part of a counted use."""
         with self._lock:
             if self.is_closed and not self._count:
                 raise UsageError("The client is closed.", remedy="Create a new one.")
@@ -639,7 +640,7 @@ class Uses:
         return finalizer
 
     def close(self) -> None:
-        """Reject new uses; calling again does nothing."""
+        """Reject new uses; repeated calls do nothing."""
         with self._lock:
             self.is_closed = True
         self._close_if_unused()
@@ -652,7 +653,7 @@ class Uses:
 
 
 class FlightStream:
-    """The answer of one `DoGet`. `cancel` may be called from any thread, the rest from one."""
+    """The response to one `DoGet`. Any thread may call `cancel`, one thread the rest."""
 
     def __init__(
         self, reader: flight.FlightStreamReader, call: Call, *, uses: Uses, on_close: Callable[[], None]
@@ -663,7 +664,7 @@ class FlightStream:
         self._finish = uses.share(self)
 
     def close(self) -> None:
-        """Release what the stream uses."""
+        """Release the stream's resources."""
         self._on_close()
         self._finish()
 
@@ -673,7 +674,7 @@ class FlightStream:
         return self._reader.schema
 
     def read_batch(self) -> pa.RecordBatch | None:
-        """Return the next batch, None at the end."""
+        """Return the next batch, or None at the end."""
         while True:
             try:
                 chunk = self._reader.read_chunk()
@@ -685,7 +686,7 @@ class FlightStream:
                 return chunk.data
 
     def cancel(self) -> None:
-        """Have the server stop; safe at any time."""
+        """Stop the server's processing; safe at any time."""
         self._reader.cancel()
 
 
@@ -693,20 +694,21 @@ class FlightStream:
 def _start_grpc_quietly() -> None:
     """Keep the Flight library's gRPC from logging lost connections and proxies to standard error.
 
-    It reads `GRPC_VERBOSITY` once, when the first client is created. A user's own value takes precedence. Only that
-    moment sees ours, in the C environment: `os.environ`, later child processes, and other copies of gRPC don't.
+    It reads `GRPC_VERBOSITY` once, when the first client is created. A user's own value takes precedence. Our value
+    exists only at that moment, in the C environment: `os.environ`, later child processes, and other copies of gRPC
+    don't see it.
     """
     if _VERBOSITY in os.environ:
         return
     os.putenv(_VERBOSITY, "NONE")
     try:
-        flight.connect("grpc://127.0.0.1:1").close()  # without a call there is no connection
+        flight.connect("grpc://127.0.0.1:1").close()  # connects only when a call is made
     finally:
         os.unsetenv(_VERBOSITY)
 
 
 class Transport:
-    """A connection to one server, made at the first call and again when it is lost; for several threads.
+    """A connection to one server, opened on the first call and reopened when lost; thread-safe.
 
     `uses` counts running calls and open streams; its `close` closes the connection.
     """
@@ -728,11 +730,11 @@ class Transport:
         self.recorder = CallRecorder()
         self.has_certificate = address.is_encrypted and certificate_file is not None
         self.has_answered = False
-        # A proxy would read what is not encrypted, token included, and cannot reach this machine's own loopback.
+        # A proxy could read unencrypted data, including the token, and cannot reach this machine's loopback.
         may_use_proxy = address.is_encrypted and not address.is_loopback
         tls: dict[str, bytes] = {}
         if address.is_encrypted or certificate_file is not None:
-            from micromegas_jupyter.client.certificates import read_tls_options  # without it a command starts faster
+            from micromegas_jupyter.client.certificates import read_tls_options  # a command starts faster without it
 
             options = read_tls_options(ca_bundle, extra_ca_bundle, certificate_file, key_file)
             tls = options if address.is_encrypted else {}
@@ -743,20 +745,20 @@ class Transport:
 
         self._connect = connect
         self._connection = (0, connect(0))
-        # The Flight library crashes the process when a connection is closed while a call starts on another thread.
+        # The Flight library crashes the process if a connection is closed while a call starts on another thread.
         self.uses = Uses(self._close_connection)
 
     def _close_connection(self) -> None:
         self._connection[1].close()
 
     def reconnect(self, failed: CallRecord) -> None:
-        """Make calls over another connection than that of a failed one from now on; open calls keep theirs."""
+        """Use another connection than the failed call's from now on; open calls keep theirs."""
         number, _ = self._connection
         if number == failed.connection:
             self._connection = (number + 1, self._connect(number + 1))
 
     def do_get(self, ticket: bytes, call: Call, *, on_close: Callable[[], None] = lambda: None) -> FlightStream:
-        """Start reading what a ticket stands for; returns when the schema is here."""
+        """Start reading a ticket's data; returns when the schema has arrived."""
         with self._calling(call) as client:
             reader = client.do_get(flight.Ticket(ticket), _options(call))
             return FlightStream(reader, call, uses=self.uses, on_close=on_close)
@@ -772,13 +774,13 @@ class Transport:
             return results
 
     def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:
-        """Ask how to run a command, or for a `flight.SchemaResult`."""
+        """Request how to run a command, or a `flight.SchemaResult`."""
         with self._calling(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
             return (client.get_schema if as_schema else client.get_flight_info)(descriptor, _options(call))
 
     def do_put(self, command: bytes, schema: pa.Schema, batches: Iterable[pa.RecordBatch], call: Call) -> bytes | None:
-        """Send batches and return the metadata of the server's answer, None when there is none."""
+        """Send batches and return the metadata of the server's response, or None."""
         with self._calling(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
             writer, reader = client.do_put(descriptor, schema, _options(call))
@@ -814,9 +816,9 @@ def _options(call: Call) -> flight.FlightCallOptions:
 
 
 RETRY_SECONDS: Final = 20.0
-"""How long after the first failure a read is tried again, unless its own deadline is earlier."""
+"""How long after the first failure a read is retried, unless its own deadline is earlier."""
 
-# A wrong address should not take that long to discover: a server that never answered this client gets less.
+# A wrong address should be reported sooner: a server that has never responded to this client gets less time.
 _FIRST_CONTACT_SECONDS: Final = 2.0
 _MAX_ATTEMPTS: Final = 12
 
@@ -828,9 +830,9 @@ _JITTER_FACTOR: Final = 0.4
 
 
 class Attempts:
-    """The attempts of one call, `timeout_seconds` in all: whether there is another, when, with which credential."""
+    """The attempts of one call, with `timeout_seconds` in total: whether, when, and how to retry."""
 
-    def __init__(  # noqa: PLR0913 - the call, and what attempts are measured with
+    def __init__(  # noqa: PLR0913 - the call and its dependencies
         self,
         credentials: CredentialSource,
         *,
@@ -847,21 +849,21 @@ class Attempts:
         self._may_renew = may_repeat
         self._timeout_seconds = timeout_seconds
         self._server = server
-        self.stopped = threading.Event() if stopped is None else stopped  # from then on there is no further attempt
+        self.stopped = threading.Event() if stopped is None else stopped  # when set, there are no further attempts
         self._jitter = jitter
         self._started_at = clock.monotonic()
         self._retry_until: float | None = None
         self._failures = 0
 
     def remaining_seconds(self) -> float | None:
-        """Return how long the next attempt may last, None for as long as it takes."""
+        """Return the timeout of the next attempt, or None."""
         if self._timeout_seconds is None or not self._failures:
             return self._timeout_seconds
         remaining_seconds = self._timeout_seconds - (self._clock.monotonic() - self._started_at)
-        return max(round(remaining_seconds, 1), 0.1)  # the Flight library takes a negative one for no limit
+        return max(round(remaining_seconds, 1), 0.1)  # the Flight library treats a negative timeout as no limit
 
     def next_credential(self, error: BaseException, credential: Credential, record: CallRecord) -> Credential | None:
-        """Wait until the next attempt is due and return its credential; None, and how often, at the end."""
+        """Wait until the next attempt is due and return its credential, or None with the number of attempts."""
         if self._server is not None and self._server.uses.is_closed:
             return None
         match error:
@@ -881,7 +883,7 @@ class Attempts:
         return None
 
     def _pause_seconds(self, record: CallRecord, server: Transport) -> float | None:
-        """Return how long to wait for the next attempt, None when there is none."""
+        """Return the pause before the next attempt, or None if there is no further attempt."""
         now = self._clock.monotonic()
         if self._retry_until is None:
             self._retry_until = now + (RETRY_SECONDS if server.has_answered else _FIRST_CONTACT_SECONDS)
@@ -890,7 +892,7 @@ class Attempts:
         nominal_seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 1), _MAX_PAUSE_SECONDS)
         pause_seconds = nominal_seconds * (_MIN_FACTOR + _JITTER_FACTOR * self._jitter())
         if record.pushback_ms is not None:
-            # Source: gRPC A6, "Pushback": a negative one asks for no further attempt.
+            # Source: gRPC A6, "Pushback": a negative value means no further attempts.
             pause_seconds = max(pause_seconds, record.pushback_ms / 1000) if record.pushback_ms >= 0 else RETRY_SECONDS
         is_over = self._failures >= _MAX_ATTEMPTS or now + pause_seconds >= self._retry_until
         return None if is_over else pause_seconds

@@ -1,1 +1,1 @@
-"""A whole system on one machine, to try everything with nothing else installed."""
+"""The whole system on one machine, to try everything without installing anything else."""

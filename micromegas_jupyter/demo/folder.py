@@ -1,4 +1,4 @@
-"""The folder that the demo keeps between starts: notebooks, and in a hidden subfolder its lake."""
+"""The directory that the demo keeps between starts: notebooks, and its lake in a hidden subdirectory."""
 
 import json
 import os
@@ -21,20 +21,20 @@ from micromegas_jupyter.errors import ConfigurationError
 DEFAULT_FOLDER = "micromegas-demo"
 NOTEBOOK = "quickstart.ipynb"
 JOB_NOTEBOOK = "service-account.ipynb"
-# A kernel with the environment of a job: in it a notebook signs in as the demo's service account.
+# A kernel with a job's environment; its notebooks sign in as the demo's service account.
 JOB_KERNEL = "micromegas-service-account"
 JOB_KERNEL_NAME = "Service account (demo)"
 
-_STATE = ".micromegas-demo"  # never the configuration folder, which may have a lake: `--notebooks ~`
+_STATE = ".micromegas-demo"  # never the configuration directory, which may contain a lake: `--notebooks ~`
 _KEY = "--notebooks"
 _ANOTHER = "Choose another folder with --notebooks DIR."
 
 
 class DemoFolder:
-    """A folder of notebooks with the demo's lake, for one demo at a time: a context manager that releases it.
+    """A directory of notebooks with the demo's lake, for one demo at a time: a context manager that releases it.
 
-    A process that is killed leaves it in a state that the next one can use. Raises ConfigurationError if another demo
-    uses the folder, or if it can't be written.
+    If a process is killed, the next one can still use the directory. Raises ConfigurationError if another demo uses
+    it, or if it isn't writable.
     """
 
     def __init__(self, path: Path, *, is_fresh: bool = False) -> None:
@@ -70,21 +70,21 @@ class DemoFolder:
             ) from None
 
     def add_notebooks(self) -> int:
-        """Copy the package's notebooks that are missing, and return how many existed; those are not changed."""
+        """Copy the package's missing notebooks, and return how many already existed; those are not changed."""
         with self._translated():
             return copy_notebooks(self.notebooks)
 
     def _remove_lake(self, *, is_fresh: bool) -> None:
-        """Finish a removal that was interrupted, and with `is_fresh` remove the present lake."""
+        """Finish an interrupted removal, and with `is_fresh` remove the current lake."""
         removed = self.lake.with_suffix(".removed")
         _remove(removed)
         if is_fresh and os.path.lexists(self.lake):
-            # Until it has another name, a demo that is killed here would leave half a lake.
+            # Renamed first, because a demo that is killed during the removal would leave half a lake.
             self.lake.rename(removed)
             _remove(removed)
 
     def close(self) -> None:
-        """Let another demo use the folder; calling again does nothing."""
+        """Let another demo use the directory; repeated calls do nothing."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class DemoFolder:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or only the link to one that the user moved elsewhere."""
+    """Remove a directory, or only the link to one that the user moved elsewhere."""
     if path.is_dir() and not path.is_symlink():
         rmtree(path)
     else:
@@ -103,7 +103,7 @@ def _remove(path: Path) -> None:
 
 
 def copy_notebooks(target: Path) -> int:
-    """Copy the package's notebooks that `target` doesn't have, and return how many it has; overwrites nothing."""
+    """Copy the notebooks missing in `target`, and return how many already existed; overwrites nothing."""
     packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
     source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
     count = 0
@@ -122,7 +122,7 @@ def copy_notebooks(target: Path) -> int:
 
 
 def in_job_kernel(notebook: bytes) -> bytes:
-    """Return a notebook's content with the job's kernel instead."""
+    """Return a notebook's content with its kernel replaced by the job's."""
     content = json.loads(notebook)
     content["metadata"]["kernelspec"] = {"display_name": JOB_KERNEL_NAME, "language": "python", "name": JOB_KERNEL}
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

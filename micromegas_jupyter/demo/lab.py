@@ -1,7 +1,7 @@
-"""Jupyter beside the demo: JupyterLab as its child, or a Jupyter server that is started first and uses it.
+"""Jupyter alongside the demo: JupyterLab as its child, or a Jupyter server that is started first and uses it.
 
 `python -m micromegas_jupyter.demo.lab jupyter lab …` starts the demo as its child (`--demo`), then becomes that
-server; `binder/start` runs it. The demo, like the JupyterLab of `--lab`, ends when its standard input closes.
+server; `binder/start` runs it. The demo, like the JupyterLab of `--lab`, exits when its standard input closes.
 """
 
 import json
@@ -30,15 +30,15 @@ _AUTOSAVE_SECONDS = 10
 _DEMO_START_TIMEOUT_SECONDS = 120.0
 _BASE_URL_OPTIONS = frozenset({"--ServerApp.base_url", "--NotebookApp.base_url", "--base-url"})
 _BASE_URL = re.compile(r"/(?:[A-Za-z0-9@._~%+=:-]+/)*", re.ASCII)
-# All of a Binder, Jupyter and kernels included, often has 2 GiB.
+# A Binder often has only 2 GiB, including Jupyter and kernels.
 _SPARE_EXECUTORS = 1
 _MEMORY_MIB = 256
 
 
 class LabProcess:
-    """A JupyterLab over a folder of notebooks; `job_environment` is what the job's kernel has besides.
+    """A JupyterLab for a directory of notebooks; `job_environment` is added to the job kernel's environment.
 
-    Its runtime files are in the temporary `folder`; `settings` keeps the user's settings and workspaces.
+    Its runtime files are in the temporary `folder`; `settings` stores the user's settings and workspaces.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a JupyterLab
@@ -60,7 +60,8 @@ class LabProcess:
         _save_often(config)
         self._log = (folder / "jupyterlab.log").open("wb")
         own = {
-            # Of a configuration only these two are kept, which contain no code: the folder may be from someone else.
+            # Only these two parts of a configuration are kept, because they contain no code: the directory may be
+            # someone else's.
             "JUPYTERLAB_SETTINGS_DIR": environment.get("JUPYTERLAB_SETTINGS_DIR") or str(settings / "user-settings"),
             "JUPYTERLAB_WORKSPACES_DIR": environment.get("JUPYTERLAB_WORKSPACES_DIR") or str(settings / "workspaces"),
             "JUPYTER_CONFIG_DIR": str(config),
@@ -89,7 +90,7 @@ class LabProcess:
         )
 
     def wait_until_ready(self, *, timeout_seconds: float = _START_TIMEOUT_SECONDS) -> str:
-        """Return the notebook's address once JupyterLab responds there."""
+        """Return the notebook's URL once JupyterLab responds there."""
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
         pause = threading.Event()
         while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
@@ -121,7 +122,7 @@ class LabProcess:
         return False
 
     def stop(self) -> None:
-        """End JupyterLab and its kernels; killed when it does not go."""
+        """Stop JupyterLab and its kernels; kill it if it doesn't exit."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_TIMEOUT_SECONDS)
@@ -134,7 +135,7 @@ class LabProcess:
 
 
 def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
-    """Write the description of the job's kernel below one of the folders in `JUPYTER_PATH`."""
+    """Write the job's kernel spec to one of the directories in `JUPYTER_PATH`."""
     from ipykernel.kernelspec import get_kernel_dict
 
     folder = data_folder / "kernels" / JOB_KERNEL
@@ -144,13 +145,13 @@ def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
 
 
 def write_page_config(config: Path) -> None:
-    """Have JupyterLab not offer to fetch news: the demo reaches nothing outside this machine."""
+    """Stop JupyterLab from offering to fetch news, because the demo connects to nothing outside this machine."""
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
     _write_lab_config(config, "page_config", {"disabledExtensions": disabled})
 
 
 def _save_often(config: Path) -> None:
-    """Have JupyterLab save notebooks every few seconds instead of minutes: the demo may be stopped at any time."""
+    """Make JupyterLab save notebooks every few seconds, because the demo may be stopped at any time."""
     manager = {"@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": _AUTOSAVE_SECONDS}}
     _write_lab_config(config, "default_setting_overrides", manager)
 
@@ -175,7 +176,7 @@ def _run_lab(options: list[str]) -> None:
 
 
 def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Return the path below which a Jupyter server answers: of its command's last option, else of JupyterHub."""
+    """Return a Jupyter server's base path: from its command's last such option, or from JupyterHub."""
     found = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
     for position, argument in enumerate(command):
         name, equals, value = argument.partition("=")
@@ -186,7 +187,7 @@ def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Start the demo, then become the program of the command line."""
+    """Start the demo, then replace this process with the given program."""
     command = sys.argv[1:]
     if not command:
         sys.exit("usage: python -m micromegas_jupyter.demo.lab COMMAND [ARGUMENT ...]")
@@ -205,13 +206,13 @@ def main() -> None:
         sys.exit(f"✗ {command[0]} cannot be run.")
 
 
-_started: list[subprocess.Popen[bytes]] = []  # their pipes are open until the program is another one
+_started: list[subprocess.Popen[bytes]] = []  # keeps their pipes open until this process becomes another program
 
 
 def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Start the demo and return the variables that a Jupyter server and its kernels need; none when it fails."""
+    """Start the demo and return the variables for a Jupyter server and its kernels; empty if it fails."""
     command = [sys.executable, "-P", "-m", "micromegas_jupyter.demo.lab", "--demo", base_url]
-    # A session of its own: Ctrl-C at a terminal is Jupyter's, which asks back.
+    # In a new session, so that Ctrl-C on a terminal only reaches Jupyter, which asks for confirmation.
     process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
@@ -226,7 +227,7 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
         process.kill()
         process.wait()
         return {}
-    # The program that this one becomes inherits it, and none of its children: Python closes other files for them.
+    # Inherited by the program that this process becomes, but not by its children: Python closes other files for them.
     os.set_inheritable(process.stdin.fileno(), True)
     variables: dict[str, str] = json.loads(line)
     return variables
@@ -251,7 +252,7 @@ def _run_demo(base_url: str) -> None:
 
 
 def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str, str]) -> dict[str, str]:
-    """Write what a Jupyter server and its kernels need to find the demo, and return the variables that lead there."""
+    """Write the files by which Jupyter and its kernels find the demo, and return variables with their paths."""
     from micromegas_jupyter.demo.provider.state import PAGES
 
     config, data = folder / "jupyter" / "config", folder / "jupyter" / "data"
@@ -262,13 +263,13 @@ def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str
         "command": [],
         "port": address.port,
         "launcher_entry": {"enabled": False},
-        # The provider answers under its own name only, so that no name on the internet can be pointed at it.
+        # The provider only responds under its own name, to prevent DNS rebinding.
         "request_headers_override": {"Host": address.netloc},
     }
     server_config = {
         "ServerProxy": {"servers": {PAGES: pages}},
-        # In each Binder there is one person, with a provider of their own that knows made-up people only: there is
-        # nobody whose token could be taken (docs/decisions, 0010 and 0018).
+        # A Binder has one user, with a separate provider that only has made-up users, so there are no tokens to steal
+        # (docs/decisions, 0010 and 0018).
         "MicromegasRelay": {"per_user_redirect": True, "provider_paths": {issuer: PAGES}},
     }
     (config / "jupyter_server_config.json").write_text(json.dumps(server_config), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A small program for the demo to watch: it requests pages and statements, and stores how long each of them took."""
+"""A small program for the demo to monitor: it requests pages and statements, and records their durations."""
 
 import threading
 from contextlib import suppress
@@ -18,11 +18,11 @@ from micromegas_jupyter.telemetry.tables import DEMO_REQUESTS
 
 TABLE: Final = DEMO_REQUESTS.name
 _DISCOVERY = "/.well-known/openid-configuration"
-# Some answer with an error, since nobody signs in here: so do pages of real services.
+# Some return an error because no user signs in, as pages of real services do.
 _ENDPOINTS = ("jwks_uri", "authorization_endpoint", "token_endpoint", "end_session_endpoint")
 _STATEMENT = "SELECT 1"
 _ROUND_SECONDS = 1.0
-# Often at first, so that there is something to see; then so that a day makes no more than some thousand files.
+# Frequent at first, so that there is something to see; then less, so that a day creates only a few thousand files.
 _FIRST_ROUNDS = 10
 _ROUNDS_PER_UPLOAD = 10
 _TIMEOUT_SECONDS = 10.0
@@ -30,7 +30,7 @@ _STOP_SECONDS = 15.0
 
 
 class Probe:
-    """Requests each page, and one statement of the server, every second; a context manager that runs a thread."""
+    """Requests each page, and one of the server's statements, every second; a context manager that runs a thread."""
 
     def __init__(self, *, issuer: str, uri: str, api_key: Secret) -> None:
         self._issuer = issuer
@@ -60,7 +60,7 @@ class Probe:
                 rows.append(_query(client))
                 rounds += 1
                 if rounds <= _FIRST_ROUNDS or rounds % _ROUNDS_PER_UPLOAD == 0:
-                    # A server that stops meanwhile takes no more rows, and nobody is left to tell.
+                    # A server that is stopping accepts no more rows, and no one needs the error.
                     with suppress(MicromegasError):
                         uploaded = pa.Table.from_pylist(rows, DEMO_REQUESTS.schema)
                         client.bulk_ingest(TABLE, uploaded, mode="create_append")

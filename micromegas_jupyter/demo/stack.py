@@ -1,4 +1,4 @@
-"""The whole demo on one machine: identity provider, server, recorder and a small program."""
+"""The whole demo on one machine: identity provider, server, recorder, and a small program."""
 
 import hashlib
 import json
@@ -28,17 +28,17 @@ _FIRST_ROWS_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 BUSY_REMEDY = "This machine may be too busy: try again when it has less to do."
 _FIRST_TABLES = ("log_entries", "measures", TABLE)
-# Everyone reads what everyone reads without roles, and may make keys.
+# Users can read the same as without roles, and may create keys.
 _ROLE = {"tables": {**DEFAULT_ROW_FILTERS, "*": None}, "keys": "self"}
 _ACCESS = {"roles": {"everyone": _ROLE}, "default_roles": ["everyone"]}
 
 
 class DemoStack:
-    """Provider and server, both on loopback, recording their own logs and load, and a program that uses both.
+    """Provider and server, both on loopback, which record their own logs and load, and a program that uses both.
 
     The lake is in `demo_folder`, where Alice administers all tables, although the issuer changes with each start.
-    Everything else, and without `demo_folder` the lake, too, is in a temporary folder, which is removed when the stack
-    stops, or when the next one starts.
+    Everything else, including the lake without `demo_folder`, is in a temporary directory, which is removed when the
+    stack stops, or when the next one starts.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a demo
@@ -82,7 +82,7 @@ class DemoStack:
             self._started = started.pop_all()
 
     def server_environment(self) -> dict[str, str]:
-        """Return the server's settings: the provider's tokens, Alice the administrator, keys that users make."""
+        """Return the server's settings: the provider's tokens, Alice as administrator, and users' own keys."""
         issuers = [
             {"issuer": self.provider.issuer, "audience": audience}
             for audience in (self.provider.client_id, self.provider.hub_client_id, self.provider.lake_audience)
@@ -100,7 +100,7 @@ class DemoStack:
         }
 
     def client_environment(self) -> dict[str, str]:
-        """Return the variables with which notebooks and terminals of a person reach the demo."""
+        """Return the environment variables with which a user's notebooks and terminals reach the demo."""
         return {
             "MICROMEGAS_NAME": "Micromegas demo",
             "MICROMEGAS_ANALYTICS_URI": self.server.uri,
@@ -110,14 +110,14 @@ class DemoStack:
         }
 
     def exporter_environment(self) -> dict[str, str]:
-        """Return the variables with which an exporter of OpenTelemetry sends to the demo, and reads nothing."""
+        """Return the variables with which an OpenTelemetry exporter sends to the demo without being able to read."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.server.http_url or "",
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{self._exporter_key.reveal()}",
         }
 
     def service_environment(self) -> Variables:
-        """Return the variables with which a job without a person reaches the demo."""
+        """Return the variables with which a job without a user reaches the demo."""
         return Variables(
             {
                 **self.client_environment(),
@@ -128,7 +128,7 @@ class DemoStack:
         )
 
     def job_environment(self) -> dict[str, str]:
-        """Return `service_environment` with the secret in a file of its own, and a configuration folder of its own."""
+        """Return `service_environment` with the secret in a separate file, and a separate configuration directory."""
         variables = self.service_environment()
         secret = self.folder / "job" / "client-secret"
         ensure_private_folder(secret.parent)
@@ -136,12 +136,12 @@ class DemoStack:
         return {**variables, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE": str(secret), CONFIG_DIR: str(secret.parent)}
 
     def process_environment(self) -> Variables:
-        """Return the process environment with the demo's variables in place of this project's others."""
+        """Return the process environment with this project's variables replaced by the demo's."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("MICROMEGAS_")}
         return Variables({**others, **self.client_environment(), **self.exporter_environment()})
 
     def stop(self) -> None:
-        """Stop everything and remove the folder."""
+        """Stop everything and remove the directory."""
         self._started.close()
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ def _api_key(name: str, key: Secret, *scopes: str) -> dict[str, object]:
 
 
 def wait_for_rows(client: "FlightSQLClient", *, timeout_seconds: float = _FIRST_ROWS_TIMEOUT_SECONDS) -> None:
-    """Wait until the stack has recorded its first log lines, measurements and requests; raises Unavailable."""
+    """Wait until the stack has recorded its first log lines, measurements, and requests; raises Unavailable."""
     deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
     pause = threading.Event()
     sql = f"SELECT {' AND '.join(f'(SELECT count(*) FROM {table}) > 0' for table in _FIRST_TABLES)} AS ready"  # noqa: S608
@@ -170,4 +170,4 @@ def _is_ready(client: "FlightSQLClient", sql: str) -> bool:
     try:
         return bool(client.query_arrow(sql)["ready"][0].as_py())
     except (InvalidStatement, Unavailable, DeadlineExceeded, ResourcesExhausted):
-        return False  # the program's first rows create its table; the others are those of a busy machine
+        return False  # the program's first rows create its table; the others show a busy machine

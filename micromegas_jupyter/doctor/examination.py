@@ -1,4 +1,4 @@
-"""Makes all checks: first what can be seen here, then the provider, its clock, the token and the server."""
+"""Runs all checks: first the local ones, then the provider, its clock, the token, and the server."""
 
 import enum
 import json
@@ -52,11 +52,11 @@ FAILED_EXIT_CODE = 1
 
 
 class Outcome(enum.StrEnum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "skipped"  # it does not apply, or what it needs has failed before
+    SKIPPED = "skipped"  # it does not apply, or a prerequisite has failed
 
 
 _SIGNS = {Outcome.OK: "✓", Outcome.FAILED: "✗", Outcome.SKIPPED: "-"}
@@ -64,7 +64,7 @@ _SIGNS = {Outcome.OK: "✓", Outcome.FAILED: "✗", Outcome.SKIPPED: "-"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The result of one check, with what to do when it failed and the same as `facts` for programs; never a secret."""
+    """The result of a check, with the remedy if it failed, and the same as `facts` for programs; never a secret."""
 
     check: str
     outcome: Outcome
@@ -82,7 +82,7 @@ def ok(check: str, text: str, *, details: Sequence[str] = (), facts: Mapping[str
 
 
 def skipped(check: str, why: str) -> Finding:
-    """Return the finding of a check that was not made."""
+    """Return the finding of a skipped check."""
     return Finding(check=check, outcome=Outcome.SKIPPED, found=why)
 
 
@@ -106,12 +106,12 @@ def complaint(check: str, text: str, *, remedy: str, facts: Mapping[str, object]
 
 
 def guarded(check: str, run: Callable[[], Finding]) -> Finding:
-    """Run a check; an error in it is its finding, and never the end of the others."""
+    """Run a check; an error in it becomes its finding, and does not stop the other checks."""
     try:
         return run()
     except MicromegasError as error:
         return failed(check, error)
-    except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at helps nobody
+    except Exception as error:  # noqa: BLE001 - the doctor must not fail because of what it examines
         return failed(
             check, InternalError(f"The check failed because of a bug in this program ({type(error).__name__}).")
         )
@@ -123,7 +123,7 @@ def exit_code_of(findings: Iterable[Finding]) -> int:
 
 
 def findings_as_lines(findings: Iterable[Finding]) -> list[str]:
-    """Return one line per check, its details below it, and what to do under each failure."""
+    """Return one line per check with its details below, and a remedy under each failure."""
     lines = []
     for finding in findings:
         code = f" · {finding.code}" if finding.code else ""
@@ -135,7 +135,7 @@ def findings_as_lines(findings: Iterable[Finding]) -> list[str]:
 
 
 def findings_as_json(findings: Sequence[Finding]) -> str:
-    """Return one JSON object: whether all is well, and each check with what it found."""
+    """Return one JSON object with the overall result and each check's findings."""
     checks = [msgspec.to_builtins(finding) for finding in findings]
     for check in checks:
         del check["exit_code"]
@@ -157,7 +157,7 @@ class Case:
 
     @property
     def names_a_provider(self) -> bool:
-        """Whether the settings name both a provider and the application there."""
+        """Whether the settings specify both a provider and an application."""
         return self.settings.issuer is not None and self.settings.client_id is not None
 
     @property
@@ -173,7 +173,7 @@ class Case:
 
     @property
     def program_credential(self) -> str | None:
-        """A short description of what replaces a user's sign-in, or None if a user signs in."""
+        """A short description of the credential that replaces a user's sign-in, or None if a user signs in."""
         settings = self.settings
         if settings.api_key_file is not None:
             return "an API key is used"
@@ -192,12 +192,12 @@ class Case:
 NO_PROVIDER = (
     "no provider is configured: set MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or name them in a profile"
 )
-# What is said in other places, or is no setting.
+# Settings that are shown elsewhere, and fields that aren't settings.
 _NOT_LISTED = frozenset({"origins", "secret_is_native", "as_service_account"})
 
 
 def find_obstacle(case: Case) -> tuple[set[str], ConfigurationError | None]:
-    """Return what is wrong with the settings, and the checks that would only meet that again."""
+    """Return the problem with the settings, and the checks that it would fail."""
     checks: list[tuple[set[str], Callable[[], object]]] = [
         ({"issuer", "clock", "token", "server"}, lambda: _check_authorities(case.settings)),
         ({"api key file", "token"}, lambda: _check_credential(case)),
@@ -213,7 +213,7 @@ def find_obstacle(case: Case) -> tuple[set[str], ConfigurationError | None]:
 
 
 def check_settings(case: Case, error: ConfigurationError | None = None) -> Finding:
-    """List each setting that is not a default, and where it came from; a secret is only said to be set."""
+    """List each nondefault setting and its source; for a secret, only that it is set."""
     settings = case.settings
     origins = dict(settings.origins)
     names = [entry.name for entry in fields(settings) if entry.name in origins and entry.name not in _NOT_LISTED]
@@ -265,7 +265,7 @@ def _check_credential(case: Case) -> None:
 
 
 def _naming(error: ConfigurationError, setting: str) -> ConfigurationError:
-    """Return the error with the setting in its sentence."""
+    """Return the error with the setting's name in its message."""
     what = error.what if setting in error.what else f"{error.what.removesuffix('.')} ({setting})."
     return ConfigurationError(what, key=setting, remedy=error.remedy)
 
@@ -292,7 +292,7 @@ def check_store(case: Case) -> Finding:
         return skipped("store", f"not needed: {program}")
     if not case.names_a_provider:
         return skipped("store", "nothing is kept: no person signs in with these settings")
-    modes = _modes(case)  # before anything that would mend them
+    modes = _modes(case)  # before anything that would repair them
     mode = modes.get(client_side.token_file(case.settings, case.environ))
     store = client_side.token_store(case.settings, case.environ)
     store.check_usable()
@@ -355,7 +355,7 @@ def check_program() -> Finding:
 
 
 def check_wrapper(environ: Mapping[str, str]) -> Finding | None:
-    """Report a wrapper module, which hides all other checks, or None."""
+    """Report a wrapper module, which makes all other checks irrelevant, or None."""
     if not environ.get(WRAPPER_VARIABLE):
         return None
     return complaint("wrapper", f"{WRAPPER_VARIABLE} is set.", remedy=DEPRECATION_NOTICE)
@@ -386,7 +386,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
     if choice.flow is None:
         nobody = choice.environment.is_unattended
         if nobody or not case.names_a_provider:
-            # The token request shows whether a user is required at all.
+            # The token request shows whether a user is required.
             what = "nobody can sign in here" if nobody else "nobody has to sign in"
             return ok("sign-in", f"{choice.environment.value}: {what}", facts=facts)
         return complaint("sign-in", f"{choice.environment.value}: {choice.reason}", remedy=choice.remedy, facts=facts)
@@ -396,7 +396,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
 
 
 def check_api_key_file(path: PurePath) -> Finding:
-    """Look at the file with the API key, and who may read it."""
+    """Check the file with the API key, and who may read it."""
     file = read_api_key_file(path)
     if file.is_readable_by_others:
         return complaint("api key file", f"Others can read {file.name}.", remedy=OPEN_FILE_REMEDY)
@@ -410,7 +410,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-# From here on a server with the usual leeway of a minute begins to refuse tokens as not yet valid or ended.
+# With a larger offset, a server with the usual leeway of a minute starts to reject tokens as not yet valid or expired.
 TOLERATED_OFFSET_SECONDS = 30.0
 
 _MAX_SHOWN_CHARACTERS = 100
@@ -454,7 +454,7 @@ def check_issuer(connection: ProviderConnection, clock: Clock) -> Finding:
 
 
 def check_clock(connection: ProviderConnection) -> Finding:
-    """Compare this machine's clock with the provider's, as far as the provider has told it."""
+    """Compare the local clock with the provider's, as far as it is known."""
     offset = connection.measured_clock_offset_seconds
     if offset is None:
         return skipped("clock", "not measured: the provider's answers do not say what time it is")
@@ -488,7 +488,7 @@ def check_token(provider: AuthProvider | None, clock: Clock) -> Finding:
     elif isinstance(provider, HubTokenProvider):
         who, renews = _owner(provider)
         who = f"{who}, through {provider.through}" if provider.through else who
-    # The service says how long its token lives on; this machine's clock may be wrong.
+    # The service reports the token's remaining lifetime, because the local clock may be wrong.
     ends_at = provider.identity().expires_at if isinstance(provider, HubTokenProvider) else claimed_end(claims)
     left = "" if ends_at is None else f", valid for {duration_text(ends_at - now)}"
     details = _claim_lines(claims or {})
@@ -586,7 +586,7 @@ def examine(
     facts: RuntimeInfo | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Finding]:
-    """Make all checks, in the order in which things depend on each other; the arguments stand in for what is there."""
+    """Run all checks in the order of their dependencies; the arguments override the detected environment."""
     environ = process_variables(environ)
     wrapper = check_wrapper(environ)
     findings = [check_program(), *([wrapper] if wrapper else [])]
@@ -609,7 +609,7 @@ def examine(
         why = "the wrapper's client is used"
         return [*findings, check_settings(case), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     prevented, error_of_settings = find_obstacle(case)
-    # Before the sign-in, which follows from what the provider offers.
+    # Before the sign-in check, which depends on what the provider supports.
     of_provider, offers_device = _check_provider_calls(case, prevented)
     findings += [
         check_settings(case, error_of_settings),
@@ -623,12 +623,12 @@ def examine(
 
 
 def _look(check: str, look: Callable[[], Finding], prevented: Collection[str]) -> Finding:
-    """Make a check, unless what is wrong with the settings prevents it: that is said once."""
+    """Run a check, unless a problem with the settings, which is reported only once, prevents it."""
     return skipped(check, _SEE_SETTINGS) if check in prevented else guarded(check, look)
 
 
 def _check_provider_calls(case: Case, prevented: Collection[str]) -> tuple[list[Finding], bool | None]:
-    """Return what is found of the provider, and whether it has a sign-in with a code, None when that is not known."""
+    """Return the provider's findings, and whether it supports the device flow, or None if unknown."""
     if "issuer" in prevented:
         return [skipped("issuer", _SEE_SETTINGS), skipped("clock", _SEE_SETTINGS)], None
     settings = case.settings

@@ -1,7 +1,7 @@
-"""The JupyterHub service: every kernel of a Hub gets its own person's bearer token, and no other secret.
+"""The JupyterHub service: every kernel on a Hub gets its own user's bearer token, and no other secret.
 
-`configure` is for `jupyterhub_config.py`; the service itself is `python -m micromegas_jupyter.hub`, which the Hub
-starts. The kernel's half is `auth`'s.
+`configure` is for `jupyterhub_config.py`. The Hub starts the service itself as `python -m micromegas_jupyter.hub`. The
+kernel side is in `auth`.
 """
 
 from micromegas_jupyter.hub.configuration import configure

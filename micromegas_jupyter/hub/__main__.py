@@ -1,6 +1,6 @@
 """`python -m micromegas_jupyter.hub`: the service, which the Hub starts with the environment that `configure` set.
 
-It reads its settings, checks its rights at the Hub, and answers until it is stopped.
+It reads its settings, checks its permissions on the Hub, and handles requests until it is stopped.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ _PARENT_CHECK_SECONDS: Final = 3.0
 
 
 def build_application(service: Service) -> web.Application:
-    """Return the service's endpoints."""
-    # Loaded here, so that the program looks for the Hub that started it before it loads JupyterHub.
+    """Return the application with the service's endpoints."""
+    # Imported here, so that the program checks for the Hub that started it before it loads JupyterHub.
     from jupyterhub.services.auth import HubOAuth
 
     from micromegas_jupyter.hub import browser_handlers as pages
     from micromegas_jupyter.hub import kernel_handlers as kernels
 
     prefix = service.settings.prefix
-    hub_oauth = HubOAuth(cache_max_age=pages.IDENTITY_SECONDS)  # from the environment that the Hub gave
+    hub_oauth = HubOAuth(cache_max_age=pages.IDENTITY_SECONDS)  # reads the environment that the Hub set
     shared: dict[str, object] = {"service": service}
     with_oauth = {**shared, "hub_oauth": hub_oauth}
     return web.Application(
@@ -57,13 +57,13 @@ def build_application(service: Service) -> web.Application:
             (r".*", kernels.NotFoundHandler, shared),
         ],
         cookie_secret=secrets.token_bytes(32),
-        # No address is logged: some hold a code and a state. The audit log has the details.
+        # URLs are not logged, because some contain a code and a state. The audit log has the details.
         log_function=lambda _handler: None,
     )
 
 
 def listen(service: Service) -> HTTPServer:
-    """Listen where the settings say."""
+    """Listen on the configured address."""
     settings = service.settings
     server = HTTPServer(
         build_application(service),
@@ -85,7 +85,7 @@ def listen(service: Service) -> HTTPServer:
 
 async def serve(settings: ServiceSettings) -> None:
     """Serve until the process receives a signal, or the Hub that started it exits."""
-    # Before anything else: a Hub may be gone again while its service still starts.
+    # Read first, because the Hub may exit while the service is still starting.
     hub_pid = os.getppid()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,7 +103,7 @@ async def serve(settings: ServiceSettings) -> None:
 
 
 async def _check_rights(service: Service) -> None:
-    """Check the service's own rights, while the Hub that started it may still be starting itself."""
+    """Check the service's own permissions; the Hub that started it may still be starting, too."""
     for _try in range(_START_TRIES):
         try:
             check_service_rights(await service.hub.fetch_owner(service.settings.api_token))

@@ -1,7 +1,7 @@
-"""Pages of a sign-in by the redirect of the whole Hub: start, callback and the last page.
+"""Pages of a sign-in with the Hub's shared redirect: start, callback, and the last page.
 
-Start and callback ask the Hub whose browser it is. Only the person whose kernel began the sign-in gets through, so
-nobody can have somebody else's browser finish it, or get the answer that somebody else's browser brought back.
+Start and callback look up the browser's user on the Hub. Only the user whose kernel started the sign-in is admitted, so
+users cannot make another user's browser complete it, or receive the callback of another user's browser.
 """
 
 import logging
@@ -23,7 +23,7 @@ from micromegas_jupyter.core.system import Secret
 from micromegas_jupyter.hub.kernel_handlers import Service
 
 IDENTITY_SECONDS: Final = 5
-"""How long the owner of a browser's cookie is remembered before the Hub is asked again."""
+"""How long a browser cookie's owner is cached before it is looked up again."""
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
 _WRONG_METHOD: Final = notice_page(status=405, what="Open this address in a browser.")
@@ -50,28 +50,28 @@ _NOT_SIGNED_IN: Final = notice_page(
 
 
 class ServicePage(LoginPageHandler, web.RequestHandler):
-    """Repeats nothing of a request when it fails."""
+    """A page that repeats nothing of the request in its errors."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
-        """Handle errors for which there is no handler."""
+        """Handle errors that have no handler."""
         page = _WRONG_METHOD if status_code == 405 else notice_page(status=status_code, what=_NOT_UNDERSTOOD)  # noqa: PLR2004 - HTTP
         self.send_page(page)
 
     def log_exception(self, typ: type[BaseException] | None, *_details: object) -> None:
-        """Log the kind of a defect; its text and its traceback may hold what a browser sent."""
+        """Log only the type of an unexpected error; its text and traceback may contain what a browser sent."""
         _LOG.info("A page's request ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
 class HubPage(HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterHub has no types
-    """A page for people of the Hub; the request's query is in `query` alone."""
+    """A page for the Hub's users; the request's query is only in `query`."""
 
     def initialize(self, *, service: Service, hub_oauth: HubOAuth) -> None:
-        """Take the service that all handlers share."""
+        """Set the service that all handlers share."""
         self.service = service
         self.hub_auth = hub_oauth
 
     def prepare(self) -> None:
-        """Remove the query from the request before anything can repeat it, and a token, which no browser sends."""
+        """Remove the query from the request before anything can repeat it, and any token, which browsers don't send."""
         self.request.headers.pop("Authorization", None)
         self.take_query()
 
@@ -101,7 +101,7 @@ class HubLoginHandler(ServicePage, HubOAuthCallbackHandler):  # type: ignore[mis
     """`GET oauth_callback`: completes the browser's OAuth sign-in to the Hub, as for every Hub service."""
 
     def initialize(self, *, hub_oauth: HubOAuth) -> None:
-        """Take the sign-in of browsers."""
+        """Set the OAuth client for browsers."""
         self.hub_auth = hub_oauth
 
 
@@ -109,7 +109,7 @@ class StartHandler(HubPage):
     """`GET start/<name>`."""
 
     async def get(self, name: str) -> None:
-        """Send the owner's browser to the identity provider and remember which browser it was."""
+        """Redirect the owner's browser to the identity provider and bind the sign-in to that browser."""
         if self.refuse_other_loads():
             return
         visitor = await self.visitor()
@@ -132,10 +132,10 @@ class StartHandler(HubPage):
 
 
 class CallbackHandler(HubPage):
-    """`GET callback`; other loads, methods and browsers do not use up a sign-in."""
+    """`GET callback`; other requests, methods, and browsers do not use up a sign-in."""
 
     async def get(self) -> None:
-        """Keep the owner's callback for the owner's kernel, and redirect the browser."""
+        """Store the owner's callback for the owner's kernel, and redirect the browser."""
         if self.refuse_other_loads() or self.refuse_long_query():
             return
         state = state_in(self.query)
@@ -147,11 +147,11 @@ class CallbackHandler(HubPage):
         bound = self.read_cookie(cookie, BINDING_SECONDS)
         visitor = await self.visitor()
         if visitor is None:
-            # The Hub's cookie may be missing on the way from another site; a load from this site has it.
+            # A request from another site may lack the Hub's cookie; one from this site has it.
             self.send_page(reload_page() if bound and self.is_from_other_site else _NOT_SIGNED_IN)
             return
         if sign_in.answer is not None:
-            self.send_page(_NO_MATCH)  # another load of the same address was faster
+            self.send_page(_NO_MATCH)  # another request for the same address was faster
             return
         if visitor != sign_in.owner:
             self.service.audit.write(

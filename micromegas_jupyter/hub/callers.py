@@ -1,6 +1,6 @@
 """The service's callers: token checks by the Hub, rate limits, errors, and the audit log.
 
-What the Hub says is not cached: a token that the Hub has revoked is worthless at once.
+The Hub's responses are not cached, so a token that the Hub has revoked stops working immediately.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, Secret
 from micromegas_jupyter.errors import ConfigurationError, ResourcesExhausted
 
 CALL_SECONDS: Final = 20.0
-"""A look-up may wait for one refresh at the identity provider, which the Hub does before it answers."""
+"""A lookup may wait for a refresh with the identity provider, which the Hub completes before it responds."""
 
 MAX_ANSWER_BYTES: Final = 1_000_000
 MAX_CALLS: Final = 50
 DANGEROUS_SCOPES: Final = ("admin:auth_state", "admin:users")
-"""Scopes with which people's refresh tokens can be read at the Hub; the second includes the first."""
+"""Scopes that can read users' refresh tokens on the Hub; the second includes the first."""
 
 SERVICE_SCOPES: Final = ("admin:auth_state", "read:users:name")
-"""All scopes of the service's role: it reads a person's record with the stored auth state."""
+"""All scopes of the service's role: it reads a user's record with the stored auth state."""
 
 _OK: Final = 200
 _NOT_FOUND: Final = 404
@@ -58,28 +58,28 @@ REFUSALS: Final = {
     "invalid_request": (400, "{what}"),
     "internal_error": (500, "The service could not respond."),
 }
-"""Status and message of each code; notebooks have sentences of their own for them (`auth.flows.hub.REFUSALS`)."""
+"""HTTP status and message by code; notebooks have their own messages (`auth.flows.hub.REFUSALS`)."""
 _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
-# Calls of one user.
+# Maximum calls of one user.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
-# Tokens from one address that the Hub does not recognize.
+# Maximum unrecognized tokens from one address.
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
 UNKNOWN_SECONDS: Final = 10.0
-"""How long the Hub is not asked again about a token that it did not recognize."""
+"""How long a token that the Hub did not recognize is rejected without another check."""
 AUDIT_PAUSE_SECONDS: Final = 10.0
-"""The pause between two audit lines about calls that were turned away."""
+"""The minimum interval between audit lines about rate-limited calls."""
 MAX_TRACKED: Final = 10_000
 _FORWARDED: Final = "X-Forwarded-For"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenOwner:
-    """Who bears a Hub token (of kind `user` or `service`), and its scopes, expanded by the Hub."""
+    """The owner of a Hub token (of kind `user` or `service`), and the token's scopes as expanded by the Hub."""
 
     kind: str
     name: str
@@ -87,7 +87,7 @@ class TokenOwner:
 
 
 class HubApi:
-    """Calls the Hub's API; for one event loop. Every call raises `Refused` when the Hub does not answer properly."""
+    """Calls the Hub's API; for one event loop. Raises `Refused` if the Hub's response is missing or invalid."""
 
     def __init__(self, url: str, token: Secret, *, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
@@ -96,7 +96,7 @@ class HubApi:
         self._http = AsyncHTTPClient(force_instance=True, max_clients=MAX_CALLS, max_body_size=MAX_ANSWER_BYTES)
 
     async def fetch_owner(self, token: Secret) -> TokenOwner | None:
-        """Return who bears a token; None when the Hub does not recognize it. Meanwhile the Hub refreshes auth state."""
+        """Return a token's owner, or None if the Hub does not recognize it. The lookup also refreshes auth state."""
         answer = await self._get("/user", token)
         if answer.code in _NOT_RECOGNIZED:
             return None
@@ -140,11 +140,11 @@ def _read(answer: HTTPResponse) -> dict[str, object]:
 
 
 def check_caller(owner: TokenOwner) -> str:
-    """Return the Hub user name of the server owner whose token it is; raises `Refused` for any other token.
+    """Return the Hub user name of a token's owner; raises `Refused` for a token that can't access the owner's servers.
 
-    A token that may use one of the person's servers could run code in it and learn all that a kernel there learns, so
-    it gets what a kernel gets. A token that may not was given to another program, such as a service or the shared
-    server of somebody else that the person visited, and gets nothing.
+    A token that can access one of the user's servers could run code there and learn all that its kernels learn, so it
+    gets the same as a kernel. A token that cannot belongs to another program, such as a service or another user's
+    shared server that the user visited, and gets nothing.
     """
     if owner.kind != "user":
         raise refuse("not_a_user")
@@ -159,12 +159,12 @@ def check_caller(owner: TokenOwner) -> str:
 
 
 def find_dangerous_scope(scopes: Iterable[str]) -> str | None:
-    """Return a scope with which refresh tokens can be read, if only the person's own (`!user`); None without one."""
+    """Return a scope that can read refresh tokens, even if only the user's own (`!user`), or None."""
     return next((scope for scope in sorted(scopes) if scope.partition("!")[0] in DANGEROUS_SCOPES), None)
 
 
 def check_service_rights(service: TokenOwner | None) -> None:
-    """Check that the service's own token has exactly the rights it needs."""
+    """Check that the service's own token has exactly the permissions that it needs."""
     if service is None or service.kind != "service":
         raise ConfigurationError(
             "The Hub does not recognize this program's token as a service's.",
@@ -209,9 +209,9 @@ def refuse(error: str, *, retry_after_seconds: int | None = None, **facts: objec
 
 
 def client_address(request: HTTPServerRequest) -> str:
-    """Return where a call comes from: the peer, or the address that a proxy on this machine names.
+    """Return a call's origin: the peer, or the address reported by a proxy on this machine.
 
-    A proxy adds its own caller at the end of the header; anybody can write what stands before that.
+    A proxy appends its caller to the header; anyone can forge the values before that.
     """
     peer = str(request.remote_ip)
     forwarded = ",".join(request.headers.get_list(_FORWARDED)).rpartition(",")[2].strip()
@@ -222,10 +222,10 @@ def client_address(request: HTTPServerRequest) -> str:
 
 
 class CallerLimits:
-    """Asks the Hub who bears a token, within limits; for one event loop.
+    """Asks the Hub who owns a token, within rate limits; for one event loop.
 
-    A token that the Hub has recognized before counts against its person's limit alone, so a flood of unknown tokens
-    locks out nobody who is working, whatever address it comes from.
+    A token that the Hub has recognized before counts only against its user's limit, so a flood of unknown tokens locks
+    out no active user, regardless of its address.
     """
 
     def __init__(self, *, audit: "HubAudit", clock: Clock) -> None:
@@ -246,7 +246,7 @@ class CallerLimits:
     async def fetch_owner(
         self, token: Secret | None, *, address: str, fetch: Callable[[Secret], Awaitable[TokenOwner | None]]
     ) -> TokenOwner:
-        """Return the current owner of a token according to the Hub, or None without a token; raises `Refused`."""
+        """Return the token's current owner according to the Hub, or None without a token; raises `Refused`."""
         digest = b"" if token is None else hashlib.sha256(token.reveal().encode()).digest()
         name = self._known.get(digest)
         if name is not None:
@@ -300,7 +300,7 @@ class HubAudit:
         self._clock = clock
 
     def write(self, event: str, **facts: str | int | None) -> None:
-        """Write a line; facts that are None are left out."""
+        """Write a line; facts that are None are omitted."""
         known = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
         record = {"event": event, **known, "time": utc_text(self._clock.now())}
         _AUDIT.info("%s", encode_line({name: fact for name, fact in record.items() if fact is not None}))

@@ -1,7 +1,7 @@
 """`configure`: adds the sign-in service to a Hub's configuration, in one call from `jupyterhub_config.py`.
 
-The configuration is traitlets', as `jupyterhub_config.py` and Zero to JupyterHub fill it. A configuration in which a
-kernel could read somebody's stored sign-in is refused; what it cannot show the service checks at run time.
+The configuration is a traitlets `Config`, as filled by `jupyterhub_config.py` and Zero to JupyterHub. A configuration
+in which a kernel could read another user's stored sign-in is rejected. The service checks everything else at run time.
 """
 
 import functools
@@ -34,7 +34,7 @@ from micromegas_jupyter.hub.tokens import AuthStateRefresher
 MIN_MARGIN_SECONDS: Final = 2
 MAX_MARGIN_SECONDS: Final = 3600
 MAX_AUTH_STATE_AGE_SECONDS: Final = 5
-"""How long the Hub uses a person's record without a look. The look costs little, and tokens may be short-lived."""
+"""How long the Hub uses a user's record without checking it. A check is cheap, and tokens may be short-lived."""
 
 SERVICE_NAME: Final = "micromegas"
 SERVICE_ROLE: Final = "micromegas-sign-in"
@@ -47,17 +47,17 @@ _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 _AUTHENTICATORS: Final = "jupyterhub.authenticators"
 _SPAWNERS: Final = "jupyterhub.spawners"
 _CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
-# Their servers run as one system user, the Hub's own.
+# Their servers run as one system user, the same as the Hub.
 _SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
-_LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default, whose servers run on the Hub's machine
-# Roles that every user, server, or user's token has.
+_LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default; its servers run on the Hub's machine
+# Roles that all users, servers, or user tokens have.
 _COMMON_ROLES: Final = frozenset({"user", "server", "token"})
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
 # All permissions of the user; an administrator may read all users' auth state.
 _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
-# With them whoever visits somebody's shared server hands over the use of their own, and with it a token.
+# With these, anyone who visits another user's shared server hands over access to their server, and thus a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
-# What the authenticator asks the provider at, and the variables that it also reads.
+# The authenticator's settings for the provider's endpoints, and the environment variables that it also reads.
 _ENDPOINTS: Final = {
     "authorize_url": "OAUTH2_AUTHORIZE_URL",
     "token_url": "OAUTH2_TOKEN_URL",
@@ -65,7 +65,7 @@ _ENDPOINTS: Final = {
 }
 _OPENID: Final = "openid"
 _OFFLINE: Final = "offline_access"
-_GETS_ID_TOKENS: Final = frozenset({"AzureAdOAuthenticator"})  # without the scope, from Entra ID's older endpoints
+_GETS_ID_TOKENS: Final = frozenset({"AzureAdOAuthenticator"})  # from Entra ID's older endpoints, without the scope
 _ANY_HOST: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - compared only
 
 Arguments = ParamSpec("Arguments")
@@ -109,39 +109,41 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
 ) -> None:
     """Add the sign-in service to a Hub's configuration; call it last in `jupyterhub_config.py`.
 
-    Addresses of the provider that `GenericOAuthenticator` has not are read from the issuer's discovery document.
+    Provider URLs that are missing in `GenericOAuthenticator` are read from the issuer's discovery document.
 
     Args:
-        config: `c`, which holds the authenticator's settings already.
-        issuer: The identity provider's issuer, exactly as its discovery document writes it.
-        bearer: Which of a person's tokens kernels get: `id_token` or `access_token`.
-        public_url: The Hub's address in browsers, base URL included; by default `c.JupyterHub.public_url`. Sign-in by
-            redirect needs it.
-        kernel_url: The service's address for kernels; by default what the Hub's own `bind_url` leads to, and the
-            service itself where `subdomain_host` gives it a host name that kernels need not know.
-        service_url: Where the service listens, `http://host:port`. With a host that is not this machine it listens on
-            all addresses.
-        redirect_client_id: A public application at the provider, with which kernels may sign in by one redirect of
-            the whole Hub where they do not want the Hub's token; by default none.
+        config: `c`, which must already contain the authenticator's settings.
+        issuer: The identity provider's issuer, exactly as in its discovery document.
+        bearer: The kind of user token that kernels get: `id_token` or `access_token`.
+        public_url: The Hub's URL in browsers, including the base URL; by default `c.JupyterHub.public_url`. Required
+            for redirect sign-in.
+        kernel_url: The service's URL for kernels. By default it is derived from the Hub's `bind_url`; with
+            `subdomain_host`, which gives the service a host name that kernels may be unable to resolve, it is the
+            service itself.
+        service_url: Where the service listens, `http://host:port`. If the host is not this machine, it listens on all
+            addresses.
+        redirect_client_id: The client ID of a public application. Kernels that do not use the Hub's token can sign in
+            with it and one redirect URI for the whole Hub. By default there is no such application.
         exchange_audience: Exchange each token (RFC 8693) for one with this audience.
-        exchange_resource: The same as an address (`resource`).
+        exchange_resource: Exchange each token for one with this URI as `resource`.
         exchange_scope: The scope of the exchanged token.
-        ca_bundle: A PEM file of the authorities that the Hub and the service trust for the provider, in place of the
-            usual ones.
+        ca_bundle: A PEM file of the CAs that the Hub and the service trust for the provider, instead of the default
+            ones.
         margin_seconds: The minimum remaining lifetime of a token that a kernel gets.
-        allow_shared_system_user: Accept a spawner whose servers all run as one system user, where each person can
-            take every other's tokens.
+        allow_shared_system_user: Accept a spawner that runs all servers as one system user, so that each user can read
+            every other user's tokens.
 
     Raises:
-        ConfigurationError: The configuration cannot or must not give tokens to kernels; reason and remedy are named.
+        ConfigurationError: The configuration cannot or must not give tokens to kernels; the error has reason and
+            remedy.
         ProviderUnavailable: The discovery document is needed and cannot be read.
-        ProviderMisbehaved: The discovery document is another issuer's, or does not say what is needed.
+        ProviderMisbehaved: The discovery document is another issuer's or incomplete.
     """
     _check_authenticator(config)
     _check_crypt_key(config)
     _check_spawner(config, allow_shared_system_user=allow_shared_system_user)
     _check_roles(config)
-    # None: a variable of the Hub's environment that is not set.
+    # None: an unset variable of the Hub's environment.
     issuer = _parse_line(issuer, key="issuer") or ""
     as_issuer(issuer, "issuer")
     service_url = _parse_line(service_url, key="service_url") or ""
@@ -194,7 +196,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
 
 
 def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
-    """Set the provider's addresses that `GenericOAuthenticator` lacks, and whom the authenticator trusts."""
+    """Set the provider URLs that `GenericOAuthenticator` lacks, and the CAs that the authenticator trusts."""
     http = ProviderHttp(ca_bundle=ca_bundle)
     classes = _class_names(config, "authenticator_class")
     if ca_bundle is not None:
@@ -209,7 +211,7 @@ def _set_endpoints(config: Config, issuer: str, ca_bundle: str | None) -> None:
         if not (os.environ.get(variable) or any(_read(config, section, name) for section in classes))
         and not (name == "userdata_url" and is_in_id_token)
     ]
-    # A subclass may define its addresses.
+    # A subclass may define its own URLs.
     if classes[:1] != ["GenericOAuthenticator"] or not missing:
         return
     client_id = _read_application(config, "client_id")
@@ -251,7 +253,7 @@ def _add_roles(config: Config) -> None:
     if people is None:
         people = {"name": "user"}
         roles.append(people)
-    # A built-in role without scopes keeps those that the Hub gives it.
+    # A built-in role without scopes keeps the Hub's default ones.
     people["scopes"] = [*people.get("scopes", ("self",)), _ACCESS]
     own = {
         "name": SERVICE_ROLE,
@@ -263,7 +265,7 @@ def _add_roles(config: Config) -> None:
 
 
 def _set_kernel_variable(config: Config, kernel_url: str) -> None:
-    """Tell kernels the service's address, in each section that sets variables: a subclass's hides its base's."""
+    """Give kernels the service's URL, in each section that sets variables, because a subclass's hides its base's."""
     spawner = _class_names(config, "spawner_class")
     for section in {"Spawner", *_sections_with(config, "Spawner", "environment", classes=spawner)}:
         environment = _read(config, section, "environment") or {}
@@ -273,7 +275,8 @@ def _set_kernel_variable(config: Config, kernel_url: str) -> None:
 
 
 def _set_refresh_hook(config: Config, bearer: Bearer, *, margin_seconds: int) -> None:
-    # A look-up comes at most this long after the last one that could refresh, so that much more must be left then.
+    # A lookup comes at most this long after the last one that could refresh, so the token needs this additional
+    # margin.
     age_seconds = max(1, min(MAX_AUTH_STATE_AGE_SECONDS, margin_seconds // 2))
     config.Authenticator.enable_auth_state = True
     classes = _class_names(config, "authenticator_class")
@@ -302,11 +305,11 @@ def _parse_address(url: object, *, key: str) -> str:
 
 
 def kernel_address(config: Config, *, service_url: str, path: str) -> str:
-    """Return the service's address for kernels; its `path` is below the Hub's base URL.
+    """Return the service's URL for kernels; its `path` is below the Hub's base URL.
 
-    That is behind the Hub's proxy. Where kernels could not call there, it is the service itself: with a host name for
-    each server, where no certificate is for an IP address, and where programs of this machine would send a token over
-    plain http to a host that is not the Hub's own, which they do not.
+    Normally it is behind the Hub's proxy. If kernels could not call it there, the URL is that of the service itself.
+    That is the case with a separate host name for each server, with an IP address and TLS (no certificate covers it),
+    and with plain http to a host other than the Hub's, because programs on this machine never send a token there.
     """
     host, port, base = _proxy_address(config)
     path = f"{f'{base}/' if base else ''}{path}"
@@ -319,7 +322,7 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
 
 
 def _proxy_address(config: Config) -> tuple[str, int | None, str]:
-    """Return host, port and base URL as the Hub makes them of its settings."""
+    """Return host, port, and base URL as the Hub derives them from its settings."""
     from jupyterhub.app import JupyterHub
     from traitlets.config import Config as HubConfig
 
@@ -355,7 +358,7 @@ def _is_ip(host: str) -> bool:
 
 
 def _check_authenticator(config: Config) -> None:
-    """Check that people sign in by OAuthenticator and that their tokens are stored."""
+    """Check that users sign in with OAuthenticator and that their tokens are stored."""
     spec = _read(config, "JupyterHub", "authenticator_class")
     names = _class_names(config, "authenticator_class")
     if "OAuthenticator" not in names or not hasattr(_load_class(spec, _AUTHENTICATORS), "refresh_user_hook"):
@@ -384,9 +387,9 @@ def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
     """Check that the Hub requests ID tokens, and warn if it doesn't request refresh tokens."""
     classes = _class_names(config, "authenticator_class")
     scope, parameters = (_read_authenticator(config, name) for name in ("scope", "extra_authorize_params"))
-    scope = " ".join(scope or [str(parameters.get("scope", ""))]).split()  # as it is sent
+    scope = " ".join(scope or [str(parameters.get("scope", ""))]).split()  # as sent to the provider
     preset = CLIENT_PRESETS.get(recognize_preset(issuer) or "")
-    asks_otherwise = preset if preset is not None and preset.scope is not None else None  # and knows no such scope
+    asks_otherwise = preset if preset is not None and preset.scope is not None else None  # without this scope
     if bearer is Bearer.ID_TOKEN and _OPENID not in scope and _GETS_ID_TOKENS.isdisjoint(classes):
         complete = dict.fromkeys((_OPENID, *scope, *([] if asks_otherwise else [_OFFLINE])))
         raise ConfigurationError(
@@ -437,14 +440,14 @@ def _check_spawner(config: Config, *, allow_shared_system_user: object) -> None:
 
 
 def _check_roles(config: Config) -> None:
-    """Check that no role gives people or their servers the right to read stored sign-ins."""
+    """Check that no role lets users or their servers read stored sign-ins."""
     for role in _read_list(config, "JupyterHub", "load_roles"):
         if not isinstance(role, dict) or not isinstance(role.get("scopes", []), list | tuple | set):
             raise ConfigurationError(
                 "c.JupyterHub.load_roles holds something other than roles with a list of scopes.",
                 key="JupyterHub.load_roles",
             )
-        # The Hub's own role of administrators may do anything; it reaches no server's token.
+        # The Hub's own administrator role may do anything; no server's token has it.
         is_chosen = role.get("name") != "admin" and bool(role.get("users") or role.get("groups"))
         if role.get("name") in _COMMON_ROLES or is_chosen:
             scopes = [str(scope) for scope in role.get("scopes", ())]
@@ -487,11 +490,12 @@ def _check_visitor_rights(scopes: Collection[str], *, key: str) -> None:
 
 
 def _read(config: Config, section: str, name: str) -> Any:
-    """Return what a section sets; None when it sets nothing."""
+    """Return the value that a section sets, or None."""
     if section not in config or name not in config[section]:
         return None
     value = config[section][name]
-    # What was only added to (`c.JupyterHub.services.append`) is stored as a list of changes until the class is made.
+    # A list that was only extended (`c.JupyterHub.services.append`) is stored as changes until the class is
+    # instantiated.
     changes = getattr(value, "get_value", None)
     return value if changes is None else changes({} if value.to_dict().get("update") else [])
 
@@ -504,7 +508,7 @@ def _read_list(config: Config, section: str, name: str) -> list[Any]:
 
 
 def _read_application(config: Config, name: str) -> str:
-    """Return a setting of the authenticator's own section, or a base's; the first in the order of the classes."""
+    """Return a setting from the authenticator's own section or a base's; the first in class order wins."""
     found = (_read(config, section, name) for section in _class_names(config, "authenticator_class"))
     value = next((value for value in found if isinstance(value, str) and value), None)
     if value is None:
@@ -517,10 +521,10 @@ def _read_application(config: Config, name: str) -> str:
 
 
 def _read_authenticator(config: Config, name: str) -> Any:
-    """Return a setting of the authenticator as its class completes it; the class's own where none is set."""
+    """Return an authenticator setting as completed by its class, or the class's default if not set."""
     found: Any = _load_class(_read(config, "JupyterHub", "authenticator_class"), _AUTHENTICATORS)
     sections = [one for one in _class_names(config, "authenticator_class") if name in config.get(one, ())]
-    authenticator = found.__new__(found)  # a constructor may do anything
+    authenticator = found.__new__(found)  # without calling the constructor, which may do anything
     try:
         authenticator.update_config(Config({section: {name: config[section][name]} for section in sections}))
     except TraitError as error:
@@ -530,14 +534,14 @@ def _read_authenticator(config: Config, name: str) -> Any:
 
 
 def _sections_with(config: Config, suffix: str, name: str, *, classes: Collection[str]) -> Iterator[str]:
-    """Yield the sections of such classes that set a value: a subclass's wins over its base's."""
+    """Yield the sections of these classes that set a value; a subclass's wins over its base's."""
     for section in list(config):
         if (section.endswith(suffix) or section in classes) and name in config[section]:
             yield section
 
 
 def _class_names(config: Config, setting: str) -> list[str]:
-    """Return the names of the class that the Hub uses and of its bases, the class first; empty when none is set."""
+    """Return the names of the configured class and its bases, the class first; empty if none is configured."""
     spec = _read(config, "JupyterHub", setting)
     if spec is None:
         return []
@@ -553,7 +557,7 @@ def _registered(group: str) -> dict[str, str]:
 
 
 def _load_class(spec: object, group: str) -> type | None:
-    """Return a class, given itself, by its dotted name or by that of its entry point; None if it is not installed."""
+    """Return a class, given as class, dotted name, or entry point name; None if it is not installed."""
     if isinstance(spec, type):
         return spec
     module, _, name = _registered(group).get(str(spec).lower(), str(spec)).replace(":", ".").rpartition(".")

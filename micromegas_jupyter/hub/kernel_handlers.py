@@ -31,7 +31,7 @@ MAX_PARAMETERS: Final = 50
 # 32 random bytes as unpadded base64url (RFC 9700 section 4.7, RFC 7636 section 4.2).
 _LONG_ENOUGH: Final = re.compile(r"[A-Za-z0-9._~-]{43,512}", re.ASCII)
 _REFUSED_PARAMETERS: Final = frozenset({"request", "request_uri", "response_mode"})
-"""They could lead the browser, or its answer, elsewhere than the other parameters say (RFC 9101)."""
+"""These could redirect the browser or its response elsewhere than the other parameters specify (RFC 9101)."""
 
 _BEARER_NAMES: Final = {"id_token": "ID token", "access_token": "access token"}
 POLL_SECONDS: Final = 25.0
@@ -39,7 +39,7 @@ POLL_SECONDS: Final = 25.0
 
 @dataclass(kw_only=True, eq=False)
 class SignIn:
-    """A pending sign-in; `answer` is the callback's query, and `waiting` counts calls that wait for it."""
+    """A pending sign-in; `answer` is the callback's query, and `waiting` is the number of calls that wait for it."""
 
     name: str = field(repr=False)
     owner: str
@@ -51,7 +51,7 @@ class SignIn:
 
 
 class SignIns:
-    """All sign-ins under way; for one event loop. Too many of one owner, or of all, and the oldest are forgotten."""
+    """All pending sign-ins; for one event loop. Beyond the limit per owner or in total, the oldest are dropped."""
 
     def __init__(self, *, clock: Clock, randomness: Randomness) -> None:
         self._randomness = randomness
@@ -61,9 +61,9 @@ class SignIns:
         return len(self._by_name)
 
     def begin(self, owner: str, *, state: str, authorization_url: Secret) -> SignIn:
-        """Remember a sign-in and return it with its new name; raises `ValueError` for a state that is in use."""
+        """Register a sign-in and return it with its new name; raises `ValueError` for a state that is in use."""
         digest = digest_of(state)
-        known = list(self._by_name.values())  # the oldest first
+        known = list(self._by_name.values())  # oldest first
         if any(sign_in.state_digest == digest for sign_in in known):
             raise ValueError("this state is in use")
         own = [sign_in for sign_in in known if sign_in.owner == owner]
@@ -85,7 +85,7 @@ class SignIns:
         return next((sign_in for sign_in in waiting if sign_in.state_digest == digest), None)
 
     def hand_over(self, sign_in: SignIn, answer: Secret) -> None:
-        """Keep what a browser came back with for the kernel."""
+        """Store the browser's callback for the kernel."""
         sign_in.answer = answer
         sign_in.has_answer.set()
 
@@ -104,7 +104,7 @@ class SignIns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What all handlers share."""
+    """The objects that all handlers share."""
 
     settings: ServiceSettings
     hub: HubApi
@@ -116,7 +116,7 @@ class Service:
 
 
 def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> Service:
-    """Return what the handlers share."""
+    """Return the objects that the handlers share."""
     audit = HubAudit(clock=clock)
     return Service(
         settings=settings,
@@ -130,13 +130,13 @@ def build_service(settings: ServiceSettings, *, clock: Clock = SYSTEM_CLOCK) -> 
 
 
 class JsonHandler(web.RequestHandler):
-    """Answers kernels. No cookie counts here, so another site cannot make a browser do anything."""
+    """Responds to kernels. Cookies are ignored, so another site cannot make a browser do anything."""
 
     event = "refused"
-    """The audit event of a refusal."""
+    """The audit event of a rejected request."""
 
     def initialize(self, *, service: Service) -> None:
-        """Take the service that all handlers share."""
+        """Set the objects that all handlers share."""
         self.service = service
         self.owner_name: str | None = None
 
@@ -217,10 +217,10 @@ class JsonHandler(web.RequestHandler):
 
 
 def check_authorization_url(url: object, *, endpoint: str, redirect_uri: str, client_id: str) -> str:
-    """Return the state of an address that the owner's browser may open; raises `Refused` for any other address.
+    """Return the state of a URL that the owner's browser may open; raises `Refused` for any other URL.
 
-    It has to be at the provider's authorization endpoint, for this Hub's redirect and application, a code request with
-    PKCE S256, and its state has to be long enough.
+    The URL must be the provider's authorization endpoint, with a code request for this Hub's redirect and application,
+    PKCE S256, and a sufficiently long state.
     """
     if not isinstance(url, str) or len(url) > MAX_AUTHORIZATION_CHARACTERS or not is_web_address(url):
         raise _invalid("not a web address")
@@ -249,7 +249,7 @@ def check_authorization_url(url: object, *, endpoint: str, redirect_uri: str, cl
 
 
 def _parse_query(query: str) -> Mapping[str, str]:
-    """Return the parameters; none may occur twice."""
+    """Return the parameters; a repeated parameter is an error."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError:
@@ -265,12 +265,12 @@ def _invalid(what: str) -> Refused:
 
 
 class TokenHandler(JsonHandler):
-    """Gives tokens."""
+    """`POST token`: returns tokens."""
 
     event = "token_refused"
 
     async def post(self) -> None:
-        """Give the caller's own token."""
+        """Return the caller's own token."""
         self.body_members()
         name = await self.owner()
         held = await self.service.provider.exchange(name, await self._stored_bearer(name))
@@ -303,7 +303,7 @@ class TokenHandler(JsonHandler):
             if state.get(STALE_KEY) is True:
                 raise refuse("not_renewed", bearer=_BEARER_NAMES[bearer.value])
             if not is_last:
-                await self.owner()  # a busy Hub has taken longer than the token had left
+                await self.owner()  # the Hub was busy for longer than the token's remaining lifetime
         raise refuse("provider_unavailable")
 
 
@@ -311,7 +311,7 @@ class _SignInHandler(JsonHandler):
     event = "sign_in_refused"
 
     def redirect_settings(self) -> tuple[str, str]:
-        """Return the redirect address of the whole Hub and the application that it is registered for."""
+        """Return the Hub's shared redirect URI and the application that it is registered for."""
         settings = self.service.settings
         if settings.redirect_uri is None or settings.redirect_client_id is None:
             raise refuse("no_redirect")
@@ -322,7 +322,7 @@ class RedirectHandler(_SignInHandler):
     """`GET redirect`."""
 
     async def get(self) -> None:
-        """Give what a sign-in by redirect needs."""
+        """Return the parameters of a redirect sign-in."""
         await self.owner()
         redirect_uri, client_id = self.redirect_settings()
         issuer = self.service.settings.issuer
@@ -333,7 +333,7 @@ class BeginHandler(_SignInHandler):
     """`POST sign-ins`."""
 
     async def post(self) -> None:
-        """Begin a sign-in of the caller and return its start page."""
+        """Start a sign-in for the caller and return its start page."""
         name = await self.owner()
         redirect_uri, client_id = self.redirect_settings()
         url = self.body_members().get("authorization_url")
@@ -354,7 +354,7 @@ class AnswerHandler(_SignInHandler):
     """`POST sign-ins/<name>/answer`."""
 
     async def post(self, name: str) -> None:
-        """Give the caller what the browser came back with, once, as soon as it is there."""
+        """Return the browser's callback to the caller, once, as soon as it has arrived."""
         owner = await self.owner()
         sign_in = self.service.sign_ins.by_name(name)
         if sign_in is None or sign_in.owner != owner:

@@ -1,4 +1,4 @@
-"""The service's settings: the environment that `configure` and the Hub set, read once."""
+"""The service's settings, read once from the environment that `configure` and the Hub set."""
 
 import ssl
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ _TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this
 _HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
 _CONFIGURE_REMEDY: Final = "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it."
 _LOOPBACK: Final = "127.0.0.1"
-_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only where the service's URL is not on loopback
+_ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only if the service URL is not on loopback
 
 
 def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
-    """Return how to call the Hub's API; None where the Hub's programs speak plain http."""
+    """Return the TLS settings for calls to the Hub's API, or None if the Hub uses plain http internally."""
     key, certificate, authority = (environ.get(name, "") for name in _TLS_FILES)
     if not (key or certificate or authority):
         return None
@@ -46,24 +46,24 @@ def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
 class ServiceSettings:
     """All settings of the service: the addresses of the Hub's API and the service, and the provider."""
 
-    api_url: str  # without a slash at its end
+    api_url: str  # without a trailing slash
     api_token: Secret
-    prefix: str  # of the service's paths; begins and ends with a slash
+    prefix: str  # of the service's paths; starts and ends with a slash
     host: str
     port: int
     issuer: str
     client_id: str
-    client_secret: Secret | None = None  # for an exchange only
+    client_secret: Secret | None = None  # only for a token exchange
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: Mapping[str, str | None] | None = None  # audience, resource and scope (RFC 8693), one of them set
+    exchange: Mapping[str, str | None] | None = None  # audience, resource, and scope (RFC 8693), one of them set
     internal_tls: ssl.SSLContext | None = None
-    ca_bundle: str | None = None  # whom to trust for the provider in place of the usual authorities
+    ca_bundle: str | None = None  # CAs to trust for the provider instead of the default ones
 
     @property
     def public_prefix(self) -> str:
-        """The beginning of the service's addresses in browsers; the path alone where nothing more is known."""
+        """The prefix of the service's URLs in browsers, or only the path if the public URL is unknown."""
         if self.public_url is None:
             return self.prefix
         parts = urlsplit(self.public_url)
@@ -71,12 +71,12 @@ class ServiceSettings:
 
     @property
     def redirect_uri(self) -> str | None:
-        """The one redirect address of the whole Hub; None where its address in browsers is not known."""
+        """The Hub's shared redirect URI, or None if the Hub's public URL is unknown."""
         return None if self.public_url is None else f"{self.public_prefix}callback"
 
 
 def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
-    """Return the settings that the environment holds."""
+    """Read the settings from the environment."""
     issuer = _require(environ, "MICROMEGAS_HUB_ISSUER", _CONFIGURE_REMEDY)
     as_issuer(issuer, "MICROMEGAS_HUB_ISSUER")
     host, port = parse_service_url(_require(environ, "JUPYTERHUB_SERVICE_URL", _HUB_REMEDY))
@@ -115,7 +115,7 @@ def _require(environ: Mapping[str, str], key: str, remedy: str) -> str:
 
 
 def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple[str, int]:
-    """Return host and port on which a service with this address, `http://host:port`, listens."""
+    """Return the host and port on which a service with the URL `http://host:port` listens."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -131,7 +131,7 @@ def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
 
 
 def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_RESOURCE") -> None:
-    """Check that the target of an exchange, if there is one, is an absolute URI without a fragment (RFC 8707)."""
+    """Check that an exchange's target, if there is one, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return
     try:

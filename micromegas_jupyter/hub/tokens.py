@@ -1,6 +1,6 @@
-"""People's tokens: refreshed in the Hub by a hook of OAuthenticator, and exchanged by the service.
+"""Users' tokens: refreshed in the Hub by an OAuthenticator hook, and exchanged by the service.
 
-The service's calls to the identity provider block, so they run on a bounded number of threads.
+The service's calls to the identity provider block, so they run on a limited number of threads.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ MAX_THREADS: Final = 8
 MAX_CACHED: Final = 10_000
 MARGIN_SECONDS: Final = 30.0
 EXCHANGE_PAUSE_SECONDS: Final = 5.0
-"""The pause after a failed exchange of a person, so that no failure becomes many requests."""
+"""The pause after a user's failed exchange, so that one failure does not cause many requests."""
 
 _SHARE_OF_LIFETIME: Final = 0.5
 _LOG: Final = logging.getLogger("micromegas_jupyter.hub")
@@ -48,20 +48,20 @@ _SUBJECT_TOKEN_TYPES: Final = {Bearer.ID_TOKEN: ID_TOKEN_TYPE, Bearer.ACCESS_TOK
 Answer = TypeVar("Answer")
 
 REFUSED_KEY: Final = "micromegas_refresh_refused"
-"""True in the auth state when the provider has refused to refresh a sign-in; the next sign-in replaces it all."""
+"""True in the auth state if the provider has rejected a refresh; the next sign-in replaces the whole auth state."""
 STALE_KEY: Final = "micromegas_renewed_without_token"
-"""True in the auth state when a refresh brought no new token of the kind that kernels get."""
+"""True in the auth state if a refresh returned no new token of the kind that kernels get."""
 FAILURE_PAUSE_SECONDS: Final = 10.0
-"""The pause after a failed refresh of a person, so that calls do not wait one after the other."""
+"""The pause after a user's failed refresh, so that calls do not queue up behind each other."""
 FALLBACK_PAUSE_SECONDS: Final = 300.0
-"""The pause between two calls to OAuthenticator for people whose sign-in cannot be refreshed here."""
+"""The pause between two calls to OAuthenticator for users whose sign-in cannot be refreshed here."""
 MAX_PAUSES: Final = 10_000
 _CLIENT_ERRORS: Final = range(400, 500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBearer:
-    """A token that can be sent to a server; `lifetime_seconds` is how long it was issued for, where that is known."""
+    """A token that can be sent to a server; `lifetime_seconds` is its total lifetime, if known."""
 
     token: Secret
     expires_at: datetime
@@ -70,7 +70,7 @@ class StoredBearer:
 
 
 class HubProvider:
-    """The provider, for one event loop."""
+    """The identity provider, for one event loop."""
 
     def __init__(self, settings: ServiceSettings, *, clock: Clock, http: ProviderCalls | None = None) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class HubProvider:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
-        """Return the address of the sign-in page; None when the provider has none."""
+        """Return the URL of the sign-in page, or None if the provider has none."""
         return (await self._on_thread(self._metadata)).authorization_endpoint
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
@@ -103,7 +103,7 @@ class HubProvider:
             try:
                 fresh = await self._exchange_unless_paused(owner, target, stored)
             except Refused as refused:
-                # A token that has not expired is used on during an outage.
+                # An unexpired token remains in use during an outage.
                 if cached is None or refused.retry_after_seconds is None or cached.expires_at <= self._clock.now():
                     raise
                 return cached
@@ -113,7 +113,7 @@ class HubProvider:
     async def _exchange_unless_paused(
         self, owner: str, target: Mapping[str, str | None], stored: StoredBearer
     ) -> StoredBearer:
-        with suppress(KeyError):  # `get` would look twice, and it may expire in between
+        with suppress(KeyError):  # `get` would look up twice, and the token may expire in between
             raise self._failures[owner].with_traceback(None)
         try:
             return await self._on_thread(lambda: self._exchange(target, stored))
@@ -189,9 +189,9 @@ def _parse_claims(token: Secret) -> Mapping[str, object] | None:
 
 
 def is_same_sign_in(old: Secret | None, new: Secret | None) -> bool:
-    """Whether a refreshed ID token continues the sign-in of the old one; it does when either is missing.
+    """Whether a refreshed ID token continues the sign-in of the old one; true if either is missing.
 
-    Its audience may have grown. Source: OpenID Connect Core 1.0 section 12.2.
+    The new audience may be larger. Source: OpenID Connect Core 1.0 section 12.2.
     """
     if old is None or new is None:
         return True
@@ -210,8 +210,8 @@ def _audience(claims: Mapping[str, object]) -> frozenset[str]:
 class AuthStateRefresher:
     """Refreshes a user's auth state shortly before the kernels' token expires.
 
-    A lock per person is held across reading, refreshing and writing. At most half of a token's lifetime counts as
-    margin.
+    A lock per user is held while reading, refreshing, and writing. The margin is limited to half of a token's
+    lifetime.
     """
 
     def __init__(self, bearer: Bearer, *, margin_seconds: float, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -225,8 +225,8 @@ class AuthStateRefresher:
     async def __call__(self, authenticator: Any, user: Any, _auth_state: object) -> bool | dict[str, Any] | None:
         """Refresh the auth state when it is due.
 
-        True says that nothing about the person changes, False that they have to sign in again, None leaves them to
-        OAuthenticator.
+        True means that the user's record is unchanged, False that the user has to sign in again, and None that
+        OAuthenticator handles it.
         """
         lock = self._locks.setdefault(user.name, asyncio.Lock())
         async with lock:
@@ -270,11 +270,11 @@ class AuthStateRefresher:
     async def _refresh(
         self, authenticator: Any, user: Any, state: dict[str, Any], stored: StoredBearer
     ) -> bool | dict[str, Any]:
-        # Never cut off but by its own timeout: the provider may have replaced the refresh token already.
+        # Interrupted only by its own timeout, because the provider may already have rotated the refresh token.
         fields = authenticator.build_refresh_token_request_params(state["refresh_token"])
         try:
             answer = await authenticator.get_token_info(None, fields)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, only the provider's refusal ends a sign-in
+        except Exception as failure:  # noqa: BLE001 - only a rejection by the provider ends a sign-in
             error = _parse_failure(failure, secret=state["refresh_token"])
             if isinstance(error, LoginRequired):
                 _LOG.warning("The identity provider rejected the refresh of the sign-in of %s.", user.name)
@@ -288,10 +288,10 @@ class AuthStateRefresher:
         refreshed = {**_merged(state, answer), STALE_KEY: False}
         fresh = read_bearer(refreshed, self._bearer)
         if fresh is None or fresh.expires_at <= stored.expires_at:
-            # Each call would bring no more, and use up a refresh token.
+            # Further calls would return nothing new, and would use up a refresh token each.
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
         if fresh is not None and fresh.token == stored.token:
-            # A new token that lasts no longer expires with the user's provider session.
+            # A new token with the same expiry expires with the user's provider session.
             _LOG.error("The sign-in of %s was refreshed without a new %s.", user.name, self._bearer.value)
             refreshed[STALE_KEY] = True
         await user.save_auth_state(refreshed)
@@ -299,13 +299,13 @@ class AuthStateRefresher:
         return await _with_groups(authenticator, user, refreshed) if authenticator.manage_groups else True
 
     async def _end_sign_in(self, user: Any, state: dict[str, Any]) -> bool:
-        # Without its refresh token, so that it is not sent again and again (RFC 9700 section 4.14.2).
+        # Removes the refresh token, so that it is not sent repeatedly (RFC 9700 section 4.14.2).
         await user.save_auth_state({**state, "refresh_token": None, REFUSED_KEY: True})
         return False
 
 
 def _merged(state: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the auth state with the answer's tokens, and the old ones where it brought none (RFC 6749 section 6)."""
+    """Return the auth state with the response's tokens, keeping old ones that it lacks (RFC 6749 section 6)."""
     tokens = {name: answer.get(name) or state.get(name) for name in ("access_token", "id_token", "refresh_token")}
     scope = answer.get("scope")
     scopes = scope.split(" ") if isinstance(scope, str) and scope else state.get("scope")
@@ -313,7 +313,7 @@ def _merged(state: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, An
 
 
 async def _with_groups(authenticator: Any, user: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Return the person's model with the groups that the provider names now; unchanged where it does not answer."""
+    """Return the user's model with the provider's current groups, or unchanged if the provider does not respond."""
     groups: list[str] | None = None
     try:
         state = {**state, authenticator.user_auth_state_key: await authenticator.token_to_user(state["token_response"])}
@@ -322,7 +322,7 @@ async def _with_groups(authenticator: Any, user: Any, state: dict[str, Any]) -> 
         await user.save_auth_state(state)
     except Exception as error:  # noqa: BLE001 - groups matter less than the tokens that have just been refreshed
         _LOG.warning("The groups of %s could not be read: %s", user.name, type(error).__name__)
-    # The Hub keeps the auth state that is saved already.
+    # The Hub keeps the already saved auth state.
     return {"name": user.name, "admin": None, "groups": groups}
 
 

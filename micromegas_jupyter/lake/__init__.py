@@ -1,4 +1,4 @@
-"""Delta tables in a folder or a bucket: snapshots, durable writes, maintenance; and folders of others' tables.
+"""Delta tables in a directory or bucket (snapshots, durable writes, maintenance), and directories of other files.
 
-What the tables are is defined in `telemetry`; `engine` runs queries over them.
+`telemetry` defines the tables of the data model, and `engine` runs queries over them.
 """

@@ -1,4 +1,4 @@
-"""Parquet files of a Delta table, with the statistics that the log keeps, each described by the action that adds it."""
+"""Parquet files of a Delta table with the log's statistics, each described by the action that adds it."""
 
 import datetime as dt
 import json
@@ -20,10 +20,10 @@ from micromegas_jupyter.lake.delta_log import Action, milliseconds
 _ROWS_PER_GROUP: Final = 128 * 1024
 _MAX_PARTITIONS: Final = 400
 _MAX_SOURCE_BYTES: Final = 1024 * 1024 * 1024
-_MAX_BOUND: Final = 64  # characters of a text
+_MAX_BOUND: Final = 64  # characters of a string
 _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
 _PROPERTIES: Final = frozenset({"properties", "process_properties"})
-# By these rows are sorted, the first that there is.
+# Rows are sorted by the first of these columns that exists.
 _TIME_COLUMNS: Final = ("time", "insert_time")
 
 
@@ -36,7 +36,7 @@ def write_runs(  # noqa: PLR0913 - options by keyword
     partition: Mapping[str, str | None],
     max_bytes: float = float("inf"),
 ) -> Iterator[Action]:
-    """Write rows of one partition durably into files of about `max_bytes`; yields the action for each."""
+    """Write the rows of one partition durably into files of about `max_bytes`; yields each file's action."""
     folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in partition.items())
     sink, writer = pa.BufferOutputStream(), None
 
@@ -68,7 +68,7 @@ def write_runs(  # noqa: PLR0913 - options by keyword
 
 
 def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: Sequence[str] = ()) -> list[Action]:
-    """Write rows in order of time into one file for each partition; none for no rows."""
+    """Write rows in chronological order into one file per partition; none for no rows."""
     added: list[Action] = []
     for values, part in _partitions(rows, partition_by):
         added += write_runs(storage, table, [_in_order(part)], clock=SYSTEM_CLOCK, partition=values)
@@ -76,7 +76,7 @@ def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: S
 
 
 def open_file(storage: Storage, path: str) -> pq.ParquetFile:
-    """Open a file of a table; that of a bucket is read whole."""
+    """Open a table's file; a bucket's file is read completely."""
     if storage.is_local:
         return pq.ParquetFile(Path(storage.child_uri(path)))
     found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
@@ -86,7 +86,7 @@ def open_file(storage: Storage, path: str) -> pq.ParquetFile:
 
 
 def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
-    """Check that rows belong to no more partitions than one commit may add files to."""
+    """Check that rows belong to no more partitions than a commit may add files to."""
     is_large = partition_by and rows.num_rows > _MAX_PARTITIONS
     if is_large and len(_distinct(rows, partition_by)) > _MAX_PARTITIONS:
         raise ResourcesExhausted(
@@ -97,9 +97,10 @@ def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, object]:
-    """Return what readers skip a file by: counts, and exact bounds of columns of numbers, times and short texts.
+    """Return the statistics for skipping a file: counts, and exact bounds of number, time, and short string columns.
 
-    Source: PROTOCOL.md, Per-file Statistics. It has none for truth values, and JSON none for bytes, NaN, infinity.
+    Source: PROTOCOL.md, Per-file Statistics. It has none for booleans, and JSON can't represent bytes, NaN, and
+    infinity.
     """
     lowest: dict[str, object] = {}
     highest: dict[str, object] = {}
@@ -107,7 +108,7 @@ def _statistics(metadata: pq.FileMetaData) -> dict[str, object]:
     for index in range(metadata.num_columns):
         name = metadata.schema.column(index).name
         if name != metadata.schema.column(index).path:
-            continue  # a part of a nested column
+            continue  # part of a nested column
         groups = [metadata.row_group(group).column(index).statistics for group in range(metadata.num_row_groups)]
         if any(one is None for one in groups):
             continue
@@ -118,7 +119,7 @@ def _statistics(metadata: pq.FileMetaData) -> dict[str, object]:
         try:
             low, high = min(one.min for one in filled), max(one.max for one in filled)
         except OverflowError:
-            continue  # a year that Python does not know
+            continue  # a year that Python doesn't support
         if _has_bounds(low) and _has_bounds(high):
             lowest[name], highest[name] = _json(low), _json(high)
     return {"numRecords": metadata.num_rows, "minValues": lowest, "maxValues": highest, "nullCount": nulls}
@@ -148,15 +149,15 @@ def _partitions(rows: pa.Table, by: Sequence[str]) -> Iterator[tuple[dict[str, s
 
 
 def _distinct(rows: pa.Table, by: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-    """Return the values that rows have in some columns."""
-    if len(by) == 1:  # as in nearly all tables, and many times as fast
+    """Return the distinct values of some columns."""
+    if len(by) == 1:  # true for nearly all tables, and many times as fast
         return [{by[0]: value} for value in pc.unique(rows.column(by[0])).to_pylist()]
     found: Sequence[Mapping[str, Any]] = rows.select(by).group_by(list(by)).aggregate([]).to_pylist()
     return found
 
 
 def _with_dictionaries(rows: pa.Table) -> pa.Table:
-    """Return rows with properties as dictionaries: DataFusion reads a file that says so in a tenth of the time."""
+    """Return rows with dictionary-encoded properties; DataFusion reads files marked so in a tenth of the time."""
     for index, field in enumerate(rows.schema):
         if field.type == pa.binary() and field.name.rpartition(".")[2] in _PROPERTIES:
             encoded = rows.column(index).dictionary_encode()

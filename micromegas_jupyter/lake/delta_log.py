@@ -1,8 +1,8 @@
-"""The log of a Delta table (https://github.com/delta-io/delta/blob/master/PROTOCOL.md): its entries, read and added.
+"""Reads and adds entries of a Delta table's log (https://github.com/delta-io/delta/blob/master/PROTOCOL.md).
 
-Entries are made here and not by deltalake, which syncs nothing to disk: an entry is on disk before anybody can see it,
-and the next version is taken by nobody twice. A table that is dropped meanwhile is noticed before and after a commit.
-A past state is rebuilt here, too (Action Reconciliation): deltalake does not return whole `add` actions.
+Entries are written here and not by deltalake, which never syncs to disk: an entry is on disk before it becomes
+visible, and no version is assigned twice. A concurrent drop of the table is detected before and after a commit. Past
+states are rebuilt here, too (Action Reconciliation), because deltalake does not return whole `add` actions.
 """
 
 import contextlib
@@ -38,15 +38,15 @@ if sys.platform != "win32":
 CONTROL_FOLDER: Final = "_micromegas"
 LOG_FOLDER: Final = "_delta_log"
 DROPPED_MARKER: Final = "_micromegas_dropped"
-"""An object in the log of a bucket's table, which hides it: it was dropped."""
+"""An object in the log of a bucket's table that hides the table, because it was dropped."""
 SHORT_LIVED_IDS: Final = "writeIds"
-"""A member of an entry's commit information: ids of writes that are soon forgotten. It does not reach checkpoints."""
+"""A member of a commit's information: IDs of writes that are soon forgotten. Checkpoints don't contain it."""
 EXPIRED_BEFORE: Final = "micromegasExpiredBefore"
-"""A member of the commit information of a commit by which retention deleted rows: the first day that it kept."""
+"""A member of the information of a commit by which retention deleted rows: the first day that it kept."""
 RESTORE: Final = "RESTORE"
-"""The operation of a commit that restores an earlier version, which its parameters have as `version`."""
+"""The operation of a commit that restores an earlier version, given by its `version` parameter."""
 DROPPED_AT: Final = "micromegasDroppedAt"
-"""A member of the commit information of a commit that brought a table back: when it was dropped (ms since 1970)."""
+"""A member of the information of a commit that brought back a table: when it was dropped (ms since 1970)."""
 ENGINE: Final = "micromegas_jupyter"
 TIME: Final = pa.timestamp("us", "UTC")
 MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
@@ -77,12 +77,12 @@ FileKey = tuple[str, str]
 
 
 class TableGone(Exception):
-    """There is no such table, or another has its name by now."""
+    """The table does not exist, or another one has its name now."""
 
 
 def log_path(table: str, name: str) -> str:
     """Return the path of an object in a table's log."""
-    return f"{table}/{LOG_FOLDER}/{name}".lstrip("/")  # a storage may be one table
+    return f"{table}/{LOG_FOLDER}/{name}".lstrip("/")  # the storage may be a single table
 
 
 def entry_name(version: int) -> str:
@@ -93,7 +93,7 @@ def entry_name(version: int) -> str:
 def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool = True) -> list[Action] | None:
     """Return the actions of a version that another process may have added, or None; made durable unless only read.
 
-    Entries of this project were on disk before they got their names. To sync thousands again would take minutes.
+    This project's entries were on disk before they got their names. Syncing thousands again would take minutes.
     """
     path = log_path(table, entry_name(version))
     found = storage.read(path, max_bytes=MAX_ENTRY_BYTES)
@@ -106,7 +106,7 @@ def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool =
 
 
 def parse_actions(lines: Iterable[bytes]) -> list[Action]:
-    """Return the actions of an entry; Unavailable if it is damaged."""
+    """Return an entry's actions; raises Unavailable if it is damaged."""
     try:
         return [json.loads(line) for line in lines if line]
     except ValueError as error:
@@ -114,7 +114,7 @@ def parse_actions(lines: Iterable[bytes]) -> list[Action]:
 
 
 def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
-    """Return the content of a log entry; `is_entry` finds it again by its id."""
+    """Return the content of a log entry; `is_entry` recognizes it by its ID."""
     info = {
         "timestamp": milliseconds(clock),
         "operation": operation,
@@ -126,26 +126,26 @@ def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clo
 
 
 def file_key(file: Action) -> FileKey:
-    """Return the key of the file that an `add` or `remove` action is about (PROTOCOL.md, Action Reconciliation)."""
+    """Return the key of the file that an `add` or `remove` action refers to (PROTOCOL.md, Action Reconciliation)."""
     vector = file.get("deletionVector")
     return file["path"], f"{vector['storageType']}{vector['pathOrInlineDv']}@{vector.get('offset')}" if vector else ""
 
 
 def commit_info(actions: Iterable[Action]) -> Action:
-    """Return what an entry says of its commit, which may be nothing."""
+    """Return an entry's commit information, which may be empty."""
     return next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
 
 
 def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
-    """Whether this is the entry that was built with an id."""
+    """Whether this is the entry that was built with an ID."""
     return any(action.get("commitInfo", {}).get("txnId") == entry_id for action in actions)
 
 
 def take_back(storage: Storage, table: str, version: int, entry_id: str) -> bool:
-    """Take back an entry that came into the log of a bucket's table after that was dropped; return whether it is gone.
+    """Remove an entry that was added to a bucket's table after the table was dropped; return whether it is gone.
 
-    While the table may be restored, the entry is replaced by an empty one, since later ones may follow it. If the table
-    was restored meanwhile, or another one has its name and continued its log, the entry stays.
+    While the table can be restored, the entry is replaced by an empty one, because later ones may follow it. If the
+    table has been restored, or another one has its name and continued its log, the entry stays.
     """
     if storage.is_local:
         return True
@@ -162,18 +162,18 @@ def take_back(storage: Storage, table: str, version: int, entry_id: str) -> bool
 
 
 def milliseconds(clock: Clock) -> int:
-    """Return the time as logs have it."""
+    """Return a time in the log's format."""
     return round(clock.now().timestamp() * 1000)
 
 
 def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
-    """Return the marks of a bucket's log entries from a version on, by name; none of a table that is dropped."""
+    """Return the marks of a bucket's log entries starting with a version, by name; empty for a dropped table."""
     found = {entry.path.rpartition("/")[2]: entry.mark for entry in storage.list(log, after=f"{version:020}.")}
     return {} if DROPPED_MARKER in found else found
 
 
 def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version: int | None = None) -> DeltaTable:
-    """Return the table at a version, by default its latest; raises `TableGone`, as for a dropped one that is hidden."""
+    """Return the table at a version, by default its latest; raises `TableGone`, also for a hidden dropped one."""
     with storage_errors("A table could not be opened.", storage):
         if not storage.is_local and not is_hidden and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
@@ -184,7 +184,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version
             except TableNotFoundError:
                 break
             except Exception as error:
-                # A drop may come in between.
+                # The table may be dropped in between.
                 if is_last or not (storage.is_local or _is_gap(error)):
                     raise
                 if _is_gap(error) and wanted is None:
@@ -193,7 +193,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version
 
 
 def update_delta(delta: DeltaTable, storage: Storage, table: str) -> DeltaTable:
-    """Return a table that was opened before, with what was committed since."""
+    """Update an already opened table with new commits and return it."""
     try:
         delta.update_incremental()
     except Exception as error:
@@ -204,7 +204,7 @@ def update_delta(delta: DeltaTable, storage: Storage, table: str) -> DeltaTable:
 
 
 def _is_gap(error: Exception) -> bool:
-    """Whether a listing had entries, but not those before them, which were added while it was read."""
+    """Whether a listing had entries but lacked earlier ones, which were added while it was read."""
     return "contiguous" in str(error)
 
 
@@ -214,7 +214,7 @@ def _find_newest_version(storage: Storage, table: str) -> int | None:
 
 
 def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
-    """Check that rows may be added, or whole files be put back, without doing what only other writers can."""
+    """Check that rows may be added, or whole files put back, without features that only other writers support."""
     protocol = delta.protocol()
     version, properties = protocol.min_writer_version, delta.metadata().configuration
     unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_FEATURES_TO_RESTORE if is_restore else set())
@@ -239,30 +239,30 @@ def _has_rule(property_: tuple[str, str]) -> bool:
 
 
 def arrow_schema(delta: DeltaTable) -> pa.Schema:
-    """Return all columns of a table, those of its partitions too."""
+    """Return all columns of a table, including partition columns."""
     return pa.schema(delta.schema().to_arrow()).remove_metadata()
 
 
 def live_files(delta: DeltaTable) -> pa.Table:
-    """Return what the log says of the files of the version that is open."""
+    """Return the log's information about the files of the open version."""
     return pa.table(delta.get_add_actions(flatten=True))
 
 
 def times_of_files(files: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a bound of times of live files in microseconds, null where the log has none or none of a time."""
+    """Return a time bound of live files in microseconds; null if the log has none, or an invalid one."""
     if name not in files.column_names or not pa.types.is_timestamp(files.column(name).type):
         return pa.chunked_array([pa.nulls(files.num_rows, TIME)])
     return files.column(name).cast(TIME, safe=False)
 
 
 def read_checkpoint_version(storage: Storage, table: str) -> int:
-    """Return the version of a table's last checkpoint, -1 when it has none."""
+    """Return the version of a table's last checkpoint, or -1."""
     pointer = storage.read(log_path(table, "_last_checkpoint"))
     return -1 if pointer is None else int(json.loads(pointer[0])["version"])
 
 
 def write_checkpoint(storage: Storage, table: str, delta: DeltaTable) -> None:
-    """Write a durable checkpoint of the version that is open."""
+    """Write a durable checkpoint of the open version."""
     delta.create_checkpoint()
     for name in (f"{delta.version():020}.checkpoint.parquet", "_last_checkpoint"):
         storage.sync_file(log_path(table, name))
@@ -285,16 +285,16 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
         for action in read_entry(storage, table, one) or ():
             if "txn" in action:
                 ids[action["txn"]["appId"]] = int(action["txn"]["version"])
-    return {name: count for name, count in ids.items() if count >= 0}  # else a restore took the rows away
+    return {name: count for name, count in ids.items() if count >= 0}  # otherwise a restore removed the rows
 
 
 def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
-    """Return the short-lived ids of entries since then, with their rows, the earliest first."""
+    """Return the short-lived IDs of entries since then with their rows, earliest first."""
     found: list[Mapping[str, int]] = []
     while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
         if content is None:
-            break  # it was cleaned up, and so is old
+            break  # it was cleaned up, so it is old
         info = commit_info(parse_actions(content[0].split(b"\n", 1)[:1]))
         if info.get("timestamp", 0) / 1000 < since:
             break
@@ -304,7 +304,7 @@ def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: f
 
 
 def _version_before(info: Action, version: int) -> int:
-    """Return the version that a commit changed: that before it, or the one that it restored."""
+    """Return the version that a commit changed: the previous one, or the restored one."""
     if info.get("operation") != RESTORE:
         return version - 1
     restored = str((info.get("operationParameters") or {}).get("version", ""))
@@ -312,11 +312,11 @@ def _version_before(info: Action, version: int) -> int:
 
 
 class TableGuard:
-    """Opens a table as `delta`, and tells whether it is still the one that has its name.
+    """Opens a table as `delta`, and checks whether it still has its name.
 
-    A local table is held by a shared lock on its log's folder while rows are added, and by an exclusive one while it is
-    dropped. In a bucket, the entry at hand must be as it was, and no marker be there, before and after a commit.
-    The folder stays open until `close`, or until nobody has this guard any more. Raises `TableGone`.
+    While rows are added to a local table, a shared lock on its log's directory is held, and an exclusive one while it
+    is dropped. In a bucket, before and after a commit, the current entry must be unchanged, and there must be no
+    marker. The directory stays open until `close`, or until the guard is garbage-collected. Raises `TableGone`.
     """
 
     def __init__(self, storage: Storage, table: str) -> None:
@@ -327,7 +327,7 @@ class TableGuard:
         self._mark: str | None = None
         self._descriptor: int | None = None
         if storage.is_local and os.name == "posix":
-            self._descriptor = self._open()  # while it is open, no other folder can be taken for this one
+            self._descriptor = self._open()  # while it is open, no other directory can be mistaken for this one
             self._close = weakref.finalize(self, os.close, self._descriptor)
             try:
                 with self.hold():
@@ -342,7 +342,7 @@ class TableGuard:
 
     @contextlib.contextmanager
     def hold(self, *, is_exclusive: bool = False) -> Iterator[None]:
-        """Keep a local table from being dropped, or when `is_exclusive` from being written to.
+        """Keep a local table from being dropped, or if `is_exclusive` from being written to.
 
         Raises `TableGone`, or `Unavailable` after some seconds.
         """
@@ -360,7 +360,7 @@ class TableGuard:
             os.close(descriptor)
 
     def check(self, version: int) -> None:
-        """Check that the table in a bucket is still there, with an entry of this version, which is remembered."""
+        """Check that the table in a bucket still exists with its entry of this version, which is remembered."""
         if self._storage.is_local:
             return
         with self._lock:
@@ -371,7 +371,7 @@ class TableGuard:
             self._version, self._mark = version, found
 
     def close(self) -> None:
-        """Let the table go."""
+        """Release the table."""
         if self._descriptor is not None:
             self._close()
 
@@ -395,7 +395,7 @@ def _lock(descriptor: int, *, is_exclusive: bool) -> None:
 
 
 class NotInLog(Exception):
-    """The log cannot rebuild the table at that time; `earliest` is the first time that it can."""
+    """The log cannot rebuild the table at that time; `earliest` is the first possible time."""
 
     def __init__(self, earliest: datetime) -> None:
         super().__init__(f"the log begins at {earliest}")
@@ -404,7 +404,7 @@ class NotInLog(Exception):
 
 @dataclass(slots=True)
 class TableState:
-    """A table at a version: its protocol, metadata, live files (`add` actions by `file_key`), and ids of writes."""
+    """A table at a version: its protocol, metadata, live files (`add` actions by `file_key`), and write IDs."""
 
     version: int = -1
     committed_at: datetime = _LONG_AGO
@@ -420,18 +420,18 @@ class TableState:
 
     @property
     def columns(self) -> tuple[object, ...]:
-        """The columns and the partition columns, as the log has them."""
+        """The columns and the partition columns, as in the log."""
         return self.metadata.get("schemaString"), *(self.metadata.get("partitionColumns") or ())
 
     def copy(self) -> "TableState":
-        """Return a state that advances apart from this one."""
+        """Return a copy that advances independently."""
         return replace(self, files=dict(self.files), write_ids=dict(self.write_ids))
 
     def apply(self, actions: Iterable[Action], version: int, committed_at: datetime) -> None:
         """Advance to the next version."""
         self.version, self.committed_at = version, committed_at
         actions = list(actions)
-        for action in actions:  # a commit may remove a file and add it again, with another deletion vector
+        for action in actions:  # a commit may remove a file and add it again with another deletion vector
             if "remove" in action:
                 self.files.pop(file_key(action["remove"]), None)
         for action in actions:
@@ -450,10 +450,10 @@ class Replay:
     Attributes:
         then: The state at the time.
         now: The state at the latest version.
-        expired_before: The first day that retention kept in any commit since; None if it deleted nothing.
-        write_ids: The ids of writes since, as this project's writers record them.
-        removed_at: When each file that is not live any more was removed.
-        drops: When the table was dropped, if it was brought back since the time.
+        expired_before: The first day that retention kept in any commit since, or None if it didn't delete rows.
+        write_ids: The IDs of writes since, as this project's writers record them.
+        removed_at: When each file that is no longer live was removed.
+        drops: When the table was dropped, if it was brought back after the time.
     """
 
     then: TableState
@@ -464,7 +464,7 @@ class Replay:
     drops: list[datetime] = field(default_factory=list)
 
     def advance(self, actions: Sequence[Action], version: int, committed_at: datetime) -> None:
-        """Take in a commit since the time."""
+        """Apply a commit made since the time."""
         info = commit_info(actions)
         self.now.apply(actions, version, committed_at)
         for action in actions:
@@ -482,7 +482,7 @@ class Replay:
 def replay(
     storage: Storage, table: str, to: datetime | int, *, max_commits: int = _MAX_REPLAYED, is_durable: bool = True
 ) -> Replay:
-    """Rebuild a table at a time or version, and now, by entries made durable or only read; raises `NotInLog`."""
+    """Rebuild a table at a time or version, and now, with entries made durable or only read; raises `NotInLog`."""
     log = TableLog(storage, table)
     then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
@@ -506,7 +506,7 @@ def replay(
 
 
 def read_state(storage: Storage, table: str, version: int) -> TableState:
-    """Rebuild a table at a version; raises `Unavailable` if the log no longer has what that needs."""
+    """Rebuild a table at a version; raises `Unavailable` if the log no longer has the required entries."""
     log = TableLog(storage, table)
     base = max((one for one in log.checkpoints if one <= version), default=-1)
     state = log.read_checkpoint(base, _LONG_AGO) if base >= 0 else TableState()
@@ -516,9 +516,9 @@ def read_state(storage: Storage, table: str, version: int) -> TableState:
 
 
 def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
-    """Return when a version was committed; None if its log entry is gone.
+    """Return when a version was committed, or None if its log entry is gone.
 
-    Times of commits increase with their versions, so the times of some earlier ones matter if clocks differ.
+    Commit times increase with versions. So the times of some earlier commits matter if clocks differ.
     """
     times: list[datetime] = []
     for back in range(min(_MAX_LOOK_BACK, version) + 1):
@@ -530,7 +530,7 @@ def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
 
 
 def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
-    """Whether a table was dropped at a time, and brought back later."""
+    """Whether a table was dropped at a time and brought back later."""
     version = TableLog(storage, table).newest
     while (actions := read_entry(storage, table, version)) is not None:
         info = commit_info(actions)
@@ -544,10 +544,10 @@ def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
 
 
 def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
-    """Remove what the log does not need to rebuild the table at any time since `before`; return how many objects.
+    """Remove objects not needed to rebuild the table at any time since `before`; return their number.
 
-    deltalake removes every old entry before the newest checkpoint, and with it the version that was in force at the
-    beginning of the window.
+    deltalake would remove every entry before the newest checkpoint, including the version that was in force at the
+    start of the window.
     """
     checkpoints = TableLog(storage, table).checkpoints
     kept = max((version for version, (_, changed_at) in checkpoints.items() if changed_at <= before), default=0)
@@ -561,7 +561,7 @@ def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
 
 
 class TableLog:
-    """The log of a table: when its entries were changed, and its complete checkpoints with their paths and times."""
+    """A table's log: when its entries were changed, and its complete checkpoints with their paths and times."""
 
     def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
@@ -583,7 +583,7 @@ class TableLog:
 
     @property
     def first(self) -> int:
-        """The first version that can be rebuilt, as all entries after it are there."""
+        """The first version that can be rebuilt, because all entries after it exist."""
         missing = self.newest
         while missing in self.entries:
             missing -= 1
@@ -591,9 +591,9 @@ class TableLog:
         return min(kept, default=self.newest + 1) if missing >= 0 else 0
 
     def read_base(self, to: datetime | int) -> TableState:
-        """Return the state to begin with: the newest checkpoint up to a version, or one in force at a time, or nothing.
+        """Return the state to start with: the newest checkpoint up to a version, or one in force at a time, or nothing.
 
-        All entries after it are there.
+        All entries after it exist.
         """
         missing = self.newest
         while missing in self.entries:
@@ -613,7 +613,7 @@ class TableLog:
     def read_entries(
         self, first: int, end: int | None = None, *, is_durable: bool = True
     ) -> Iterator[tuple[int, list[Action]]]:
-        """Yield the actions of all versions from one on, before `end` if it is given, made durable or only read."""
+        """Yield the actions of all versions starting with one, before `end` if set, made durable or only read."""
         end = self.newest + 1 if end is None else end
         read = functools.partial(self._read_entry, is_durable=is_durable)
         with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
@@ -630,10 +630,10 @@ class TableLog:
     def _time_of(self, version: int) -> datetime:
         if version in self.entries:
             return time_of(commit_info(self._read_entry(version)), self.entries[version])
-        return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was made before
+        return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was committed before
 
     def read_checkpoint(self, version: int, made_at: datetime) -> TableState:
-        """Return the state that a checkpoint has, in one file, in several parts, or with sidecars."""
+        """Return the state in a checkpoint, which may be a single file, in several parts, or have sidecars."""
         state = TableState(version, made_at)
         for path in self.checkpoints[version][0]:
             actions = list(self._read_actions(path))
@@ -669,13 +669,13 @@ def _cleaned_up() -> Unavailable:
 
 
 def time_of(info: Action, changed_at: float) -> datetime:
-    """Return when a commit was made; when its entry was changed, if it does not say."""
+    """Return the time of a commit, or if it isn't recorded, when its entry was changed."""
     made_ms = info.get("inCommitTimestamp") or info.get("timestamp")
     return datetime.fromtimestamp(changed_at if made_ms is None else made_ms / 1000, UTC)
 
 
 def _plain(value: Any) -> Any:
-    """Return a checkpoint's value as an entry has it: without nulls and typed copies, and with maps as objects."""
+    """Return a checkpoint's value as in an entry: without nulls and typed copies, and with maps as objects."""
     if isinstance(value, list) and value and isinstance(value[0], tuple):
         return dict(value)
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Dropped tables: hidden immediately, kept while the drop can be undone, then removed by maintenance.
 
-A folder is renamed to one among the dropped tables, which hides it in one step. Objects of a bucket cannot be renamed:
-a marker in the table's log hides them where they are. They move only when a new table takes the name.
+A directory is renamed to one among the dropped tables, which hides it in one step. A bucket's objects cannot be
+renamed, so a marker in the table's log hides them in place. They move only when a new table takes the name.
 """
 
 import json
@@ -30,13 +30,13 @@ from micromegas_jupyter.lake.delta_log import (
 from micromegas_jupyter.lake.lease import TAKE_OVER_SECONDS, Lease, try_acquire
 
 UNDO_HOURS: Final = 24
-"""For how long a drop or another change of a table can be undone."""
+"""How long a drop or another change of a table can be undone."""
 MAX_UNDO_HOURS: Final = 24 * 365
 UNDO_WINDOW: Final = timedelta(hours=UNDO_HOURS)
 UNDO_LIMIT: Final = UNDO_WINDOW + timedelta(minutes=5)
-"""What is accepted: a time that was within the window when a user chose it is older when the server checks it."""
+"""The tolerance for a time that was within the window when a user chose it, but is older when the server checks it."""
 DROPPED_FOLDER: Final = f"{CONTROL_FOLDER}/dropped"
-"""Dropped tables, and local ones that were never finished; those are as old as their folder."""
+"""Dropped tables, and local ones that were never finished; the latter are as old as their directory."""
 _LEASE: Final = f"{CONTROL_FOLDER}/dropped-lease.json"
 VIEWS_LEASE: Final = f"{CONTROL_FOLDER}/views-lease.json"
 """The lease of the process that adds a materialized view."""
@@ -49,7 +49,7 @@ _MAX_LISTINGS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DroppedTable:
-    """A table that was dropped; `path` is where its log is now."""
+    """A dropped table; `path` is where its log is now."""
 
     name: str
     dropped_at: datetime
@@ -59,31 +59,31 @@ class DroppedTable:
 
     @property
     def restorable_since(self) -> datetime:
-        """From when on it would be kept if the drop could be undone for the default time."""
+        """The drop time that gives the same deadline with the default undo time."""
         return self.dropped_at + timedelta(hours=self.undo_hours - UNDO_HOURS)
 
     @property
     def folder(self) -> str:
-        """Where it moves when another table takes its name."""
+        """Where the table moves when another one takes its name."""
         return _folder(self)
 
 
 def new_dropped(name: str, dropped_at: datetime, *, undo_hours: int) -> DroppedTable:
-    """Return a table to be dropped, which is at its name."""
+    """Return a table to be dropped, which still has its name."""
     return DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name, undo_hours=undo_hours)
 
 
 def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
-    """Return the dropped tables that had a name and are not removed yet, in the order of their drops."""
+    """Return the dropped tables that had a name and have not been removed yet, in the order of their drops."""
     found = {one.id: one for one in _list_moved(storage) if one.name == name}
     marked = None if storage.is_local else read_marker(storage, name)
-    if marked is not None and marked.id not in found:  # else it is being moved
+    if marked is not None and marked.id not in found:  # otherwise it is being moved
         found[marked.id] = marked
     return sorted(found.values(), key=lambda one: one.dropped_at)
 
 
 def read_marker(storage: Storage, name: str) -> DroppedTable | None:
-    """Return the table that a bucket's marker hides, or None. One without a time was dropped by an earlier version."""
+    """Return the table that a bucket's marker hides, or None. Earlier versions' markers had no time."""
     found = storage.read(log_path(name, DROPPED_MARKER))
     if found is None:
         return None
@@ -97,13 +97,13 @@ def read_marker(storage: Storage, name: str) -> DroppedTable | None:
 
 
 def mark_dropped(storage: Storage, record: DroppedTable) -> None:
-    """Hide a bucket's table; raises `TableGone` if it is hidden already."""
+    """Hide a bucket's table; raises `TableGone` if it is already hidden."""
     if not storage.create(log_path(record.name, DROPPED_MARKER), _marker(record)):
         raise TableGone
 
 
 def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime) -> datetime:
-    """Record a later time of a drop, and return the time that is recorded: a table that is moved keeps its time."""
+    """Record a later time of a drop, and return the recorded time: a table that is moved keeps its time."""
     marker = log_path(dropped.name, DROPPED_MARKER)
     with hold_names(storage) as lease:
         found = storage.read(marker)
@@ -115,7 +115,7 @@ def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime)
 
 
 def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) -> None:
-    """Move a bucket's dropped table out of the way of a new one, or remove it if it was dropped before a time."""
+    """Move a bucket's dropped table out of a new one's way, or remove it if it was dropped before a time."""
     marked = read_marker(storage, name)
     if marked is None:
         return
@@ -125,7 +125,7 @@ def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) ->
 
 
 def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
-    """Finish moving a bucket's dropped table away, if a process was stopped while it did."""
+    """Finish moving a bucket's dropped table away, if a process was stopped during the move."""
     marked = None if storage.is_local else read_marker(storage, name)
     if marked is not None and any(one.id == marked.id for one in _list_moved(storage)):
         with hold_names(storage) as lease:
@@ -139,7 +139,7 @@ def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
 
 
 def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) -> int:
-    """Remove the tables that were dropped before a time; return how many. `names` are a bucket's hidden folders."""
+    """Remove the tables dropped before a time; return their number. `names` are a bucket's hidden folders."""
     expired = [one for one in _list_moved(storage) if one.restorable_since < before]
     if storage.is_local:
         for one in expired:
@@ -159,7 +159,7 @@ def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) 
 
 @contextmanager
 def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
-    """Be the only process with a lease, by default to move dropped tables; raises `Unavailable` after a minute."""
+    """Hold the exclusive lease, by default to move dropped tables; raises `Unavailable` after a minute."""
     waiting, seen, since = threading.Event(), None, SYSTEM_CLOCK.monotonic()
     while True:
         lease = try_acquire(storage, clock=SYSTEM_CLOCK, seen=seen, path=path)
@@ -176,7 +176,7 @@ def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
 
 
 def check_held(lease: Lease) -> None:
-    """Check that no other process took the lease over."""
+    """Check that no other process took over the lease."""
     if not lease.is_held():
         raise Unavailable("Another process has taken over the work on tables.", remedy="Try again.")
 
@@ -209,7 +209,7 @@ def _ms(time: datetime) -> int:
 def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, spared: str) -> None:
     """Move all objects of a folder to another one, or remove them, those of the log last.
 
-    Each object is copied before it is removed, so that nothing is missing when this is repeated after a crash.
+    Each object is copied before it is removed, so that nothing is lost if the move is repeated after a crash.
     """
     log = f"{source}/{LOG_FOLDER}/"
 
@@ -222,7 +222,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
         storage.delete(entry.path)
 
     with storage_errors("A dropped table could not be moved.", storage), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
-        for _ in range(_MAX_LISTINGS):  # a write that was under way may have added some
+        for _ in range(_MAX_LISTINGS):  # a write in progress may have added some
             found = [entry for entry in storage.list(source) if entry.path != spared]
             if not found:
                 return
@@ -235,7 +235,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
 
 
 def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:
-    """Copy an object of a log, whose name the log of a new table may have by now; that one has another mark."""
+    """Copy a log object, unless a new table's log has an object with its name; that one has another mark."""
     found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
     if found is not None and found[1] != entry.mark:
         raise Unavailable("The files of a dropped table were changed while they were moved.", remedy="Try again.")

@@ -1,7 +1,7 @@
-"""The tables of a lake as they stand: a `TableSource` over Delta tables that several processes write.
+"""The current tables of a lake: a `TableSource` over Delta tables that several processes write.
 
-A materialized view is read as its own rows and those that its query gives over the files which were added to its source
-since: both at one pair of versions.
+A materialized view consists of its stored rows and its query's result over the files added to its source since, both
+at one pair of versions.
 """
 
 import threading
@@ -38,7 +38,7 @@ from micromegas_jupyter.telemetry.tables import VIEW_INSTANCE, VIEW_SOURCES
 from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _MARKER: Final = f"{CONTROL_FOLDER}/lake.json"
-_VIEW_LISTS: Final = "list_view_set"  # how functions begin that list views
+_VIEW_LISTS: Final = "list_view_set"  # the prefix of functions that list views
 _ATTEMPTS: Final = 3
 _MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
@@ -52,8 +52,8 @@ MERGE: Final = "MERGE PARTITIONS"
 class View(NamedTuple):
     """A materialized view at one pair of versions: of its table, and of its source.
 
-    Its table has the rows of its source up to the version `watermark`; None if it has none, or those of another table.
-    `facts` are those of its snapshot. If it can't be read, there is no `source`.
+    Its table has its source's rows up to the version `watermark`, or None if it has no rows, or another table's rows.
+    `facts` are those of its snapshot. If it can't be read, it has no `source`.
     """
 
     snapshot: TableSnapshot
@@ -65,7 +65,7 @@ class View(NamedTuple):
 
 
 class Lake:
-    """The tables in one storage. Safe to use from several threads."""
+    """The tables in one storage; safe to use from several threads."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -74,7 +74,7 @@ class Lake:
         self._views: dict[str, View] = {}
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables, refreshing those that `sql` references, or all of them if it is None."""
+        """Return all tables, refreshing those that `sql` references, or all tables without `sql`."""
         text = None if sql is None or _VIEW_LISTS in sql.lower() else _with_sources(sql)
         found = self._snapshots.list(text)
         views = [name for name, table in found.items() if table.materialized is not None]
@@ -103,12 +103,12 @@ class Lake:
         return self._views.get(name)
 
     def _follow(self, name: str, table: TableSnapshot, found: dict[str, TableSnapshot]) -> TableSnapshot:
-        """Return a view with the files of its source that it lacks, and its source as it is in `found` from now on."""
+        """Return a view with the source files that it lacks, and with its source as in `found` from now on."""
         if table.materialized is None or table.problem is not None:
             return table
         source_name = table.materialized.source.name
         for _ in range(_ATTEMPTS):
-            # After the view, whose rows are of no later version then.
+            # Read after the view, so that the view's rows are never of a later version.
             source = self._snapshots.current(source_name)
             view = self._compose(name, source)
             if view is None:
@@ -162,16 +162,16 @@ class Lake:
 def commit_view(
     storage: Storage, view: View, runs: Iterable[pa.Table], *, operation: str, removed: Collection[str] | None
 ) -> bool:
-    """Store rows of a view in place of `removed` files, by default all; False if its table isn't as it was any more.
+    """Store a view's rows, replacing `removed` files (by default all); False if its table has changed in the meantime.
 
-    If it's refreshed, the same commit notes the version of the source. Another commit is never waited for or repeated:
-    its rows may be the same ones.
+    After a refresh, the same commit records the source's version. The commit never waits for another one and is never
+    repeated, because the other one's rows may be the same.
     """
     name, clock, added = view.snapshot.name, SYSTEM_CLOCK, list[Action]()
     entry_id, is_stored = uuid.uuid4().hex, False
     try:
         for one in write_runs(storage, name, runs, clock=clock, partition={}, max_bytes=_MAX_FILE_BYTES):
-            added.append(one)  # at once, so that all are removed when a later one fails
+            added.append(one)  # immediately, so that all are removed if a later one fails
         with closing(TableGuard(storage, name)) as guard, guard.hold():
             delta, now = guard.delta, milliseconds(clock)
             if (str(delta.metadata().id), delta.version()) != (view.table.table_id, view.table.version):
@@ -187,7 +187,7 @@ def commit_view(
                 actions.append({"txn": {"appId": view.app_id, "version": version, "lastUpdated": now}})
             facts = {"readVersion": view.table.version, "isBlindAppend": False}
             content = build_entry(operation, entry_id, [*actions, *added], clock=clock, **facts)
-            is_stored = True  # until it is known that no log entry has the files
+            is_stored = True  # until it is certain that no log entry has the files
             is_stored = add_entry(storage, guard, log_path(name, entry_name(view.table.version + 1)), content)
     except TableGone:
         is_stored = False
@@ -199,9 +199,9 @@ def commit_view(
 
 
 def _app_id(properties: Mapping[str, str], source_id: str) -> str:
-    """Return by what a view's table notes up to which version it has the rows of a source.
+    """Return the ID under which a view's table records up to which version it has a source's rows.
 
-    Rows of another definition, or of another table of the source's name, don't count.
+    Rows of another definition, or of another table with the source's name, don't count.
     """
     view = ViewDefinition.from_properties(properties)
     known = "" if view is None else f"{view.name}.{view.digest}"
@@ -209,7 +209,7 @@ def _app_id(properties: Mapping[str, str], source_id: str) -> str:
 
 
 def _with_sources(sql: str) -> str:
-    """Return a text that also names the tables which the views in a statement are computed from."""
+    """Return a text that also contains the names of the source tables of the views in a statement."""
     lowered = sql.lower()
     if VIEW_INSTANCE in lowered:  # its arguments may be expressions
         return " ".join([sql, *DEFINITIONS])
@@ -217,13 +217,13 @@ def _with_sources(sql: str) -> str:
 
 
 def is_lake(storage: Storage) -> bool:
-    """Whether a server of ours keeps its tables there, or may: it is a lake, empty, or missing."""
-    # Its Parquet files are versions of the same rows: served as files, each row would be there several times.
+    """Whether one of our servers keeps, or may keep, its tables there: it is a lake, empty, or missing."""
+    # Its Parquet files are versions of the same rows; served as files, each row would appear several times.
     if storage.is_local and (Path(storage.uri) / ".writers").is_dir():
         raise UsageError("The directory is a lake from before Delta tables.", remedy="Start with a new directory.")
     if storage.read(_MARKER) is not None:
         return True
-    # Another server may be making it one just now: what it writes first is in the folder of the marker.
+    # Another server may be creating the lake: it first writes to the marker's directory.
     has_folders = bool({*storage.list_folders()} - {CONTROL_FOLDER})
     if not has_folders and all(entry.path.startswith(f"{CONTROL_FOLDER}/") for entry in storage.list("")):
         return True

@@ -1,7 +1,7 @@
-"""Lets one process at a time do something with a lake: an object that its holder changes, by conditional writes only.
+"""A lease that lets one process at a time work on a lake: an object that is only changed by conditional writes.
 
-A single call that takes longer than the lease lets a second one begin. That costs work, and no rows: each commit still
-checks those since its snapshot.
+A single call that takes longer than the lease allows a second one to start. That wastes work but loses no rows,
+because each commit checks all others since its snapshot.
 """
 
 import json
@@ -22,7 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class ObservedLease(NamedTuple):
-    """The state in which another process's lease was found, and since when (monotonic seconds of this machine)."""
+    """The observed state of another process's lease, and since when (monotonic seconds of this machine)."""
 
     mark: str
     since: float
@@ -31,9 +31,10 @@ class ObservedLease(NamedTuple):
 def try_acquire(
     storage: Storage, *, clock: Clock, seen: ObservedLease | None = None, path: str = MAINTENANCE_LEASE
 ) -> "Lease | ObservedLease | None":
-    """Return the lease at a path, or what was seen of the other holder's, to be handed in at the next attempt.
+    """Return the lease at a path, or the other holder's observed state, to be passed to the next attempt.
 
-    A lease that has looked the same for 45 seconds of `clock` is taken over. The clocks of machines are never compared.
+    A lease that has not changed for 45 seconds of `clock` is taken over. Clocks of different machines are never
+    compared.
     """
     found = storage.read(path)
     mark = None if found is None else found[1]
@@ -49,7 +50,7 @@ def try_acquire(
 
 
 class Lease:
-    """The right to do what a lease is for; `mark` is the state that it is taken from."""
+    """A lease; `mark` is the state from which it is taken."""
 
     def __init__(self, storage: Storage, *, clock: Clock, mark: str | None, path: str) -> None:
         self._storage = storage
@@ -61,7 +62,7 @@ class Lease:
         self._renewed_at = float("-inf")
 
     def is_held(self) -> bool:
-        """Renew it when that is due, at first to take it; False when another process has it."""
+        """Acquire the lease or renew it when due; False if another process has it."""
         now = self._clock.monotonic()
         if now - self._renewed_at < _RENEW_SECONDS:
             return True
@@ -74,15 +75,15 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Give it up, unless another process has it; never raises."""
-        with suppress(MicromegasError):  # then it is taken over in time
+        """Release the lease, unless another process has it; never raises."""
+        with suppress(MicromegasError):  # otherwise it is taken over in time
             self._write("")
 
     def _write(self, holder: str) -> bool:
         self._count += 1
         content = json.dumps({"holder": holder, "count": self._count, "by": self._id}).encode()
         self._storage.replace(self._path, content, mark=self._mark)
-        # The answer to a write may get lost, and the library then repeats it: what counts is what is there.
+        # A response to a write may be lost, and the library then repeats the write, so only the actual content counts.
         found = self._storage.read(self._path)
         if found is None or found[0] != content:
             return False

@@ -1,8 +1,8 @@
-"""Keeps a lake's Delta tables small and quick: retention, compaction, checkpoints, vacuum, and a status for people.
+"""Keeps a lake's Delta tables small and fast: retention, compaction, checkpoints, vacuum, and a status for users.
 
-Compaction adds its own log entry, since deltalake 1.6.3 has no call that replaces chosen files, and syncs nothing: a
-power cut after its `optimize` may lose rows that were durable before. Its versions 1.6.4 to 1.6.6 store all rows twice
-when two of its compactions overlap.
+Compaction adds its own log entry, because deltalake 1.6.3 has no call to replace chosen files, and never syncs: a
+power failure after its `optimize` may lose durable rows. Versions 1.6.4 to 1.6.6 duplicate all rows if two compactions
+overlap.
 """
 
 import logging
@@ -67,7 +67,7 @@ from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
-_MAX_GROUP_FILES: Final = 1000  # of one commit, so that a round that is stopped has done something
+_MAX_GROUP_FILES: Final = 1000  # per commit, so that a round that is stopped has made progress
 _RUN_BYTES: Final = 64 * _MEBIBYTE
 _MAX_ATTEMPTS: Final = 1000
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
@@ -80,20 +80,21 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceSettings:
-    """When a table is worked on, and what is kept.
+    """When maintenance works on a table, and what it keeps.
 
     Attributes:
-        min_small_files: A partition with so many files smaller than half of `max_file_bytes` is compacted.
-        max_file_bytes: About how large files become.
-        quiet_seconds: A day that is over is compacted into as few files as possible once nothing came for so long.
-        vacuum_hours: How long an unused file is kept, for a table that can be undone for 24 hours; otherwise, as much
-            longer or shorter. That is longer than the longest query or upload, and an hour longer than the undo,
-            so that the files of a restore that began in time are there when it ends.
-        vacuum_interval_seconds: How often unused files are looked for.
-        checkpoint_commits: After so many commits a table gets a checkpoint.
+        min_small_files: A partition with this many files smaller than half of `max_file_bytes` is compacted.
+        max_file_bytes: The approximate maximum file size.
+        quiet_seconds: A past day is compacted into as few files as possible once no rows have arrived for this time.
+        vacuum_hours: How long an unused file is kept if the table's changes can be undone for 24 hours; for another
+            undo time, it is longer or shorter by the difference. It must exceed the longest query or upload, and the
+            undo time by an hour, so that a restore that starts in time finds its files.
+        vacuum_interval_seconds: The interval between searches for unused files.
+        checkpoint_commits: The number of commits after which a table gets a checkpoint.
         retention_days: Rows of the data model's tables older than this are deleted, by whole days. A table's own
-            `micromegas.retentionDays` goes before this and `max_total_bytes`.
-        max_total_bytes: The oldest days are deleted while the data model's tables are larger together; never today.
+            `micromegas.retentionDays` takes precedence over this and `max_total_bytes`.
+        max_total_bytes: The maximum total size of the data model's tables; the oldest days, but never today, are
+            deleted until it is met.
     """
 
     min_small_files: int = 50
@@ -107,15 +108,15 @@ class MaintenanceSettings:
 
 
 class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One table after a round.
+    """A table's status after a round.
 
     Attributes:
-        bytes: Size of the files of the present version.
-        files: Their number.
-        small_files: How many of them a compaction would take.
-        commits: The present version of the table, which counts its commits.
-        lag_seconds: Age of the newest file that should have been compacted and was not; 0 when nothing is due.
-        error: Why the last work on the table failed, or why it cannot be done.
+        bytes: The size of the current version's files.
+        files: The number of these files.
+        small_files: How many of these files a compaction would merge.
+        commits: The table's current version, which is its number of commits.
+        lag_seconds: The age of the newest file that is overdue for compaction, or 0.
+        error: Why maintenance of the table failed, or why it is impossible.
     """
 
     bytes: int = 0
@@ -127,10 +128,10 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last round of maintenance did and found; `done` counts by kind of work. Times are aware UTC.
+    """The actions and findings of the last maintenance round; `done` counts by kind of work. Times are aware UTC.
 
-    `view_sources` has all materialized views with their sources. The `views` lack rows of these; of the `stale_views`,
-    no stored row can be used.
+    `view_sources` has all materialized views with their sources. The `views` lack rows from these. No stored row of
+    the `stale_views` can be used.
     """
 
     finished_at: datetime
@@ -146,14 +147,14 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MaintenanceReport(NamedTuple):
-    """What a round found, None when another process has the lease; `seen` of that is for the next round's call."""
+    """A round's findings, or None if another process has the lease; `seen` is then passed to the next round."""
 
     status: LakeStatus | None = None
     seen: ObservedLease | None = None
 
 
 class _LeaseLost(Exception):
-    """Another process has the lease by now."""
+    """Another process has the lease now."""
 
 
 def run_round(
@@ -163,9 +164,9 @@ def run_round(
     clock: Clock = SYSTEM_CLOCK,
     seen: ObservedLease | None = None,
 ) -> MaintenanceReport:
-    """Work on each table that needs it, unless another process does; a table that fails does not stop the others.
+    """Maintain each table that needs it, unless another process does; a failing table does not stop the others.
 
-    Raises `Unavailable` when the storage itself cannot be used.
+    Raises `Unavailable` if the storage itself cannot be used.
     """
     lease = try_acquire(storage, clock=clock, seen=seen)
     if not isinstance(lease, Lease):
@@ -177,16 +178,16 @@ def run_round(
 
 
 def read_status(storage: Storage) -> LakeStatus | None:
-    """Return what the last round left; None when there was none."""
+    """Return the last round's status, or None."""
     found = storage.read(STATUS_OBJECT)
     try:
         return None if found is None else msgspec.json.decode(found[0], type=LakeStatus)
     except msgspec.DecodeError:
-        return None  # of another version of this program
+        return None  # written by another version of this program
 
 
 def optimize(storage: Storage, name: str) -> dict[str, int]:
-    """Make few large files of a table's small ones now; return how many files became how many."""
+    """Merge a table's small files into few large ones now; return the number of files before and after."""
     if Tables(storage).find(name) is None:
         raise no_table(name)
     work = _Round(storage, MaintenanceSettings(min_small_files=2), SYSTEM_CLOCK, None)
@@ -194,7 +195,7 @@ def optimize(storage: Storage, name: str) -> dict[str, int]:
     try:
         with storage_errors("The table could not be optimized.", storage), closing(_Table(storage, name)) as table:
             table.check_changeable()
-            for _ in range(_OPTIMIZE_ROUNDS):  # again when others commit meanwhile
+            for _ in range(_OPTIMIZE_ROUNDS):  # repeats if others commit in the meantime
                 added += sum([work.compact(table, group) for group in work.plan(table)])
     except TableGone:
         raise no_table(name) from None
@@ -205,17 +206,17 @@ _Partition = tuple[tuple[str, str | None], ...]
 
 
 class _File(NamedTuple):
-    """A file of a table's present version, with the names and values that the log has."""
+    """A file of a table's current version, with the names and values in the log."""
 
     path: str
     size_bytes: int
     modified_ms: int
     partition: _Partition
-    begin: datetime | None  # no row has an earlier `time`; None when unknown
+    begin: datetime | None  # lower bound of `time`, or None if unknown
 
     @property
     def day(self) -> date:
-        """The day of a table that is partitioned by days; of rows without a time, the last one."""
+        """The day in a table that is partitioned by day; for rows without a time, the latest day."""
         return date.fromisoformat(self.partition[0][1] or date.max.isoformat())
 
 
@@ -229,7 +230,7 @@ class _Table(TableGuard):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what was committed since."""
+        """Read new commits."""
         self.delta = update_delta(self.delta, self._storage, self.name)
         metadata = self.delta.metadata()
         self.properties: Mapping[str, str] = metadata.configuration
@@ -253,13 +254,13 @@ class _Table(TableGuard):
             raise UsageError(f"The definition of the materialized view {self.name} is damaged.")
 
     def _written_partitions(self) -> Mapping[str, _Partition]:
-        """Return the partition values of files as the log has them: deltalake writes some types in other ways."""
+        """Return the files' partition values as written in the log; deltalake formats some types differently."""
         state = read_state(self._storage, self.name, self.delta.version())
         by = self.partition_columns
         return {add["path"]: tuple((name, add["partitionValues"][name]) for name in by) for add in state.files.values()}
 
     def partitions(self) -> Iterable[list[_File]]:
-        """Return the files of each partition."""
+        """Return the files by partition."""
         found: dict[_Partition, list[_File]] = {}
         for file in self.files:
             found.setdefault(file.partition, []).append(file)
@@ -282,7 +283,7 @@ class _Round:
         self._views: list[str] = []
         self._stale_views = 0
         self._view_sources: dict[str, str] = {}
-        self._sources: frozenset[str] = frozenset()  # of the views of the last round
+        self._sources: frozenset[str] = frozenset()  # of the last round's views
 
     def run(self) -> LakeStatus:
         began_at = self._clock.monotonic()
@@ -367,7 +368,7 @@ class _Round:
         """Note whether a view has to be refreshed, which other processes do; return why it can't be read."""
         try:
             view = self._lake.view(name)
-        except MicromegasError as error:  # perhaps of its source; its own files must be cleaned up
+        except MicromegasError as error:  # possibly from its source; its own files must be cleaned up anyway
             return error.what
         if view is None:
             return None
@@ -380,11 +381,11 @@ class _Round:
         return None
 
     def _first_days(self, names: Iterable[str]) -> dict[str, date]:
-        """Return from which day on the data model's tables are kept, so that they are not too large together."""
+        """Return the first day to keep for each data model table, so that their total size is within the limit."""
         days: Counter[tuple[date, str]] = Counter()
         for name in DEFINITIONS.keys() & set(names):
             with (
-                suppress(TableGone, MicromegasError),  # its own work will say so
+                suppress(TableGone, MicromegasError),  # its own work will report the error
                 storage_errors("A table could not be read.", self._storage),
                 closing(_Table(self._storage, name)) as table,
             ):
@@ -422,9 +423,9 @@ class _Round:
         return table.has_dates and files[0].day < self._now.date()
 
     def plan(self, table: _Table) -> list[list[_File]]:
-        """Return the files that are to become fewer, in groups that are of one partition and not too large.
+        """Return the files to merge, in groups from one partition and of limited size.
 
-        Files of views are merged when they are refreshed.
+        Files of views are merged when the views are refreshed.
         """
         found: list[list[_File]] = []
         if table.view is not None or table.is_damaged:
@@ -438,9 +439,9 @@ class _Round:
         return found
 
     def compact(self, table: _Table, files: Sequence[_File]) -> int:
-        """Replace files by others with the same rows in one commit, if no other commit makes that void.
+        """Replace files with others that have the same rows, in one commit, unless another commit makes that invalid.
 
-        Return how many others there are. Rows of the data model are sorted by process and time, and partial states
+        Return the number of new files. Rows of the data model are sorted by process and time, and partial states are
         merged once their day is over.
         """
         definition, added = table.definition, list[Action]()
@@ -458,10 +459,10 @@ class _Round:
             for one in write_runs(
                 self._storage, table.name, runs, clock=self._clock, partition=partition, max_bytes=max_bytes
             ):
-                added.append(one)  # at once, so that all are removed when a later one fails
+                added.append(one)  # immediately, so that all are removed if a later one fails
             self._check_lease()
             with table.hold():
-                keeps_files = True  # until it is known that no log entry names them
+                keeps_files = True  # until it is certain that no log entry contains them
                 keeps_files = self._commit(table, files, added, changes_data=rule is not None)
         finally:
             if not keeps_files:
@@ -472,7 +473,7 @@ class _Round:
         return len(added) if keeps_files else 0
 
     def _read_runs(self, table: _Table, files: Iterable[_File]) -> Iterator[pa.Table]:
-        """Yield the rows of files, in their order, in parts that memory has room for."""
+        """Yield the rows of files in order, in parts that fit into memory."""
         pending: list[pa.Table] = []
         pending_bytes = 0
         for source in files:
@@ -489,9 +490,9 @@ class _Round:
             yield pa.concat_tables(pending)
 
     def _commit(self, table: _Table, removed: Sequence[_File], added: Sequence[Action], *, changes_data: bool) -> bool:
-        """Add a log entry under the next free version; False when a commit since the snapshot makes it void.
+        """Add a log entry under the next free version; False if a commit since the snapshot makes it invalid.
 
-        That is one that removed one of the files, or changed the table; appends by others do no harm.
+        A commit does so if it removed one of the files or changed the table; appends by others are harmless.
         """
         entry_id, first = uuid.uuid4().hex, table.delta.version() + 1
         removals = [
@@ -520,7 +521,7 @@ class _Round:
                 return True
             winner = read_entry(self._storage, table.name, version)
             if winner is not None and is_entry(winner, entry_id):
-                return True  # only the answer to our own write got lost
+                return True  # only the response to our own write was lost
             if winner is None or any(
                 action.keys() & {"metaData", "protocol"} or action.get("remove", {}).get("path") in paths
                 for action in winner
@@ -529,7 +530,7 @@ class _Round:
         return False
 
     def _checkpoint(self, table: _Table) -> None:
-        """Write a checkpoint when there are many commits after the last one, and let old log entries go."""
+        """Write a checkpoint if many commits follow the last one, and remove old log entries."""
         self._check_lease()
         last = max(0, read_checkpoint_version(self._storage, table.name))
         if table.delta.version() - last < self._settings.checkpoint_commits:
@@ -541,12 +542,12 @@ class _Round:
 
     def _undo_hours_of(self, table: _Table) -> int:
         hours = undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
-        # Views need the log and the files of their source for so long.
+        # Views need their source's log and files for this long.
         return max(hours, MAX_LATE_SECONDS // 3600 + 1) if table.name in self._sources else hours
 
     def _vacuum(self, table: _Table) -> None:
-        """Remove files that no version of the last hours has, those of writes that never committed among them."""
-        # deltalake lists, and does not delete: that would be two commits each time, and files that are long gone.
+        """Remove files that no version of the last hours has, including those of writes that never committed."""
+        # deltalake only lists the files: deleting would make two commits, and include files that are long gone.
         hours = self._undo_hours_of(table)
         listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
@@ -559,9 +560,9 @@ class _Round:
         )
 
     def _remove_remains(self) -> None:
-        """Remove dropped tables, and files of tables that were never made; a dropped folder is as old as its drop.
+        """Remove dropped tables, and files of tables that were never created; a dropped folder is as old as its drop.
 
-        In a folder also temporary files of processes that were killed.
+        In a local directory, it also removes temporary files of killed processes.
         """
         before = datetime.fromtimestamp(self._old, UTC)
         hidden: list[str] = []
@@ -571,7 +572,7 @@ class _Round:
             self.done["removed_tables"] += removed
         for name in hidden:
             entries = list(self._storage.list(name))
-            # A table with a log is dropped, or was created or restored meanwhile.
+            # A table with a log is dropped, or was created or restored in the meantime.
             if not any(entry.path.startswith(log_path(name, "")) for entry in entries):
                 self._remove_old(entries, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
         if not self._storage.is_local:
@@ -582,8 +583,8 @@ class _Round:
                     file.unlink()
                     self.done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
-            with suppress(FileNotFoundError):  # a table that was created meanwhile
-                if "." not in folder.name and folder.stat().st_mtime < self._old:  # else a dropped table that is kept
+            with suppress(FileNotFoundError):  # a table that was created in the meantime
+                if "." not in folder.name and folder.stat().st_mtime < self._old:  # otherwise a dropped table
                     shutil.rmtree(folder, ignore_errors=True)
                     self.done["removed_tables"] += 1
 
@@ -614,12 +615,12 @@ def _list_files(
 
 
 def _has_one_text(kind: pa.DataType) -> bool:
-    """Whether the log writes a partition value of a type in one way."""
+    """Whether the log has only one way to write a partition value of this type."""
     return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_date, pa.types.is_integer))
 
 
 def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:
-    """Yield the files in groups of at most 1,000 and 128 MB, or one file."""
+    """Yield the files in groups of at most 1,000 files and 128 MB, or a single file."""
     group: list[_File] = []
     for file in files:
         size_bytes = sum(one.size_bytes for one in group)
@@ -632,7 +633,7 @@ def _groups(files: Iterable[_File]) -> Iterator[list[_File]]:
 
 
 def _fit(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows of an older version with the columns and types that the table has now."""
+    """Return an older version's rows with the table's current columns and types."""
     names = set(rows.column_names)
     columns = [
         rows.column(field.name).cast(field.type) if field.name in names else pa.nulls(rows.num_rows, field.type)

@@ -1,4 +1,4 @@
-"""Operations on tables, as the server's action names them: arguments read here, work done by `Tables`."""
+"""The table operations of the server's action: arguments are parsed here, and `Tables` does the work."""
 
 import base64
 import binascii
@@ -18,13 +18,13 @@ from micromegas_jupyter.lake.restore import RestoreRequest, restore_table
 from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table, undo_hours
 
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
-# What an operation does on a table of the data model that nothing was written to yet.
+# The result of an operation on a data model table without any data.
 _ON_NOTHING: Final = {"delete": {"deleted_rows": 0}, "optimize": {"removed_files": 0, "added_files": 0}}
 _PREFIX_BYTES: Final = 8  # of an encapsulated message: continuation marker and length
 
 
 def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one operation and return its result as JSON holds it; with `required_owner` on that caller's tables only."""
+    """Run an operation and return its JSON result; `required_owner` restricts it to that caller's tables."""
     if operation == "list":
         return {"owners": {name: tables.owner(name) for name in tables.list()}}
     name: str = arguments["table"]
@@ -47,7 +47,7 @@ def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) 
 
 
 def check_may_replace(tables: Tables, request: WriteRequest) -> None:
-    """Check that a write which replaces a table comes from its owner."""
+    """Check that a write that replaces a table comes from its owner."""
     if request.mode is WriteMode.REPLACE and not request.is_owner and tables.find(request.table) is not None:
         _check_owner(tables, request.table, request.maker or "")
 
@@ -82,7 +82,7 @@ def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
         changed_at = committed_at(tables.storage, request.name, done.version)
     elif not (done.added_files or done.removed_files):
         return result
-    # Until the restore, a dropped table was not there: the state before its drop is the last one.
+    # Until the restore, a dropped table didn't exist, so the state before its drop is the last one.
     return result if changed_at is None else {**result, **_undo(changed_at, _window(tables, request.name))}
 
 
@@ -103,13 +103,13 @@ def _drop(tables: Tables, name: str, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _undo(changed_at: dt.datetime, window: dt.timedelta) -> dict[str, Any]:
-    """Return how a change is undone: the time to restore to, and until when that is possible."""
+    """Return how to undo a change: the time to restore to, and the deadline."""
     times = {"undo_to": changed_at - dt.timedelta(milliseconds=1), "undo_until": changed_at + window}
     return {name: time.isoformat(timespec="milliseconds") for name, time in times.items()}
 
 
 def _parse_schema(encoded: str) -> pa.Schema:
-    """Read an Arrow IPC schema message in base64, within the limits of an upload's schema."""
+    """Parse an Arrow IPC schema message in base64, within the limits for an upload's schema."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

@@ -1,6 +1,6 @@
-"""Earlier versions of a table, as SQL reads them by `table_at` and `table_history`, and the files added since one.
+"""Earlier versions of a table, as read by `table_at` and `table_history` in SQL, and the files added since one.
 
-A version is readable while the log can rebuild it and its files are there. Rows that retention deleted since do not
+A version is readable while the log can rebuild it and its files exist. Rows that retention has deleted since do not
 come back, as with a restore.
 """
 
@@ -51,7 +51,7 @@ _MARK_BYTES: Final = 16
 _FILE_BYTES: Final = 8
 _NEVER: Final = datetime.fromtimestamp(0, UTC)
 _DELETE: Final = "DELETE"
-#: Operations that replace all rows by new ones.
+#: Operations that replace all rows.
 _REPLACING: Final = frozenset({"WRITE", "CREATE OR REPLACE TABLE", "CREATE OR REPLACE TABLE AS SELECT"})
 _TIME: Final = "time"
 HISTORY: Final = pa.schema(
@@ -70,14 +70,14 @@ HISTORY: Final = pa.schema(
 
 
 class PastTable(NamedTuple):
-    """A table at a version, and a condition in SQL that excludes the rows past its retention, if there may be any."""
+    """A table at a version, and a SQL condition that excludes rows past their retention, if needed."""
 
     snapshot: TableSnapshot
     condition: str | None
 
 
 def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: Clock = SYSTEM_CLOCK) -> PastTable:
-    """Return a table at a version or time, by default as it stands; raises `InvalidStatement`, or `TableGone`."""
+    """Return a table at a version or time, by default the current one; raises `InvalidStatement` or `TableGone`."""
     log = TableLog(storage, name)
     if log.newest < 0:
         raise TableGone
@@ -117,7 +117,7 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
 
 
 def read_history(storage: Storage, name: str) -> pa.Table:
-    """Return the latest 1,000 commits that the log has, the newest first, with the columns of `HISTORY`."""
+    """Return the latest 1,000 commits in the log, newest first, with the columns of `HISTORY`."""
     log = TableLog(storage, name)
     if log.newest < 0:
         raise TableGone
@@ -125,7 +125,7 @@ def read_history(storage: Storage, name: str) -> pa.Table:
     while shown not in log.entries and shown < log.newest:
         shown += 1
     base = max((one for one in log.checkpoints if one < shown), default=-1)
-    if base < log.first:  # the state before the first one that is shown cannot be rebuilt
+    if base < log.first:  # the state before the first one shown cannot be rebuilt
         base = -1 if log.first == 0 else log.first
     state = TableState() if base < 0 else log.read_checkpoint(base, datetime.min.replace(tzinfo=UTC))
     there = {entry.path for entry in storage.list(name)}
@@ -163,7 +163,7 @@ def _removed(name: str, version: int, what: str, remedy: str) -> InvalidStatemen
 
 
 def _without_expired(snapshot: TableSnapshot, first: date) -> PastTable:
-    """Return a table without the files, and a condition without the rows, of before a day."""
+    """Return a table without files, and a condition without rows, from before a day."""
     files = FileList.of(snapshot.files)
     if snapshot.partition_columns == (PARTITION_DATE,):
         kept = np.array([(one.partition[0] or "9") >= first.isoformat() for one in files], np.bool_)
@@ -176,7 +176,7 @@ def _without_expired(snapshot: TableSnapshot, first: date) -> PastTable:
 
 
 def _paths(storage: Storage, name: str, add: Action) -> list[str]:
-    """Return where a file and its deletion vector are; raises `Unreadable`."""
+    """Return the paths of a file and its deletion vector; raises `Unreadable`."""
     parts, vector = [unquote(add["path"])], add.get("deletionVector")
     if vector is not None and vector["storageType"] != "i":
         parts.append(vector_path(storage, name, vector))
@@ -191,7 +191,7 @@ def _is_missing(storage: Storage, name: str, add: Action, there: set[str]) -> bo
 
 
 def _count_rows(adds: Iterable[Action | None]) -> int | None:
-    """Return how many rows files have that are not deleted; None if a file does not say."""
+    """Return the number of rows in files that are not deleted, or None if a file lacks it."""
     count = 0
     for add in adds:
         rows = None if add is None else json.loads(add.get("stats") or "{}").get("numRecords")
@@ -203,10 +203,10 @@ def _count_rows(adds: Iterable[Action | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailPosition:
-    """How far a table was followed: all commits up to `version`, and some of the files that the next one added.
+    """The position of a follow: all commits up to `version`, and some of the files that the next one added.
 
-    `mark` tells the version's log entry from that of another table. `index` is that of the next file, of which `offset`
-    rows were returned; `file` identifies that file with its deleted rows.
+    `mark` distinguishes the version's log entry from another table's. `index` is that of the next file; `offset` of
+    its rows were returned; `file` identifies that file with its deleted rows.
     """
 
     version: int
@@ -219,7 +219,7 @@ class TailPosition:
 
 @dataclass(slots=True, kw_only=True)
 class _Pending:
-    """A file that a commit added, and what later ones did to it."""
+    """A file that a commit added, and the effects of later commits on it."""
 
     start: TailPosition
     add: Action
@@ -236,7 +236,7 @@ class AddedFiles(NamedTuple):
     is_cut: bool  # whether more were added
 
     def position(self, index: int, offset: int) -> TailPosition:
-        """Return the position at a file of which so many rows were returned."""
+        """Return the position at a file from which this many rows were returned."""
         found = self.positions[index]
         if index == len(self.files):
             return found
@@ -244,7 +244,7 @@ class AddedFiles(NamedTuple):
 
 
 class TableTail:
-    """Finds what was added to a table; raises `TableGone`, or `CursorExpired` where that can't be told."""
+    """Finds additions to a table; raises `TableGone`, or `CursorExpired` if they can't be determined."""
 
     def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
@@ -252,7 +252,7 @@ class TableTail:
         self._snapshots = DeltaSnapshots(storage)
 
     def find(self, since: datetime | None) -> TailPosition:
-        """Return the position after the last commit, or after those that were made up to a time."""
+        """Return the position after the last commit, or after those made up to a time."""
         log = TableLog(self._storage, self._table)
         first = version = log.newest
         if since is None or version < 0:
@@ -273,7 +273,7 @@ class TableTail:
         return self._position(low)
 
     def read(self, position: TailPosition, *, by: Sequence[str], max_files: int) -> AddedFiles | None:
-        """Return the files that were added after a position, to a table partitioned `by` columns; None if none were."""
+        """Return the files added after a position to a table partitioned `by` columns, or None."""
         self._check(position)
         pending, end = self._find_pending(position, max_files=max_files)
         if end.version == position.version:
@@ -296,7 +296,7 @@ class TableTail:
         return AddedFiles(tuple(files), (*kept, positions[min(max_files, len(found))]), is_cut=is_cut)
 
     def _find_pending(self, position: TailPosition, *, max_files: int) -> tuple[dict[str, _Pending], TailPosition]:
-        """Return the files that were added after a position by path, at most one more than `max_files`, and the end."""
+        """Return the files added after a position by path, at most one more than `max_files`, and the end."""
         pending, end = dict[str, _Pending](), position
         while (content := self._entry(end.version + 1)) is not None:
             if end.version - position.version >= _MAX_COMMITS:
@@ -305,7 +305,7 @@ class TableTail:
             new = self._apply(pending, actions, position)
             first = position.index if end.version == position.version else 0
             for index, add in list(enumerate(new))[first:]:
-                if len(pending) <= max_files:  # one more tells the position after the others
+                if len(pending) <= max_files:  # one more file provides the position after the others
                     start = replace(end, index=index, offset=0)
                     pending[add["path"]] = _Pending(start=start, add=add)
             end = _after(content, actions, end.version + 1)
@@ -322,7 +322,7 @@ class TableTail:
     def _apply(
         self, pending: Mapping[str, _Pending], actions: Sequence[Action], position: TailPosition
     ) -> list[Action]:
-        """Note what a commit did to pending files, and return those that it added with new rows."""
+        """Note a commit's effects on pending files, and return the files with new rows that it added."""
         adds = [one["add"] for one in actions if "add" in one]
         removes = [one["remove"] for one in actions if "remove" in one]
         operation, by_path = commit_info(actions).get("operation"), {add["path"]: add for add in adds}
@@ -350,7 +350,7 @@ class TableTail:
         return new
 
     def _check(self, position: TailPosition) -> None:
-        """Check that the log still has the entry of a position."""
+        """Check that the log still has a position's entry."""
         log = self._storage
         if not log.is_local and log.read(log_path(self._table, DROPPED_MARKER)) is not None:
             raise TableGone
@@ -387,7 +387,7 @@ class TableTail:
 def _note_compacted(
     pending: Mapping[str, _Pending], by_path: Mapping[str, Action], changed: Sequence[Action], *, is_replacing: bool
 ) -> None:
-    """Note that rows of compacted files may have been changed: which file their rows came from is unknown."""
+    """Note that rows of compacted files may have changed, because their original file is unknown."""
     partitions = [one.get("partitionValues") for one in changed]
     for known in pending.values():
         if known.is_compacted and known.add["path"] in by_path:

@@ -1,7 +1,7 @@
 """Restores a table to an earlier state, and a dropped table to its name, for as long as its files are kept.
 
-The state becomes current by one log entry (decision 0036). Rows that retention deleted stay deleted: those that it
-deleted since that time, and those that are past it now.
+The state becomes current with one log entry (decision 0036). Rows that retention has deleted since that time, or that
+are now past their retention, stay deleted.
 """
 
 import json
@@ -79,26 +79,26 @@ from micromegas_jupyter.lake.types import PARTITION_DATE
 _MAX_ATTEMPTS: Final = 10
 _MAX_SHOWN: Final = 5  # missing files in an error
 _MAX_LISTED: Final = 1000  # in the result of a dry run
-_MAX_COMMITS: Final = 100  # that others add first, in one attempt
+_MAX_COMMITS: Final = 100  # commits by others in one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
-_CUT: Final = timedelta(milliseconds=1)  # some writers cut the bounds of times to milliseconds
-_FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones is none in UTC
+_CUT: Final = timedelta(milliseconds=1)  # some writers truncate time bounds to milliseconds
+_FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones does not exist in UTC
 _TIME: Final = "time"
 _MAPPING: Final = "delta.columnMapping.mode"
 _ROWS: Final = pa.timestamp("us", "UTC")
 
 
 class Restored(NamedTuple):
-    """What a restore did.
+    """The result of a restore.
 
     Attributes:
-        restored_version: The version that it restored.
-        version: The version that it made; the same if nothing was to be changed.
-        added_files: How many files came back.
-        removed_files: How many files the table no longer has.
+        restored_version: The restored version.
+        version: The new version; the current one if nothing changed.
+        added_files: The number of files that were restored.
+        removed_files: The number of files that were removed from the table.
         dropped_at: When the table was dropped, if it was.
-        missing_files: Files that a dry run did not find, at most 1,000.
+        missing_files: Files that a dry run could not find, at most 1,000.
     """
 
     restored_version: int
@@ -115,9 +115,10 @@ class Restored(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Which table to restore to which time or version; with `required_owner` only one of that caller's.
+    """The table to restore, and the time or version; with `required_owner` only that caller's table.
 
-    A version is one of the table in use, or else of the one that was dropped last. A `dry_run` commits nothing.
+    A version belongs to the table in use, or without one, to the most recently dropped table. A `dry_run` does not
+    commit.
     """
 
     name: str
@@ -127,9 +128,9 @@ class RestoreRequest(NamedTuple):
 
 
 def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYSTEM_CLOCK) -> Restored:
-    """Restore the table that had a name at a time, or a version; raises `UsageError` with what is possible instead.
+    """Restore the table that had a name at a time, or a version; raises `UsageError` with the possible times.
 
-    A table in use gets one commit, after those of others. One that was dropped gets its name back if no other has it.
+    A table in use gets one commit, after others' commits. A dropped table gets its name back if it is free.
     """
     storage, name, required_owner = tables.storage, request.name, request.required_owner
     now = clock.now()
@@ -196,13 +197,13 @@ def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) 
         if time < one.dropped_at:
             with suppress(TableGone):
                 add(open_delta(storage, one.path, is_hidden=True), one.path, one)
-    if len(found) > 1:  # one of them may have been dropped at that time, and another had the name
+    if len(found) > 1:  # one of them may have been dropped at that time, when another had the name
         found = [one for one in found if not was_dropped(storage, one.path, time)]
     return max(found, key=lambda one: one.created_ms, default=None)
 
 
 def _find_newest(storage: Storage, name: str, live: DeltaTable | None) -> _Found | None:
-    """Return the table in use, or the one that was dropped last."""
+    """Return the table in use, or the most recently dropped one."""
     dropped = None if live is not None else next(reversed(list_dropped(storage, name)), None)
     path = name if dropped is None else dropped.path
     try:
@@ -229,7 +230,7 @@ def _last_time_of(storage: Storage, found: _Found, name: str, version: int, *, n
 def _nothing_to_restore(
     tables: Tables, name: str, time: datetime, required_owner: str | None, *, now: datetime
 ) -> UsageError:
-    """Return the error for a time at which no table had the name, with the times that are possible."""
+    """Return the error for a time at which no table had the name, with the possible times."""
     live = tables.find(name)
     if live is not None:
         metadata = live.metadata()
@@ -289,7 +290,7 @@ def _name_is_taken(name: str) -> UsageError:
 def _restore_folder(
     tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
 ) -> Restored:
-    """Restore a local table where it is hidden, and rename its folder back: a crash in between leaves it hidden."""
+    """Restore a local table where it is hidden, and rename its folder back; a crash in between leaves it hidden."""
     storage = tables.storage
     root = Path(storage.uri)
     with (
@@ -301,7 +302,7 @@ def _restore_folder(
         restored = work.run(to)
         try:
             with tables.adding(properties):
-                (root / dropped.path).rename(root / dropped.name)  # fails if there is a folder that is not empty
+                (root / dropped.path).rename(root / dropped.name)  # fails for a nonempty directory
         except OSError:
             if tables.find(dropped.name) is None:
                 raise
@@ -314,7 +315,7 @@ def _restore_folder(
 def _restore_objects(
     tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
 ) -> Restored:
-    """Restore a bucket's table behind its marker, and remove that: a crash before leaves it hidden."""
+    """Restore a bucket's table behind its marker, and remove the marker; after a crash before that it stays hidden."""
     storage, name = tables.storage, dropped.name
     with hold_names(storage) as lease:
         current = next((one for one in list_dropped(storage, name) if one.id == dropped.id), None)
@@ -337,7 +338,7 @@ def _restore_objects(
 
 @dataclass(slots=True)
 class _Plan:
-    """The files that a table is to have: those of the time, without rows that retention deleted."""
+    """The table's planned files: those of the time, without rows that retention deleted."""
 
     files: dict[FileKey, Action]
     written: list[Action]
@@ -345,10 +346,10 @@ class _Plan:
 
 
 class _Work:
-    """One restore of the table at `path`, which is called `name`.
+    """One restore of the table at `path` with the name `name`.
 
-    `check` raises if that is not the table any more, before and after a commit of a version. The restore of a table
-    that was dropped is a commit in any case, so that the log has for how long it was.
+    `check` raises if `path` no longer has this table, before and after a commit. The restore of a dropped table always
+    commits, so that the log records how long it was dropped.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword
@@ -372,7 +373,7 @@ class _Work:
         self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
 
     def run(self, to: datetime | int) -> Restored:
-        """Restore the state of a time, or a version."""
+        """Restore the state at a time, or a version."""
         version = self._version_to_keep(to)
         if version is not None and (self._dropped_at is None or not self._is_writable()):
             return Restored(version, version, 0, 0)
@@ -390,7 +391,7 @@ class _Work:
         raise Unavailable("Other calls kept changing the table, so it was not restored.", remedy="Try again.")
 
     def _version_to_keep(self, to: datetime | int) -> int | None:
-        """Return the latest version if that is wanted or was in force at the time, and retention leaves it as it is."""
+        """Return the latest version if requested or in force at the time, and unchanged by retention."""
         delta = open_delta(self._storage, self._path, is_hidden=True)
         last = committed_at(self._storage, self._path, delta.version())
         kept = first_retained_day(delta.metadata().configuration, self._name, now=self._clock.now())
@@ -405,7 +406,7 @@ class _Work:
         return True
 
     def _attempt(self, found: Replay) -> Restored | None:
-        """Commit the state of the time; None if a commit of others makes the plan void."""
+        """Commit the state at the time; None if others' commit makes the plan invalid."""
         plan = self._plan(found)
         differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
         differs = differs or found.then.properties.get(_MAPPING) != found.now.properties.get(_MAPPING)
@@ -422,7 +423,7 @@ class _Work:
                 raise _too_early(earliest, missing)
             for path in self._paths_to_add(found, plan):
                 self._storage.sync_file(f"{self._path}/{unquote(path)}")
-            keeps_files = True  # until it is known that no log entry names them
+            keeps_files = True  # until it is certain that no log entry contains them
             version = self._commit(found, plan)
             keeps_files = version is not None
         finally:
@@ -455,7 +456,7 @@ class _Work:
                 raise UsageError(f"Some files of the table {self._name} are outside its folder.")
 
     def _plan(self, found: Replay) -> _Plan:
-        """Choose the files of the time, and write those that lack only some of their rows by now."""
+        """Choose the files of the time, and rewrite those that have lost only some of their rows since."""
         kept = first_retained_day(found.now.properties, self._name, now=self._clock.now())
         first = max((day for day in (kept, found.expired_before) if day is not None), default=None)
         plan = _Plan(dict(found.then.files), [], first)
@@ -483,7 +484,7 @@ class _Work:
             self._storage.delete(f"{self._path}/{unquote(add['path'])}")
 
     def _lacks_rows(self, path: str, add: Action, first_day: date, plan: _Plan) -> bool:
-        """Whether a file has rows before a day; those that it has from then on are written to a new one."""
+        """Whether a file has rows before a day; its rows from that day on are written to a new file."""
         first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
         low, high = _bounds(add)
         if low is not None and low - _CUT >= first:
@@ -492,7 +493,7 @@ class _Work:
             return True
         location = f"{self._path}/{unquote(path)}"
         if self._storage.is_local and not Path(self._storage.child_uri(location)).exists():
-            return False  # reported with what is missing
+            return False  # reported with the missing files
         expired = 0
 
         def unexpired_rows() -> Iterator[pa.Table]:
@@ -521,7 +522,7 @@ class _Work:
         return True
 
     def _find_files(self, found: Replay, plan: _Plan) -> tuple[list[str], datetime]:
-        """Return the files that would come back but are not there, and the earliest time that needs none like them."""
+        """Return the missing files that would come back, and the earliest time that needs none of them."""
         if not (added := self._paths_to_add(found, plan)):
             return [], found.now.committed_at
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
@@ -539,12 +540,12 @@ class _Work:
         return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
-        """Add the entry after those of others; None if one of them makes the plan void."""
+        """Add the entry after others' entries; None if one of them makes the plan invalid."""
         entry_id = uuid.uuid4().hex
         for _ in range(_MAX_COMMITS):
             while (other := read_entry(self._storage, self._path, found.now.version + 1)) is not None:
                 if is_entry(other, entry_id):
-                    return found.now.version + 1  # only the answer to our own write got lost
+                    return found.now.version + 1  # only the response to our own write was lost
                 if _makes_void(other, plan):
                     return None
                 committed_ms = commit_info(other).get("timestamp", 0)
@@ -560,7 +561,7 @@ class _Work:
         return None
 
     def _check_after(self, version: int, entry_id: str) -> None:
-        """Take an entry back that came into the log of a new table, after a bucket's table was dropped meanwhile."""
+        """Remove an entry that went into a new table's log because a bucket's table was dropped in the meantime."""
         try:
             self._check(version)
         except TableGone:
@@ -573,7 +574,8 @@ class _Work:
         if then.columns != now.columns:
             names = ("schemaString", "partitionColumns")
             actions.append({"metaData": {**now.metadata, **{name: then.metadata[name] for name in names}}})
-        # An id whose rows are gone is forgotten, so that a repeated upload stores them; one whose rows are back counts.
+        # An ID whose rows are gone is forgotten, so that a repeated upload stores them; one with restored rows counts
+        # again.
         ids = {one: then.write_ids.get(one, -1) for one in sorted(found.write_ids)}
         actions += [{"txn": {"appId": one, "version": rows, "lastUpdated": made_ms}} for one, rows in ids.items()]
         removed = [add for key, add in now.files.items() if key not in plan.files]
@@ -613,9 +615,9 @@ class _Work:
 
 
 def _makes_void(other: Sequence[Action], plan: _Plan) -> bool:
-    """Whether a commit changes what a plan was made from, as appends and compactions of later rows don't.
+    """Whether a commit invalidates a plan; appends, and compactions of later rows, don't.
 
-    A planned file that was live has to be checked before it is put back.
+    A planned file that was live must be checked before it is put back.
     """
     return EXPIRED_BEFORE in commit_info(other) or any(
         action.keys() & {"metaData", "protocol"} or ("remove" in action and file_key(action["remove"]) in plan.files)
@@ -629,20 +631,20 @@ def _restored(found: Replay, plan: _Plan, version: int) -> Restored:
 
 
 def _protocol(state: TableState) -> set[tuple[str, str]]:
-    """Return the features that readers and writers need."""
+    """Return the features that readers and writers must support."""
     names = ("readerFeatures", "writerFeatures")
     return {(name, feature) for name in names for feature in state.protocol.get(name) or ()}
 
 
 def _has_times(state: TableState) -> bool:
-    """Whether there is a column of times that retention goes by."""
+    """Whether there is a time column that retention uses."""
     fields = json.loads(state.metadata.get("schemaString") or "{}").get("fields", [])
     kinds = {one.get("name"): one.get("type") for one in fields}
     return kinds.get(_TIME) in {"timestamp", "timestamp_ntz"}
 
 
 def _bounds(add: Action) -> tuple[datetime | None, datetime | None]:
-    """Return the bounds of the times in a file, None where the log has none."""
+    """Return the time bounds of a file, or None if the log has none."""
     try:
         statistics = json.loads(add.get("stats") or "{}")
     except ValueError:

@@ -1,7 +1,7 @@
-"""A folder that others filled, as tables: Delta tables, and files of Parquet, CSV, JSON lines or Arrow.
+"""A directory of external files as tables: Delta tables, and Parquet, CSV, JSON lines, or Arrow files.
 
-A file is a table by its name, and so is a sub-folder of files of one format, perhaps in folders `key=value` (as Hive
-has them). What makes no table is left out and told; links are not followed, so nothing outside of the folder is read.
+A file is a table by its name. So is a subdirectory of files with one format, optionally in `key=value` directories (as
+in Hive). Everything else is skipped and reported. Links are not followed, so nothing outside the directory is read.
 """
 
 import contextlib
@@ -50,9 +50,9 @@ _Partition = tuple[tuple[str, str | None], ...]
 
 
 class ServedFolder:
-    """The tables of one folder or prefix; a `TableSource`. Safe to use from several threads.
+    """The tables of one directory or prefix; a `TableSource`. Safe to use from several threads.
 
-    Delta tables are looked at for each statement, plain files once a second.
+    Delta tables are checked for each statement, plain files once a second.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -66,12 +66,12 @@ class ServedFolder:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was left out when the folder was last looked at, a sentence for each."""
+        """The items skipped when the directory was last checked, as sentences."""
         refused = (f"{name} is left out: {why}." for name, why in sorted(self._deltas.refused.items()))
         return (*refused, *(() if self._found is None else self._found.problems))
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables by name, Delta tables that `sql` names as they stand now; None is for all of them."""
+        """Return all tables by name, with the latest versions of the Delta tables in `sql`, or if None, of all."""
         tables = self._deltas.list(sql)
         if self._storage.is_local:
             with self._lock, storage_errors("The folder could not be listed.", self._storage):
@@ -84,7 +84,7 @@ class ServedFolder:
 
 
 def check_servable(storage: Storage) -> None:
-    """Refuse what is no folder, and one inside of a Delta table, whose files alone would bring deleted rows back."""
+    """Reject a path that isn't a directory, and one inside a Delta table, because its files include deleted rows."""
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
@@ -97,7 +97,7 @@ def check_servable(storage: Storage) -> None:
 
 
 class _Listing:
-    """The tables of plain files at one look."""
+    """The tables of plain files at one time."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -114,7 +114,7 @@ class _Listing:
                 if files and name in names:
                     raise Unreadable("a table of that name already exists")
                 if files or is_delta:
-                    names.add(name)  # a folder comes before a file of its name
+                    names.add(name)  # a directory takes precedence over a file with its name
                 if files and (table := self._table(name, files)) is not None:
                     self.tables[name] = table
 
@@ -123,7 +123,7 @@ class _Listing:
         try:
             yield
         except FileNotFoundError:
-            return  # it went away
+            return  # it was removed
         except Unreadable as error:
             why = str(error)
         except UnicodeError:
@@ -137,11 +137,11 @@ class _Listing:
         self.problems.append(f"{path[len(self._root) + 1 :].replace(os.sep, '/')} is left out: {why}.")
 
     def _walk(self, entry: os.DirEntry[str], partition: _Partition = ()) -> Iterator[tuple[str, _Partition]]:
-        """Yield the files of a table, with the keys and values of the folders that they are in."""
+        """Yield a table's files with the keys and values of their directories."""
         if entry.is_symlink():
             raise Unreadable("it is a link, and links are not followed")
         if _CONTROL_CHARACTER.search(entry.name.encode().decode()):
-            # The engine takes no such path, and one of them would make it refuse queries of other tables, too.
+            # The engine rejects such a path, and would then reject queries of other tables, too.
             raise Unreadable("its name contains a control character")
         if entry.is_file():
             _format(entry.name)
@@ -206,7 +206,7 @@ def _format(name: str) -> FileFormat:
 
 
 def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
-    """Return the key and the value that a folder's name has."""
+    """Return the key and value in a directory's name."""
     name, _, text = folder.name.partition("=")
     if not name or not text:
         raise Unreadable("it is not a file, and as a folder its name is not key=value")
@@ -220,7 +220,7 @@ def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
 
 @functools.lru_cache(maxsize=_MAX_FILES)
 def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> pa.Schema:
-    """Return the columns of a file, without the notes of whoever wrote it; a changed file has another mark."""
+    """Return a file's columns without the writer's metadata; a changed file has another mark."""
     if file_format is FileFormat.PARQUET:
         found = pyarrow.parquet.read_schema(path)
     elif file_format is FileFormat.ARROW:
@@ -228,7 +228,7 @@ def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> 
             found = pyarrow.ipc.open_file(source).schema
     else:
         found = _infer_schema(Path(path), file_format)
-    # Arrow allows it, the engine does not: it would refuse queries of other tables, too.
+    # Arrow allows it, but the engine does not, and would reject queries of other tables, too.
     if len(set(found.names)) < len(found.names):
         raise Unreadable("two of its columns have the same name")
     return pa.schema([pa.field(field.name, _storage_type(field.type), field.nullable) for field in found])
@@ -245,7 +245,7 @@ def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
         raise pa.ArrowInvalid("the rows do not fit together") from error
     if not found.names:
         raise pa.ArrowInvalid("there is no column")
-    # A column without any value: text has room for whatever comes.
+    # A column without any values: strings can represent any later value.
     return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in found])
 
 
@@ -254,12 +254,12 @@ def _storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Schema:
-    """Return the columns of all; one that not every file has is null in the others."""
+    """Return the columns of all files; a column that a file lacks is null in its rows."""
     if found.equals(schema):
         return schema
     is_same = (found.names, found.types) == (schema.names, schema.types)
     if file_format in {FileFormat.CSV, FileFormat.ARROW} and not is_same:
-        # The engine takes the columns of these by their places.
+        # The engine identifies the columns of these formats by position.
         raise Unreadable("its columns are not those of the files before it, in their order")
     kinds = dict(zip(schema.names, schema.types, strict=True))
     for name, kind in zip(found.names, found.types, strict=True):
@@ -272,7 +272,7 @@ def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Sc
 
 
 def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Return a type that holds all values of both; None without one."""
+    """Return a type that can hold all values of both, or None."""
     if first == second or pa.types.is_null(second):
         return first
     if pa.types.is_null(first):
@@ -284,7 +284,7 @@ def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if not are_decimals and not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in pair):
         return None
     wider = pa.unify_schemas([pa.schema({"": kind}) for kind in pair], promote_options="permissive").field(0).type
-    # Else it rounds int64 to float64, and has no place for the half of uint64.
+    # Otherwise int64 would be rounded to float64, and half of uint64 would not fit.
     is_exact = all(kind == wider or kind.bit_width < wider.bit_width for kind in pair)
     return wider if (pa.types.is_decimal128(wider) if are_decimals else is_exact) else None
 

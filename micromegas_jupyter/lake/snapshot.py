@@ -1,4 +1,4 @@
-"""Delta tables as the engine reads them: the files of the latest version, with what the log tells of each.
+"""Delta tables as the engine reads them: the latest version's files, with the log's information about each.
 
 Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md.
 """
@@ -66,25 +66,25 @@ _LOG = logging.getLogger(__name__)
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException)
 _TIME: Final = "time"
 _ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
-_MAX_REQUESTS: Final = 32  # to a bucket at once
+_MAX_REQUESTS: Final = 32  # concurrent, to a bucket
 # Of the log: more or longer ones are left to deltalake.
 _MAX_ENTRIES: Final = 100
 _MAX_ENTRY_BYTES: Final = 1024 * 1024
-# A view is refreshed by versions, not by times: what stands for upstream's bounds of a partition are all times.
+# A view is refreshed by version, not by time, so the values for upstream's partition bounds cover all times.
 _FIRST_TIME: Final = "1678-01-01T00:00:00Z"
 _LAST_TIME: Final = "2262-01-01T00:00:00Z"
 MAX_LATE_SECONDS: Final = 24 * 3600
-"""How long a table's log and files wait for a view to be refreshed."""
+"""How long a table's log and files are kept for a view's refresh."""
 _MAX_FOLLOWED: Final = 8192  # of the log of a view's source
-# Some writers cut the bounds of times to milliseconds.
+# Some writers truncate time bounds to milliseconds.
 _CUT: Final = 1000
-# They change nothing about how a data file is read once the log is known.
+# These don't change how a data file is read once the log is known.
 _READABLE_FEATURES: Final = frozenset(
     {"timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"}
 )
 _VECTORS: Final = "deletionVectors"
 _KNOWN_FEATURES: Final = _READABLE_FEATURES | {_VECTORS, "columnMapping"}
-_NAMES: Final = "delta.columnMapping."  # of what a column's metadata has about its name in files
+_NAMES: Final = "delta.columnMapping."  # the prefix of a column's metadata about its name in files
 _NAME_OF_VECTOR: Final = 20  # characters
 _MAX_READER_VERSION: Final = 3
 _MAX_REASON: Final = 200
@@ -92,22 +92,22 @@ _REMEDY: Final = "Tell the server's administrator."
 _UNSUPPORTED: Final = re.compile("Unsupported|Invalid protocol|Schema error")
 
 
-#: Identifies a logical file: where it is, and where its deletion vector is, or None.
+#: Identifies a logical file: its path, and that of its deletion vector or None.
 _Key = tuple[str, tuple[str, int | None] | None]
 
 
 class Unreadable(Exception):
-    """A table that would be read wrongly or not at all; its text completes "is left out: "."""
+    """A table that would be read incorrectly or not at all; the text completes "is left out: "."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A table at one version; `mark` tells its last log entry from that of another table in the same place.
+    """A table at one version; `mark` distinguishes its last log entry from that of another table in the same place.
 
-    `emptied` are live files without any rows left, which are not in the snapshot.
+    `emptied` are live files without remaining rows, which are not in the snapshot.
     """
 
-    delta: DeltaTable  # as it was read last
+    delta: DeltaTable  # as of the last read
     version: int
     mark: object
     types: pa.Schema = field(repr=False)  # of `live_files`
@@ -118,7 +118,7 @@ class _Known:
 
 
 class TableVersion(NamedTuple):
-    """A table at a version, which `table_id` tells from those of another one of its name."""
+    """A table at a version; `table_id` distinguishes it from others with its name."""
 
     table_id: str
     version: int
@@ -126,10 +126,10 @@ class TableVersion(NamedTuple):
 
 
 class DeltaSnapshots:
-    """Follows the tables in a storage, or the one that it is. Safe to use from several threads.
+    """Follows the tables in a storage, or the only one. Safe to use from several threads.
 
     `is_foreign` tables were written by others: their files may have other types than their schema, and none may be a
-    link or lie outside of its table.
+    link or outside its table's directory.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class DeltaSnapshots:
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, _Known] = {}
         self._empty: dict[str, TableSnapshot] = {}
-        self._gone: set[str] = set()  # folders without a table, such as those of a bucket's dropped ones
-        # When commits were made and which files they added, by the ID of the table and its version; None instead of
-        # files if they removed rows, too.
+        self._gone: set[str] = set()  # folders without a table, such as a bucket's dropped tables
+        # When commits were made and which files they added, by table ID and version; None instead of files if they
+        # also removed rows.
         self._added: LRUCache[tuple[str, int], tuple[float, list[Action] | None]] = LRUCache(_MAX_FOLLOWED)
         self.refused: dict[str, Unreadable] = {}
 
     def list(self, sql: str | None) -> dict[str, TableSnapshot]:
-        """Return all tables, refreshing those that `sql` references. What cannot be read has a `problem`."""
+        """Return all tables, refreshing those that `sql` references. Unreadable ones have a `problem`."""
         text = None if sql is None else sql.lower()
         folders = self._storage.list_folders()
         if self._is_foreign and LOG_FOLDER in folders:
@@ -171,7 +171,7 @@ class DeltaSnapshots:
         return tables
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
-        """Return a table that nothing was written to yet, always the same object."""
+        """Return a table without any data, always the same object."""
         found = self._empty.get(definition.name)
         if found is None:
             found = self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
@@ -191,7 +191,7 @@ class DeltaSnapshots:
         return self._find(name, name, is_named=True)
 
     def known(self, name: str) -> TableVersion | None:
-        """Return a table as it was listed last."""
+        """Return a table as last listed."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -199,17 +199,17 @@ class DeltaSnapshots:
             return None if known is None else TableVersion(_id_of(known), known.version, known.snapshot)
 
     def transaction(self, name: str, app_id: str) -> tuple[int, int | None]:
-        """Return the version of a table as it was listed last, and that of an application's transaction in it."""
+        """Return the version of a table as last listed, and that of an application's transaction in it."""
         with self._locks[name], storage_errors(f"The table {name} could not be read.", self._storage):
             known = self._known[name]
             found = known.delta.transaction_version(app_id)
-            return known.version, None if found is None or found < 0 else found  # a restore takes it back
+            return known.version, None if found is None or found < 0 else found  # a restore reverts it
 
     def added(self, table: TableVersion, after: int) -> FileList | None:
-        """Return the files with rows that were added to a table after a version, whether they are live or not.
+        """Return the files with rows that were added to a table after a version, whether still live or not.
 
-        None if rows were removed other than by retention, or if the first of these commits is so old that the log may
-        not have it any more, or vacuum may have removed its files.
+        Returns None if rows were removed other than by retention, or if the first of these commits is so old that its
+        log entry or files may be gone.
         """
         name, adds = table.snapshot.name, list[Action]()
         known = self._known.get(name)
@@ -239,7 +239,7 @@ class DeltaSnapshots:
         )
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
-        """Return a table, when it `is_named` or new as it stands now; None where there is none."""
+        """Return a table, refreshed if it `is_named` or new; None if it doesn't exist."""
         known = self._known.get(name)
         try:
             if is_named or (known is None and name not in self.refused and name not in self._gone):
@@ -251,7 +251,7 @@ class DeltaSnapshots:
             self._gone.add(name)
             self._note_empty_log(name, folder)
         except Unreadable:
-            pass  # noted as refused
+            pass  # recorded as unreadable
         except Unavailable as error:
             problem = TableProblem(error.what, error.remedy, error.retryable)
             if known is None:
@@ -277,7 +277,7 @@ class DeltaSnapshots:
         return folder or self._storage.uri.rpartition("/")[2]
 
     def _refresh(self, name: str, folder: str) -> TableSnapshot:
-        """Return a table as it stands now, the same object while nothing has changed."""
+        """Return the current table, the same object if nothing has changed."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock, storage_errors(f"The table {name} could not be read.", self._storage):
@@ -293,7 +293,7 @@ class DeltaSnapshots:
                     self._known.pop(name, None)
                     self.refused[name] = error
                     raise
-                except _ODD as error:  # what nobody thought of in one table is not to fail statements over the others
+                except _ODD as error:  # an unexpected problem with one table must not fail statements over others
                     self._known.pop(name, None)
                     _LOG.error("A table could not be read.", extra={"table": name, "kind": type(error).__name__})
                     self.refused[name] = Unreadable("its log cannot be read")
@@ -324,7 +324,7 @@ class DeltaSnapshots:
         if definition is not None:
             if stored is not None:
                 raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
-            expected = {*definition.schema.names, *schema.names}  # older tables have no column for nanoseconds
+            expected = {*definition.schema.names, *schema.names}  # older tables lack the nanosecond column
             _check_columns([one for one in stored_definition(definition) if one.name in expected], schema)
             schema = _defined_schema(definition)
         actions = _with_shown_names(live_files(delta), schema, stored)
@@ -347,14 +347,14 @@ class DeltaSnapshots:
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
 
     def _advance(self, name: str, folder: str, known: _Known) -> _Known | None:
-        """Return a table by the log's next entries; None if it's better read anew.
+        """Return a table advanced by the log's next entries, or None if it is better read again.
 
-        That's so if they do more than add and remove files, and whenever the number of files has doubled, since the
-        columns whose bounds are useful may be others by then.
+        It is read again if the entries do more than add and remove files, and whenever the number of files has
+        doubled, because the columns with useful bounds may have changed.
         """
         try:
             return self._follow(name, folder, known)
-        except Exception:  # noqa: BLE001 - deltalake knows what else an entry may mean, or what is wrong with it
+        except Exception:  # noqa: BLE001 - deltalake reports anything else that an entry may mean
             return None
 
     def _follow(self, name: str, folder: str, known: _Known) -> _Known | None:
@@ -378,7 +378,7 @@ class DeltaSnapshots:
         again = {path for path, _ in adds} - cleared
         is_live = pc.any(pc.is_in(pa.array([*again], pa.string()), paths)).as_py()
         if is_live or len({path for path, _ in adds}) < len(adds) or any(path in again for path, _ in emptied):
-            return None  # a file is added again, perhaps with another deletion vector
+            return None  # a file is added again, possibly with another deletion vector
         places = pc.index_in(pa.array([*cleared], pa.string()), value_set=paths).drop_null()
         actions = _as_live_files(adds.values(), known)
         actions = self._with_vectors(folder, actions, [one.get("deletionVector") for one in adds.values()])
@@ -389,7 +389,7 @@ class DeltaSnapshots:
             return None
         snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
         mark = self._marks(folder, version).get(version)
-        # Looked at last: another table in this place has neither entry.
+        # Checked last: another table in this place has neither entry.
         found = replace(known, version=version, mark=mark, snapshot=snapshot, emptied=emptied)
         return found if self._is_at(folder, known) else None
 
@@ -399,11 +399,11 @@ class DeltaSnapshots:
         return None if found is None else parse_actions(found[0].splitlines())
 
     def _is_at(self, folder: str, known: _Known) -> bool:
-        """Return whether the log still has the entry that a table is known by."""
+        """Return whether the log still has the table's known entry."""
         return self._marks(folder, known.version).get(known.version) == known.mark
 
     def _marks(self, folder: str, version: int) -> dict[int, object]:
-        """Return what tells log entries of a version and the next one from others; nothing of a table that is gone."""
+        """Return marks that identify the log entries of a version and the next one; empty for a missing table."""
         log = f"{folder}/{LOG_FOLDER}".lstrip("/")
         if not self._storage.is_local:
             marks = entry_marks(self._storage, log, version)
@@ -416,7 +416,7 @@ class DeltaSnapshots:
         return found
 
     def _files(self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table) -> FileList:
-        """Return the files of which these are the actions in the log."""
+        """Return the files for these actions in the log."""
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = (
@@ -430,9 +430,9 @@ class DeltaSnapshots:
         return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends, vectors)
 
     def _with_vectors(self, folder: str, actions: pa.Table, found: Sequence[Action | None]) -> pa.Table:
-        """Return actions with their vectors as `deleted`, and the rows that are left as `num_records`.
+        """Return actions with their vectors as `deleted`, and the remaining rows as `num_records`.
 
-        A file without any rows left is left out.
+        Files without remaining rows are omitted.
         """
         if not any(found):
             return actions
@@ -450,7 +450,7 @@ class DeltaSnapshots:
         return actions.filter(pa.array([rows != 0 or not vector for rows, vector in zip(left, vectors, strict=True)]))
 
     def _vector(self, folder: str, found: Action, rows: int | None) -> DeletionVector:
-        """Return a deletion vector as the engine loads it."""
+        """Return a deletion vector in the form that the engine loads."""
         kind, place = found["storageType"], found["pathOrInlineDv"]
         size, cardinality = int(found["sizeInBytes"]), int(found["cardinality"])
         if kind == "i":
@@ -461,7 +461,7 @@ class DeltaSnapshots:
         )
 
     def _key(self, folder: str, file: Action) -> _Key:
-        """Return the key of the file that an `add` or `remove` action is about."""
+        """Return the key of the file that an `add` or `remove` action refers to."""
         vector = file.get("deletionVector")
         known = self._vector(folder, vector, None) if vector else None
         return self._location(folder, file["path"]), _vector_key(known)
@@ -507,9 +507,10 @@ def _id_of(known: _Known) -> str:
 
 
 def _added_files(entry: Sequence[Action]) -> list[Action] | None:
-    """Return the files with rows that a commit added; None if it removed some, other than by retention.
+    """Return the files with rows that a commit added; None if it removed rows other than by retention.
 
-    Also None if it may have renamed columns: stored rows of a view would keep values of columns that have other names.
+    It is also None if the commit may have renamed columns, because a view's stored rows would keep the old columns'
+    values.
     """
     info = commit_info(entry)
     settings = [one["metaData"].get("configuration") or {} for one in entry if "metaData" in one]
@@ -517,14 +518,14 @@ def _added_files(entry: Sequence[Action]) -> list[Action] | None:
     if info.get("operation") == RESTORE or is_mapped:
         return None
     if EXPIRED_BEFORE in info:
-        return []  # what it added is left of files that it removed
+        return []  # the files it added contain the remaining rows of files that it removed
     adds = [one["add"] for one in entry if "add" in one and one["add"].get("dataChange", True)]
     is_removed = any("remove" in one and one["remove"].get("dataChange", True) for one in entry)
     return None if is_removed or any(one.get("deletionVector") for one in adds) else adds
 
 
 def view_snapshot(table: TableSnapshot, view: ViewDefinition, properties: Mapping[str, str]) -> TableSnapshot:
-    """Return the table of a materialized view as it is without the rows of its source."""
+    """Return the table of a materialized view without the rows of its source."""
     raw_name = f"__{view.name}__partitions"
     return replace(
         table,
@@ -542,7 +543,7 @@ def view_snapshot(table: TableSnapshot, view: ViewDefinition, properties: Mappin
 
 
 def vector_path(storage: Storage, folder: str, vector: Action) -> str:
-    """Return the path in its table of the file with a deletion vector that is not in the log; raises `Unreadable`."""
+    """Return the path of a deletion vector file within its table; raises `Unreadable`."""
     kind, place = vector["storageType"], vector["pathOrInlineDv"]
     if kind == "u":
         try:
@@ -556,12 +557,12 @@ def vector_path(storage: Storage, folder: str, vector: Action) -> str:
 
 
 def range_columns(schema: pa.Schema) -> tuple[str, str] | None:
-    """Return the columns that a time range is about, in a table that is not of the data model."""
+    """Return the columns to which a time range applies, in a table outside the data model."""
     return (_TIME, _TIME) if _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type) else None
 
 
 def _open(storage: Storage, folder: str, version: int | None = None) -> DeltaTable:
-    """Open a table; raises `TableGone`, or `Unreadable` when deltalake cannot know what its log means."""
+    """Open a table; raises `TableGone`, or `Unreadable` if deltalake cannot interpret its log."""
     if storage.is_local and not Path(storage.uri, folder, LOG_FOLDER).is_dir():
         raise TableGone
     try:
@@ -576,7 +577,7 @@ def _open(storage: Storage, folder: str, version: int | None = None) -> DeltaTab
 
 
 def _check_readable(delta: DeltaTable) -> str:
-    """Check that the rows of a table are known by its files and its log; return how columns are mapped."""
+    """Check that files and log fully define the table's rows; return how columns are mapped."""
     protocol = delta.protocol()
     features = set(protocol.reader_features or ())
     mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
@@ -590,7 +591,7 @@ def _check_readable(delta: DeltaTable) -> str:
 
 
 def _find_vectors(storage: Storage, folder: str, version: int, actions: pa.Table) -> list[Action | None]:
-    """Return the deletion vectors of live files, which deltalake does not give, in their order."""
+    """Return the deletion vectors of live files, in order; deltalake does not return them."""
     try:
         adds = read_state(storage, folder, version).files
         vectors = {_plain_path(path): add.get("deletionVector") for (path, _), add in adds.items()}
@@ -619,9 +620,9 @@ def _plain_path(path: str) -> str:
 
 
 def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
-    """Return a column as SQL sees it, or as files have it by the `mapping` of columns: its name, or with its ID.
+    """Return a column as SQL sees it, or as in files according to the column `mapping`: its name, or with its ID.
 
-    Older files may have nulls in nested ones, whatever the table says.
+    Older files may have nulls in nested columns, regardless of the table's schema.
     """
     facts = field.metadata or {}
     inner = _changed_inside(field.type, functools.partial(_field, mapping=mapping))
@@ -650,12 +651,12 @@ def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -
 
 
 def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | None) -> pa.Table:
-    """Return what the log has of files with the bounds of columns under the names that SQL sees."""
+    """Return the log's file information with bounds under the column names that SQL sees."""
     if "num_records" not in actions.column_names:
         actions = actions.append_column("num_records", pa.nulls(actions.num_rows, pa.int64()))
     if stored is None:
         return actions
-    # A dot may also stand before a part of a nested column.
+    # A dot may also precede a part of a nested column.
     shown = {one: other for one, other in zip(stored.names, schema.names, strict=True) if "." not in one}
     columns: dict[str, pa.ChunkedArray] = {}
     for column in actions.column_names:
@@ -673,17 +674,17 @@ def _check_columns(wanted: Iterable[pa.Field], found: pa.Schema) -> None:
 
 
 def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
-    """Return the columns that have bounds in `TableSnapshot.bounds`, by what the log tells of its files.
+    """Return the columns that have bounds in `TableSnapshot.bounds`, based on the log's file statistics.
 
-    A column whose bounds hold the same value in most files, such as a level, rules out little: it is left out, since
-    bounds are sent to executors. So are floats, of which bounds leave out NaN.
+    A column whose bounds hold the same value in most files, such as a level, excludes few files. It is omitted,
+    because bounds are sent to executors. So are floats, because their bounds ignore NaN.
     """
     found = []
     for column in schema:
         names = [f"{what}.{column.name}" for what in ("min", "max", "null_count")]
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if "." in column.name or not {*names} <= {*actions.column_names}:
-            continue  # a dot may also stand before a part of a nested column
+            continue  # a dot may also precede a part of a nested column
         low, high = (actions.column(name) for name in names[:2])
         is_time = pa.types.is_timestamp(low.type) and low.type.unit == "us" and pa.types.is_timestamp(kind)
         is_plain = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_date(kind)
@@ -710,12 +711,12 @@ def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 
 def _is_of_files(action: Action) -> bool:
-    """Return whether an action adds or removes a file, or is about none."""
+    """Return whether an action adds or removes a file, or doesn't concern one."""
     return action.keys() <= {"commitInfo", "txn", "remove", "add"}
 
 
 def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
-    """Return actions of the log as `live_files` has them: what is used, in columns of the same types."""
+    """Return log actions in the format of `live_files`: the used fields, in columns of the same types."""
     stats = [json.loads(one.get("stats") or "{}") for one in adds]
     columns = {"path": [one["path"] for one in adds], "size_bytes": [one["size"] for one in adds]}
     columns["num_records"] = [one.get("numRecords") for one in stats]
@@ -732,7 +733,7 @@ def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
 
 
 def _typed(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Return values of JSON as a column; the log has times and days as text."""
+    """Return JSON values as a column; the log stores times and days as strings."""
     is_text = any(isinstance(value, str) for value in values)
     return pa.array(values, pa.string()).cast(kind) if is_text else pa.array(values, kind)
 
@@ -740,7 +741,7 @@ def _typed(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 def _check_no_link(path: str, location: str) -> None:
     for part in location.split("/"):
         path = f"{path}/{part}"
-        if os.path.islink(path):  # noqa: PTH114 - asked for each file
+        if os.path.islink(path):  # noqa: PTH114 - checked for each file
             raise Unreadable("one of its files is a link, and links are not followed")
 
 

@@ -1,4 +1,4 @@
-"""The tables of a lake: one Delta table each, made, changed and dropped here by any of several processes."""
+"""The tables of a lake: one Delta table each; any of several processes can create, change, and drop them."""
 
 import datetime as dt
 import json
@@ -73,7 +73,7 @@ UNDO_PROPERTY: Final = "micromegas.undoHours"
 VIEW_SOURCE_PROPERTY: Final = "micromegas.viewSource"
 """The table that a materialized view is computed from."""
 VIEW_ID_PROPERTY: Final = "micromegas.viewId"
-"""Tells a view from others that had the same definition before."""
+"""Distinguishes a view from earlier ones with the same definition."""
 VIEW_UPDATED_PROPERTY: Final = "micromegas.viewUpdatedAt"
 VIEW_UPDATED_BY_PROPERTY: Final = "micromegas.viewUpdatedBy"
 TIME_TRAVEL_PROPERTY: Final = "micromegas.timeTravel"
@@ -81,21 +81,21 @@ TIME_TRAVEL_PROPERTY: Final = "micromegas.timeTravel"
 OWNERS: Final = "owners"
 READERS: Final = "readers"
 MAX_VIEWS: Final = 100
-"""How many materialized views a lake has at most."""
+"""The maximum number of materialized views in a lake."""
 MODEL_RETENTION_DAYS: Final = 7
-"""How long rows of the data model's tables are kept by default."""
+"""The default retention of the data model's tables."""
 DEFINITIONS: Final = {definition.name: definition for definition in TABLES}
 _PROPERTIES: Final = {
     "delta.logRetentionDuration": "interval 1 day",
     "delta.setTransactionRetentionDuration": "interval 1 day",
 }
-# Without a duration for transactions: the watermark of a view must never be forgotten.
+# Without a duration for transactions, because a view's watermark must never be forgotten.
 _VIEW_PROPERTIES: Final = {"delta.logRetentionDuration": "interval 1 day"}
 _PRESERVED_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
 RETENTION: Final = "RETENTION"
 """The operation, in histories, of a commit by which retention deleted rows; deltalake calls it DELETE."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
-# Names that upstream's data model has for tables and views which are not kept here yet.
+# Names of tables and views in upstream's data model that are not implemented here yet.
 _RESERVED: Final = frozenset(
     {
         *VIEW_SOURCES, "async_events", "images", "information_schema", "net_spans", "payloads", "thread_spans",
@@ -104,7 +104,7 @@ _RESERVED: Final = frozenset(
 _TIMES: Final = ("written", "first_insert", "last_insert", "first_event", "last_event")
 _FILES: Final = pa.schema({"path": pa.string(), "size": pa.int64(), "rows": pa.int64(), **dict.fromkeys(_TIMES, TIME)})
 _MAX_PREDICATE: Final = 10_000
-#: A name of a column; text and comments come first, so that none is found in them.
+#: A column name; strings and comments come first, so that no names are found in them.
 _COLUMN: Final = re.compile(
     r"""'(?:[^']|'')*'|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/|"(?P<quoted>[^"]*)"|(?<![.\w])(?P<word>[^\W\d]\w*)""",
     re.DOTALL,
@@ -122,14 +122,14 @@ _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_exp
 
 
 class Deletion(NamedTuple):
-    """How many rows were deleted, and when; None if no commit was needed."""
+    """The number of deleted rows, and when; None if no commit was needed."""
 
     rows: int
     committed_at: dt.datetime | None
 
 
 class Tables:
-    """Makes, finds, changes and drops tables; safe to use from several threads and processes."""
+    """Creates, finds, changes, and drops tables; safe to use from several threads and processes."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Tables:
         clock: Clock = SYSTEM_CLOCK,
         check_condition: Callable[[Any], None] = lambda _: None,
     ) -> None:
-        """`check_condition` raises for an expression of DataFusion for which deltalake would delete other rows."""
+        """`check_condition` raises for a DataFusion expression for which deltalake would delete the wrong rows."""
         self.storage = storage
         self._clock = clock
         self._check_condition = check_condition
@@ -159,7 +159,7 @@ class Tables:
     def create(
         self, name: str, schema: pa.Schema, *, owner: str | None = None, partition_by: Sequence[str] = ()
     ) -> None:
-        """Make an empty table."""
+        """Create an empty table."""
         check_name(name)
         stored = stored_schema(schema)
         check_partition_columns(stored, partition_by)
@@ -168,12 +168,12 @@ class Tables:
             raise exists_already(name)
 
     def create_defined(self, name: str) -> None:
-        """Make a table of the data model unless it is there."""
+        """Create a table of the data model unless it exists."""
         columns = stored_definition(DEFINITIONS[name]).append(pa.field(PARTITION_DATE, pa.date32()))
         self.add(name, columns, partition_by=(PARTITION_DATE,))
 
     def complete_defined(self, name: str) -> None:
-        """Add the columns that a table of the data model lacks because an earlier version made it."""
+        """Add columns that a data model table created by an earlier version lacks."""
 
         def alter(table: DeltaTable, properties: CommitProperties) -> None:
             names = {known.name for known in table.schema().fields}
@@ -198,9 +198,9 @@ class Tables:
         staging: str | None = None,
         properties: Mapping[str, str] = _PROPERTIES,
     ) -> bool:
-        """Make a table whose first version has these actions; False when there is one of that name already.
+        """Create a table whose first version has these actions; False if one with that name already exists.
 
-        The files of the actions are in `staging`, which `new_staging` named.
+        The files of the actions are in `staging`, a path from `new_staging`.
         """
         properties = {**properties, **({} if owner is None else {OWNER_PROPERTY: owner})}
         made = [one for one in _creation(stored, partition_by, properties) if "commitInfo" not in one]
@@ -215,7 +215,7 @@ class Tables:
         root = Path(self.storage.uri)
         with storage_errors("The table could not be created.", self.storage):
             try:
-                (root / staging).rename(root / name)  # fails when there is a folder that is not empty
+                (root / staging).rename(root / name)  # fails for a nonempty directory
             except OSError:
                 if not (root / name).exists():
                     raise
@@ -226,7 +226,7 @@ class Tables:
     def create_view(  # noqa: PLR0913 - a view and who made it
         self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str, updated_by: str
     ) -> bool:
-        """Make an empty materialized view, or, if it `replaces` one, empty that in the same commit; whether it did."""
+        """Create an empty materialized view, or if it `replaces` one, empty that instead; return whether it did."""
         check_name(view.name)
         stored = stored_schema(schema)
         facts = {
@@ -278,7 +278,7 @@ class Tables:
         return True
 
     def new_staging(self, name: str) -> str:
-        """Return the path where files of a table that is not there yet are put."""
+        """Return the path for the files of a table that doesn't exist yet."""
         if self.storage.is_local:
             return f"{DROPPED_FOLDER}/{uuid.uuid4().hex}"
         if read_marker(self.storage, name) is not None:
@@ -288,23 +288,23 @@ class Tables:
 
     def _add_object(self, name: str, entry: bytes) -> bool:
         if read_checkpoint_version(self.storage, name) >= 0:
-            return False  # its first log entries may be cleaned up
+            return False  # its first log entries may have been cleaned up
         path = log_path(name, entry_name(0))
         if self.storage.create(path, entry):
             return True
         found = self.storage.read(path)
-        return found is not None and found[0] == entry  # only the answer got lost
+        return found is not None and found[0] == entry  # only the response was lost
 
     @contextmanager
     def _freeing(self, name: str) -> Iterator[None]:
-        """Move a bucket's dropped table away, and keep others from restoring it meanwhile."""
+        """Move a bucket's dropped table away, and keep others from restoring it during that."""
         with hold_names(self.storage) as lease:
             free_name(self.storage, name, lease=lease, before=self._clock.now() - UNDO_LIMIT)
             check_held(lease)
             yield
 
     def drop(self, name: str) -> dt.datetime:
-        """Hide a table, whose name is free when this returns; return when it was dropped."""
+        """Hide a table and free its name; return when it was dropped."""
         if name in DEFINITIONS:
             raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
         if not self.storage.is_local:
@@ -331,11 +331,11 @@ class Tables:
         last = committed_at(self.storage, name, open_delta(self.storage, name, is_hidden=True).version())
         if last is None or last + _AFTER <= marked.dropped_at:
             return marked.dropped_at
-        # Rows that were stored between the look at the table and the marker come back with it.
+        # Rows that were stored between the check and the marker come back with the table.
         return postpone_drop(self.storage, marked, last + _AFTER)
 
     def _time_after(self, name: str, delta: DeltaTable) -> dt.datetime:
-        """Return the time, later than the latest commit even if the clock that made it is ahead."""
+        """Return the current time, or a later one if the latest commit's clock was ahead."""
         last = committed_at(self.storage, name, delta.version())
         now = self._clock.now()
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as precise as the log
@@ -344,7 +344,7 @@ class Tables:
     def delete(
         self, name: str, predicate: str, *, hides_values: bool = False, expired_before: dt.date | None = None
     ) -> "Deletion":
-        """Delete the rows for which a condition in SQL holds. An error may repeat values unless it `hides_values`.
+        """Delete the rows for which a SQL condition holds. Errors may contain values unless the call `hides_values`.
 
         If the rows are `expired_before` a day, a restore never brings them back.
         """
@@ -353,7 +353,7 @@ class Tables:
             check_no_view(found, name)
         columns = arrow_schema(found)
         condition = _checked_predicate(_with_whole_times(predicate, name, columns), columns, self._check_condition)
-        # deltalake deletes all rows where a condition without columns is NULL or fails.
+        # deltalake deletes all rows if a condition without columns is NULL or fails.
         if (is_met := _constant(condition)) is not None:
             if not is_met:
                 return Deletion(0, None)
@@ -375,7 +375,7 @@ class Tables:
         return Deletion(rows, None if version is None else committed_at(self.storage, name, version))
 
     def add_column(self, name: str, column: pa.Field) -> None:
-        """Add a column, which is null in the rows that are there."""
+        """Add a column, which is null in existing rows."""
         if name in DEFINITIONS:
             raise UsageError(f"The columns of {name} are the data model's.", remedy="Use your own table.")
         stored = stored_field(column)
@@ -399,14 +399,14 @@ class Tables:
         self._change(name, alter, "The column could not be added.")
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return what is known of a table, as JSON holds it; `row_count` is None when a file does not say."""
+        """Return a table's description as JSON; `row_count` is None if a file doesn't state its number of rows."""
         delta = self._open(name)
         with storage_errors("The table could not be read.", self.storage):
             metadata = delta.metadata()
             files = live_files(delta)
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
         if "deletionVectors" in (delta.protocol().reader_features or ()):
-            counts = [None]  # what was written, and not what is left of it
+            counts = [None]  # includes rows that were deleted since
         definition = DEFINITIONS.get(name)
         shown_names = None if definition is None else definition.schema.names
         return {
@@ -429,7 +429,7 @@ class Tables:
         }
 
     def history(self, name: str, limit: int) -> tuple[dict[str, Any], ...]:
-        """Return the latest commits that the log still has, the last one first, as JSON holds them."""
+        """Return the latest commits in the log as JSON, newest first."""
         delta = self._open(name)
         with storage_errors("The history could not be read.", self.storage):
             return tuple(
@@ -445,17 +445,17 @@ class Tables:
             )
 
     def owner(self, name: str) -> str | None:
-        """Return who made a table; None when that is not known, or there is no such table."""
+        """Return a table's creator; None if it is unknown or the table doesn't exist."""
         delta = self.find(name)
         return None if delta is None else delta.metadata().configuration.get(OWNER_PROPERTY)
 
     def set_retention(self, name: str, days: int | None) -> None:
-        """Set for how many days rows are kept; None for as long as the server's own setting says."""
+        """Set for how many days rows are kept; None means the server's setting."""
         self._set_properties(name, {RETENTION_PROPERTY: "" if days is None else str(days)})
 
     def set_undo_hours(self, name: str, hours: int) -> None:
-        """Set for how long changes can be undone: how long log entries and unused files are kept."""
-        # Checkpoints drop removals after Delta's own duration; vacuum could not date them then.
+        """Set how long changes can be undone, which is how long log entries and unused files are kept."""
+        # Checkpoints drop removals after Delta's own duration; vacuum could then not date them.
         kept = f"interval {hours + 2} hours"
         durations = {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
         self._set_properties(name, {UNDO_PROPERTY: str(hours), **durations})
@@ -477,7 +477,7 @@ class Tables:
         )
 
     def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
-        """Check that there is room for another table, for this owner too."""
+        """Check that another table is allowed, including for this owner."""
         names = self.list()
         if len(names) >= MAX_TABLES:
             raise ResourcesExhausted(
@@ -486,7 +486,7 @@ class Tables:
                 limit="ingest",
             )
         if max_tables is None or len(names) < max_tables:
-            return  # most calls, and none of the tables was opened
+            return  # true for most calls, without opening any table
         if sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
                 f"You have created {max_tables:,} tables, the most that one caller may create.",
@@ -496,7 +496,7 @@ class Tables:
 
     @contextmanager
     def adding(self, properties: Mapping[str, str]) -> Iterator[None]:
-        """Check that there is room for another table; if it's a view, no other process adds one meanwhile."""
+        """Check that another table is allowed; if it's a view, no other process adds one at the same time."""
         self.check_capacity()
         if VIEW_SOURCE_PROPERTY not in properties:
             yield
@@ -541,7 +541,7 @@ class Tables:
         *,
         facts: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
-        """Let deltalake commit a change, again when another commit came in between, and put it on disk."""
+        """Make deltalake commit a change, repeat it if another commit came in between, and sync it to disk."""
         for _ in range(_MAX_ATTEMPTS):
             entry_id = uuid.uuid4().hex
             properties = CommitProperties(custom_metadata={_ENTRY_ID: entry_id, **facts})
@@ -563,7 +563,7 @@ class Tables:
         raise Unavailable("The table is constantly being changed by others.")
 
     def _make_durable(self, name: str, version: int) -> None:
-        """Put on disk what was committed after a version: deltalake syncs nothing."""
+        """Sync commits after a version to disk, because deltalake does not."""
         while (actions := read_entry(self.storage, name, version + 1)) is not None:
             version += 1
             for action in actions:
@@ -585,7 +585,7 @@ class Tables:
 
 
 def list_files(storage: Storage, table: str) -> pa.Table:
-    """Return a row for each file of a table as it stands, as `engine.contract.FileSource` describes it."""
+    """Return a row per file of the current table, as `engine.contract.FileSource` describes."""
     try:
         with storage_errors(f"The files of the table {table} could not be listed.", storage):
             delta = open_delta(storage, table)
@@ -593,7 +593,7 @@ def list_files(storage: Storage, table: str) -> pa.Table:
     except TableGone:
         return _FILES.empty_table()
     if "deletionVectors" in (delta.protocol().reader_features or ()):
-        found = found.select(["path", "size_bytes", "modification_time"])  # counts and bounds are of deleted rows, too
+        found = found.select(["path", "size_bytes", "modification_time"])  # counts and bounds include deleted rows
     names, definition = found.column_names, DEFINITIONS.get(table)
     if definition is not None and definition.merge_rule is not None:
         first, last = definition.range_columns
@@ -614,7 +614,7 @@ def list_files(storage: Storage, table: str) -> pa.Table:
 
 
 def is_name(text: str) -> bool:
-    """Whether tables have such names."""
+    """Whether a string is valid as a table name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -630,10 +630,10 @@ def check_name(name: str) -> None:
 
 
 def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> None:
-    """Check that a table may be partitioned by these of its columns."""
+    """Check that a table may be partitioned by these columns."""
     for name in partition_by:
         kind = stored.field(name).type if name in stored.names else None
-        # An empty text as a partition value is null by Delta's protocol.
+        # By Delta's protocol, an empty string as a partition value is null.
         if kind is None or not (pa.types.is_date(kind) or pa.types.is_integer(kind)):
             raise UsageError(
                 f"The table cannot be partitioned by {shown(name)}.", remedy="Name columns of dates or whole numbers."
@@ -648,12 +648,12 @@ def exists_already(name: str) -> TableExists:
 
 
 def no_table(name: str) -> UsageError:
-    """Return the error for a table that is not there."""
+    """Return the error for a missing table."""
     return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create it.")
 
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
-    """Check that a table isn't a materialized view, whose rows only its definition makes."""
+    """Check that a table isn't a materialized view, because only its definition creates its rows."""
     if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
         raise UsageError(
             f"{shown(name)} is a materialized view: its rows come from the table that it is computed from.",
@@ -662,12 +662,12 @@ def check_no_view(delta: DeltaTable, name: str) -> None:
 
 
 def add_entry(storage: Storage, guard: TableGuard, path: str, content: bytes) -> bool:
-    """Add a log entry to a table that is held; False if another one has its version. Never tries another version."""
+    """Add a log entry to a held table; False if another entry has its version. Never tries another version."""
     table, version = path.partition(f"/{LOG_FOLDER}/")[0], int(Path(path).stem)
     entry_id = commit_info(parse_actions(content.splitlines()[:1]))["txnId"]
     if not storage.create(path, content):
         winner = read_entry(storage, table, version)
-        return winner is not None and is_entry(winner, entry_id)  # only the answer to our own write got lost
+        return winner is not None and is_entry(winner, entry_id)  # only the response to our own write was lost
     try:
         guard.check(version)
     except TableGone:  # a bucket's table was dropped before the commit
@@ -685,7 +685,7 @@ def replacement_actions(  # noqa: PLR0913 - options by keyword
     clock: Clock,
     properties: Mapping[str, str] | None = None,
 ) -> list[Action]:
-    """Return the actions that give a table at a version other columns and perhaps properties, and take all its rows."""
+    """Return the actions that replace a table's columns and optionally properties, and remove all its rows."""
     delta = open_delta(storage, table)
     with storage_errors("The table could not be replaced.", storage):
         delta.load_as_version(version)
@@ -703,7 +703,7 @@ def replacement_actions(  # noqa: PLR0913 - options by keyword
 
 
 def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mapping[str, str]) -> list[Action]:
-    """Return the actions with which deltalake makes a table."""
+    """Return the actions with which deltalake creates a table."""
     with tempfile.TemporaryDirectory() as folder, storage_errors("The table could not be created."):
         DeltaTable.create(
             folder,
@@ -717,7 +717,7 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
 
 
 def _with_whole_times(predicate: str, name: str, columns: pa.Schema) -> str:
-    """Return a condition on times as statements see them, with their nanoseconds."""
+    """Return a condition on times as statements see them, with nanoseconds."""
     split = DEFINITIONS[name].split_times if name in DEFINITIONS else ()
     times = {one for one in split if f"{one}{NANOS}" in columns.names}
 
@@ -732,7 +732,7 @@ def _with_whole_times(predicate: str, name: str, columns: pa.Schema) -> str:
 
 
 def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any], None]) -> str:
-    """Return a condition that DataFusion accepts for a filter of these columns."""
+    """Return a condition that DataFusion accepts as a filter on these columns."""
     from datafusion import SessionContext
 
     if not predicate.strip() or len(predicate) > _MAX_PREDICATE:
@@ -740,7 +740,7 @@ def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any],
             f"The condition is empty or longer than {_MAX_PREDICATE:,} characters.",
             remedy="Specify which rows to delete; true deletes all.",
         )
-    condition = f"({predicate}\n)"  # what follows a semicolon would be ignored
+    condition = f"({predicate}\n)"  # anything after a semicolon would be ignored
     try:
         rows = SessionContext().from_arrow(schema.empty_table(), "rows")
         expression = rows.parse_sql_expr(condition)
@@ -752,18 +752,18 @@ def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any],
 
 
 def _name_operation(commit: Mapping[str, Any]) -> str:
-    """Return the operation of a commit; deltalake calls the deletion by retention DELETE, too."""
+    """Return the operation of a commit; deltalake calls a deletion by retention DELETE, too."""
     operation = str(commit.get("operation", ""))
     return RETENTION if EXPIRED_BEFORE in commit and operation == "DELETE" else operation
 
 
 def _constant(condition: str) -> bool | None:
-    """Return whether a condition without columns is met, or None for one with columns."""
+    """Return whether a condition without columns is met, or None if it has columns."""
     from datafusion import SessionContext
 
     try:
         row = SessionContext().sql(f"SELECT {condition} IS TRUE AS is_met")
-    except Exception:  # noqa: BLE001 - it has columns: that it can be planned with them was checked
+    except Exception:  # noqa: BLE001 - it has columns, and was already checked with them
         return None
     try:
         return bool(row.to_pylist()[0]["is_met"])
@@ -793,26 +793,26 @@ def _failing_predicate() -> UsageError:
 
 
 def retention_days(properties: Mapping[str, str]) -> int | None:
-    """Return the retention that was set for a table alone."""
+    """Return the retention set for an individual table."""
     text = properties.get(RETENTION_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
 
 
 def undo_hours(properties: Mapping[str, str]) -> int:
-    """Return for how long changes of a table can be undone."""
+    """Return how long a table's changes can be undone."""
     text = properties.get(UNDO_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_UNDO_HOURS else UNDO_HOURS
 
 
 def allows_readers(properties: Mapping[str, str]) -> bool:
-    """Return whether all who read a table may read its earlier versions."""
+    """Return whether all readers of a table may read its earlier versions."""
     return properties.get(TIME_TRAVEL_PROPERTY) == READERS
 
 
 def first_retained_day(
     properties: Mapping[str, str], name: str, *, now: dt.datetime, model_days: int = MODEL_RETENTION_DAYS
 ) -> dt.date | None:
-    """Return the first day whose rows retention keeps in a table; None if it keeps all."""
+    """Return the first day whose rows retention keeps in a table, or None if it keeps all."""
     days = retention_days(properties)
     if days is None and name in DEFINITIONS:
         days = model_days

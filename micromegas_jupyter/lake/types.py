@@ -1,4 +1,4 @@
-"""What a column of a table may hold: Delta's types, what is stored for others, and what cannot be stored at all."""
+"""Allowed column types: Delta's types, what is stored for others, and types that cannot be stored."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,7 +12,7 @@ from micromegas_jupyter.errors import ResourcesExhausted, UsageError
 from micromegas_jupyter.telemetry.tables import NANOS, TableDefinition
 
 PARTITION_DATE: Final = "date"
-"""The partition column of the data model's tables, which is not among their columns in SQL."""
+"""The partition column of the data model's tables, which SQL doesn't show."""
 MAX_COLUMNS: Final = 512
 _MAX_NAME_BYTES: Final = 128
 _MAX_SHOWN: Final = 80
@@ -38,7 +38,7 @@ _BECOME: Final[dict[_IsKind, pa.DataType]] = {
 }
 _MAX_DIGITS: Final = 38
 _NANOS_PER_MICROSECOND: Final = 1000
-# Delta has no place for these.
+# Types that Delta doesn't support.
 _REMEDIES: Final[dict[_IsKind, str]] = {
     pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
     pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
@@ -52,7 +52,7 @@ _LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListVie
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the columns that a table made for `schema` has."""
+    """Return the columns of a table created for `schema`."""
     if len(schema) > MAX_COLUMNS:
         raise ResourcesExhausted(f"A table has at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
     seen: dict[str, str] = {}
@@ -70,7 +70,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def stored_field(field: pa.Field) -> pa.Field:
-    """Return the column that is stored for one that is sent."""
+    """Return the stored column for a sent one."""
     if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
         raise UsageError(
             f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has "
@@ -89,13 +89,13 @@ def stored_field(field: pa.Field) -> pa.Field:
 
 
 def stored_definition(definition: TableDefinition) -> pa.Schema:
-    """Return the columns of a data model's table as they are stored, without the partition column."""
+    """Return the stored columns of a data model table, without the partition column."""
     nanos = [pa.field(f"{name}{NANOS}", pa.int16()) for name in definition.split_times]
     return pa.schema([*map(stored_field, definition.schema), *nanos])
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
-    """Check that rows of `schema` can become rows of the table."""
+    """Check that rows of `schema` can be stored in the table."""
     for field in schema:
         if field.name not in stored.names:
             known = cut(", ".join(stored.names), 4 * _MAX_SHOWN)
@@ -121,7 +121,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
 def convert_rows(
     rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True, first_row: int = 0
 ) -> pa.RecordBatch:
-    """Return rows, whose columns `check_fits` accepted, with the table's columns; those that are missing are null.
+    """Return rows whose columns `check_fits` accepted, with the table's columns; missing ones are null.
 
     Errors count rows from 1 after the `first_row` rows that were sent before.
     """
@@ -147,9 +147,9 @@ def convert_rows(
 
 
 def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
-    """Return rows of the data model as they are stored, with the partition column.
+    """Return rows of the data model as stored, with the partition column.
 
-    Times are cut to microseconds, and the rest of `split_times` goes to columns of their own.
+    Times are truncated to microseconds, and the remainders of `split_times` go to separate columns.
     """
     columns = {
         field.name: _convert(rows.column(field.name), field.type, safe=not pa.types.is_timestamp(field.type))
@@ -166,7 +166,7 @@ def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, s
 
 
 def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
-    """Whether rows of `written` are rows of a table with `stored`, which may have gained columns since."""
+    """Whether rows of `written` fit a table with `stored`, which may have gained columns since."""
     return all(
         field.name in stored.names and stored.field(field.name).type.equals(field.type) for field in written
     ) and all(field.nullable or field.name in written.names for field in stored)
@@ -178,7 +178,7 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one for each kind
+def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR0911 - one per kind
     if depth > _MAX_DEPTH:
         raise _Refused(kind)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
@@ -204,7 +204,7 @@ def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR
 
 
 def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values keep their meaning; whether each fits is seen row by row."""
+    """Whether values keep their meaning; whether each one fits is checked per row."""
     if pa.types.is_dictionary(found) or pa.types.is_run_end_encoded(found):
         found = found.value_type
     if pa.types.is_integer(found):
@@ -222,7 +222,7 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_unfit(column: pa.Array, wanted: pa.DataType, first_row: int) -> str:
-    """Return, as part of a sentence, the first value that can't be stored and its row."""
+    """Return, as part of a sentence, the first value that can't be stored, and its row."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -245,7 +245,7 @@ def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     elif isinstance(column.type, pa.ListViewType | pa.LargeListViewType):
-        # Arrow 23 loses values in its cast of a slice, or of one with another value type.
+        # Arrow 23 loses values when it casts a slice, or to another value type.
         ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64()))
         offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
         column = pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())

@@ -1,8 +1,8 @@
-"""Stores rows that callers send: what arrives for a table meanwhile becomes one commit (group commit).
+"""Stores rows that callers send; rows that arrive for a table while it commits form the next commit (group commit).
 
-A write is acknowledged when it is durable: its Parquet files are on disk before its log entry, and that before anybody
-can see it. Its id is an application transaction of the commit, so that the same write is stored once, whichever of
-several processes gets it how often.
+A write is acknowledged when it is durable: its Parquet files are on disk before its log entry, which is on disk before
+it becomes visible. The write's ID is an application transaction of the commit, so that a write is stored only once, no
+matter how often and to how many processes it is sent.
 """
 
 import threading
@@ -70,43 +70,43 @@ from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, NANOS, TableDefinit
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
-_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # what more a write has is put into files of its own
-_MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes under way
-_ENCODERS: Final = 2  # each takes some times the rows' memory
-_GROUP_WRITES: Final = 32  # so many callers that wait are worth a commit before the interval is over
+_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # the rest of a write goes into separate files
+_MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes in progress
+_ENCODERS: Final = 2  # each needs a multiple of the rows' memory
+_GROUP_WRITES: Final = 32  # this many waiting callers trigger a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _QUEUE_SECONDS: Final = 30.0
 _TAKES_NO_ROWS: Final = "Tell the server's administrator; a lake of an earlier version must be replaced by a new one."
-_MAX_IDLE_TABLES: Final = 100  # each has a descriptor open, until nobody uses it any more
+_MAX_IDLE_TABLES: Final = 100  # each has an open descriptor until it is no longer used
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
 SHORT_LIVED_SECONDS: Final = 600.0
-"""How long an id that `is_short_lived` is remembered: as long as exporters of telemetry repeat an export."""
+"""How long an ID that `is_short_lived` is remembered: as long as telemetry exporters retry an export."""
 _MAX_SHORT_LIVED_IDS: Final = 500_000
 _MAX_ENTRIES: Final = 100  # since a checkpoint, when a table is opened
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Pending:
-    """One write that waits for its commit; rows are sorted into files with those of others, files are as they are."""
+    """A write that waits for its commit; its rows are merged into files with others', its files are used unchanged."""
 
     rows: pa.Table
     files: Sequence[Action]
     row_count: int
-    size: int  # of the rows in bytes, which Arrow takes long to find
+    size: int  # of the rows in bytes, which Arrow computes slowly
     write_id: str | None
     is_replacing: bool
-    table_id: object = None  # of the table that the files were written for
+    table_id: object = None  # of the table for which the files were written
     is_short_lived: bool = False
     done: Future[int] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is tried to store a group: the entry's id, its writes and files, and how often the outcome is not known."""
+    """An attempt to store a group: the entry's ID, its writes and files, and the number of unknown outcomes."""
 
     entry_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     group: list[_Pending] = field(default_factory=list)
@@ -115,7 +115,7 @@ class _Attempt:
 
 
 class _State:
-    """A table at a version, and the ids of the writes that it holds."""
+    """A table at a version, and the IDs of the writes in it."""
 
     def __init__(self, storage: Storage, table: str) -> None:
         self.guard = TableGuard(storage, table)
@@ -127,8 +127,8 @@ class _State:
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
             if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:
-                # deltalake opens all entries at once: some hundred take a thread each, and together too much memory.
-                # Maintenance writes checkpoints, but not for servers that are killed again and again.
+                # deltalake opens all entries concurrently: several hundred need as many threads, and too much memory
+                # in total. Maintenance writes checkpoints, but not for servers that are killed repeatedly.
                 with suppress(MicromegasError), storage_errors("A checkpoint could not be written.", storage):
                     write_checkpoint(storage, table, delta)
             self.short_lived_ids: TTLCache[str, int] = TTLCache(
@@ -142,12 +142,12 @@ class _State:
         metadata = delta.metadata()
         self.table = table
         self.table_id = metadata.id
-        self.schema = self.fitting = arrow_schema(delta)  # `fitting` is that of the last rows that were looked at
+        self.schema = self.fitting = arrow_schema(delta)  # `fitting` is that of the last checked rows
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
     def find_id(self, write_id: str | None) -> int | None:
-        """Return how many rows were stored under an id, None when none were."""
+        """Return the number of rows stored under an ID, or None."""
         if write_id is None:
             return None
         known = self.write_ids.get(write_id)
@@ -155,11 +155,11 @@ class _State:
 
 
 class _Outdated(Exception):
-    """The table's columns, properties or protocol were changed."""
+    """The table's columns, properties, or protocol were changed."""
 
 
 class LakeWriter:
-    """Writes into all tables of a lake; a `TableSink`. Safe to use from several threads."""
+    """Writes to all tables of a lake; a `TableSink`. Safe to use from several threads."""
 
     def __init__(self, storage: Storage, *, interval_seconds: float = COMMIT_INTERVAL_SECONDS) -> None:
         self._storage = storage
@@ -172,7 +172,7 @@ class LakeWriter:
         self._is_closed = False
 
     def append(self, table: str, rows: pa.Table | pa.RecordBatch, *, write_id: str | None = None) -> Future[int]:
-        """Store rows of a table that exists, or of the data model, as the server's own; the future counts them."""
+        """Store the server's own rows in an existing or data model table; the future returns their number."""
         request = WriteRequest(table=table, mode=WriteMode.APPEND, write_id=write_id, is_trusted=True, may_read=True)
         write = self.open_write(request, rows.schema)
         try:
@@ -184,7 +184,7 @@ class LakeWriter:
             raise
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> "LakeWrite":
-        """Begin a write."""
+        """Start a write."""
         definition = DEFINITIONS.get(request.table)
         if definition is not None:
             return self._open_model_write(request, schema, definition)
@@ -212,13 +212,13 @@ class LakeWriter:
         return LakeWrite(self, request, stored, convert, committer)
 
     def find_problem(self, table: str) -> str | None:
-        """Return why a table of the data model takes no rows, if its columns don't let it."""
+        """Return why the columns of a data model table prevent storing rows, if they do."""
         stored = stored_definition(DEFINITIONS[table])
         is_fit = is_compatible(stored, self._require_defined(table, stored).state.schema)
         return None if is_fit else f"{_takes_no_rows(table)} {_TAKES_NO_ROWS}"
 
     def close(self) -> None:
-        """Commit what waits, and end. Safe to call twice."""
+        """Commit pending writes and stop. Safe to call twice."""
         with self._lock:
             self._is_closed = True
             committers = list(self._committers.values())
@@ -227,28 +227,28 @@ class LakeWriter:
             committer.close()
 
     def note_waiting(self, size: int) -> bool:
-        """Note that writes hold so many bytes more, or fewer; return whether they hold too many."""
+        """Note that writes hold this many bytes more or fewer; return whether they hold too many."""
         with self._lock:
             self._waiting_bytes += size
             return self._waiting_bytes > _MAX_WAITING_BYTES
 
     def stage(self, table: str, rows: pa.Table, *, partition_by: tuple[str, ...], staging: str | None) -> list[Action]:
-        """Write files that no commit names yet; what is abandoned is left to vacuum."""
+        """Write files that no commit references yet; vacuum removes abandoned ones."""
         with self._encoders:
             if staging is not None:
                 return write_files(self._storage, staging, rows)
             return self._require(table).stage(rows, partition_by)
 
     def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
-        """Queue a write for its table's next commit, or make the table when its files are in `staging`."""
+        """Queue a write for its table's next commit, or create the table if its files are in `staging`."""
         if staging is not None:
             self._create(request, staging, pending)
             return
         while not self._require(request.table).submit(pending):
-            pass  # that committer was closed meanwhile
+            pass  # that committer was closed in the meantime
 
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
-        """Make a table whose first version has the rows; if somebody made it meanwhile, add them if that was asked."""
+        """Create a table whose first version has the rows; if it exists by then, add them if requested."""
         name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows)]
         actions = [*_transactions([pending]), *files]
@@ -264,7 +264,7 @@ class LakeWriter:
             if request.mode is WriteMode.CREATE:
                 raise exists_already(name)
             if pending.is_replacing and not request.is_owner and self.tables.owner(name) != request.maker:
-                raise exists_already(name)  # nobody had it when the rights were checked
+                raise exists_already(name)  # it did not exist when the permissions were checked
             if pending.files or not (pending.is_replacing or committer.state.schema.equals(stored)):
                 raise UsageError(f"The table {name} was created by another call.", remedy="Send the rows again.")
         self.store(request, pending, staging=None)
@@ -292,7 +292,7 @@ class LakeWriter:
         return LakeWrite(self, request, committer.state.schema, convert, committer)
 
     def _require_defined(self, table: str, stored: pa.Schema) -> "_Committer":
-        """Return the committer of a table of the data model, which is made, or gets the columns that it lacks."""
+        """Return the committer of a data model table, after creating it or adding missing columns."""
         committer = self._find(table)
         if committer is not None and not is_compatible(stored, committer.state.schema):
             committer = self._find(table, is_certain=True)
@@ -312,13 +312,13 @@ class LakeWriter:
         return committer
 
     def _find(self, table: str, *, is_certain: bool = False) -> "_Committer | None":
-        """Return the committer of a table that is there, when `is_certain` by looking again."""
+        """Return the committer of an existing table; if `is_certain`, check again."""
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The server is shutting down.")
             committer = self._committers.pop(table, None)
             if committer is not None:
-                self._committers[table] = committer  # the last one is the one used last
+                self._committers[table] = committer  # keeps the order of last use
         if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
             return committer
         try:
@@ -342,7 +342,7 @@ class LakeWriter:
 
 
 class LakeWrite:
-    """One write under way; implements `TableWrite`."""
+    """A write in progress; implements `TableWrite`."""
 
     def __init__(
         self,
@@ -350,7 +350,7 @@ class LakeWrite:
         request: WriteRequest,
         schema: pa.Schema,
         convert: Callable[[pa.RecordBatch], pa.RecordBatch],
-        committer: "_Committer | None",  # None for a table that is still to be made
+        committer: "_Committer | None",  # None for a table that is yet to be created
     ) -> None:
         self._writer = writer
         self._request = request
@@ -366,7 +366,7 @@ class LakeWrite:
         self._files: list[Action] = []
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take rows."""
+        """Add rows."""
         converted = self._convert(batch)
         if converted.num_rows == 0:
             return
@@ -398,11 +398,11 @@ class LakeWrite:
         return pending.done
 
     def commit(self) -> int:
-        """Make all rows durable and visible at once and return how many were written."""
+        """Make all rows durable and visible together, and return their number."""
         return self.submit().result()
 
     def abandon(self) -> None:
-        """Forget the rows; files that were written are never named by the log, and vacuum removes them."""
+        """Discard the rows; the log never references files that were already written, and vacuum removes them."""
         self._writer.note_waiting(-self._waiting_bytes)
         self._waiting, self._waiting_bytes = [], 0
 
@@ -424,7 +424,7 @@ class LakeWrite:
 
 
 class _Committer:
-    """Commits one table's writes in groups, on a thread that ends when none waits."""
+    """Commits one table's writes in groups, on a thread that stops when none are waiting."""
 
     def __init__(self, storage: Storage, table: str, *, interval_seconds: float) -> None:
         self._storage = storage
@@ -437,11 +437,11 @@ class _Committer:
         self._last_commit = float("-inf")
         self._is_closing = False
         self.is_gone = False
-        self._turn = threading.Lock()  # the state, and the turn to commit
+        self._turn = threading.Lock()  # guards the state, and the turn to commit
         self.state = _State(storage, table)
 
     def refresh(self) -> bool:
-        """Take notice of what others committed; False when the table is gone."""
+        """Read others' commits; False if the table is gone."""
         with self._turn:
             try:
                 try:
@@ -454,7 +454,7 @@ class _Committer:
         return not self.is_gone
 
     def fitting_schema(self, schema: pa.Schema, request: WriteRequest) -> pa.Schema:
-        """Return the table's columns, which rows of `schema` must fit; they are looked up again when those do not."""
+        """Return the table's columns, which rows of `schema` must fit; they are read again if the rows don't."""
         try:
             check_fits(schema, self.state.schema, is_known=request.may_read)
         except UsageError:
@@ -469,7 +469,7 @@ class _Committer:
         return self.state.schema
 
     def stage(self, rows: pa.Table, partition_by: tuple[str, ...]) -> list[Action]:
-        """Write files that no commit names yet."""
+        """Write files that no commit references yet."""
         try:
             with self.state.guard.hold():
                 return write_files(self._storage, self._table, rows, partition_by=partition_by)
@@ -482,7 +482,7 @@ class _Committer:
         return self._thread is None
 
     def submit(self, pending: _Pending) -> bool:
-        """Queue a write; waits for space. False when this is closed."""
+        """Queue a write; waits for space. False if closed."""
         if pending.row_count == 0 and not pending.is_replacing:
             pending.done.set_result(0)
             return True
@@ -508,7 +508,7 @@ class _Committer:
         return True
 
     def close(self) -> None:
-        """Commit what waits, and take no more; whoever is about to use the state still can."""
+        """Commit pending writes, and accept no more; callers about to use the state still can."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -528,7 +528,7 @@ class _Committer:
                         one.done.set_exception(error.copy() if isinstance(error, MicromegasError) else error)
 
     def _next_group(self) -> list[_Pending]:
-        """Return the writes of the next commit when it is due; none when the thread is to end."""
+        """Return the writes of the next commit when it is due, or none when the thread must stop."""
         with self._changed:
             due = self._last_commit + self._interval_seconds - SYSTEM_CLOCK.monotonic()
             if self._queue and due > 0:
@@ -547,7 +547,7 @@ class _Committer:
             return group
 
     def _commit(self, group: list[_Pending]) -> None:
-        """Store a group in one commit, again after that of another; each write's future is done when this returns."""
+        """Store a group in one commit, retrying after others' commits; each write's future is done on return."""
         attempt = _Attempt()
         try:
             for _ in range(_MAX_ATTEMPTS):
@@ -578,7 +578,7 @@ class _Committer:
         raise Unavailable("The table is constantly being changed by others. None of the rows were stored.")
 
     def _try(self, attempt: _Attempt) -> None:
-        """Add a log entry, if nobody takes its version before."""
+        """Add a log entry, unless another one already has its version."""
         version = self.state.version + 1
         path, content = log_path(self._table, entry_name(version)), self._build_entry(attempt)
         try:
@@ -590,17 +590,17 @@ class _Committer:
             if attempt.failures > _MAX_FAILURES:
                 raise
             return  # the next attempt finds it, or takes the same version with the same files
-        if is_stored:  # else the next attempt reads whose commit it was
+        if is_stored:  # otherwise the next attempt checks whose commit it was
             attempt.failures += 1
             self._advance(version, attempt)
             if attempt.group[0].is_replacing:
                 raise _Outdated
 
     def _absorb(self, attempt: _Attempt) -> None:
-        """Take notice of commits since the last one, perhaps that of an attempt; raises `_Outdated`."""
+        """Read new commits, possibly from an earlier attempt; raises `_Outdated`."""
         state, is_changed, is_stored = self.state, False, False
         version = state.version
-        # Of entries that were cleaned up, the version after ours looks free, and would be before the checkpoint.
+        # If entries were cleaned up, the version after ours looks free, but would be before the checkpoint.
         own_entry = f"{self._storage.uri}/{log_path(self._table, entry_name(version))}"
         is_known = not self._storage.is_local or Path(own_entry).exists()
         if not is_known and open_delta(self._storage, self._table).version() > version:
@@ -610,7 +610,7 @@ class _Committer:
             is_stored |= is_entry(actions, attempt.entry_id)
             info = commit_info(actions)
             state.short_lived_ids.update(info.get(SHORT_LIVED_IDS, {}))
-            is_changed |= info.get("operation") == RESTORE  # it takes ids back
+            is_changed |= info.get("operation") == RESTORE  # it reverts IDs
             for action in actions:
                 if "txn" in action:
                     state.write_ids[action["txn"]["appId"]] = int(action["txn"]["version"])
@@ -618,12 +618,12 @@ class _Committer:
         if version > state.version:
             self._storage.sync_folder(f"{self._table}/{LOG_FOLDER}")
             self._advance(version, attempt if is_stored else _Attempt())
-            attempt.failures = 0  # the version that was tried is taken by now, and it is known by whom
+            attempt.failures = 0  # the attempted version is taken now, and its writer is known
         if is_changed or len(state.write_ids) > state.max_write_ids:
             raise _Outdated
 
     def _advance(self, version: int, stored: _Attempt) -> None:
-        """Go on to a version, unless the table is gone, and answer the writes that are stored by then."""
+        """Advance to a version, unless the table is gone, and complete the writes that are stored by then."""
         self.state.guard.check(version)
         self.state.version = version
         for one in stored.group:
@@ -635,7 +635,7 @@ class _Committer:
         stored.failures = 0
 
     def _reopen(self, group: list[_Pending]) -> None:
-        """Read the table anew; when another has its name by now, it does not get files that went with the first."""
+        """Read the table again; if another one has its name, it does not get files meant for the first."""
         state = _State(self._storage, self._table)
         is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
@@ -643,17 +643,17 @@ class _Committer:
                 one.done.set_exception(_gone(self._table))
 
     def _take_back(self, entry_id: str) -> None:
-        """Take back an entry that came into the log of a bucket's table after that was dropped."""
+        """Remove an entry that was added to a bucket's table after the table was dropped."""
         if not take_back(self._storage, self._table, self.state.version + 1, entry_id):
             raise Unavailable("The table was dropped and restored in the meantime.")
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
-        """Return the writes that are still to be stored, and answer the others."""
+        """Return the writes that are still to be stored, and complete the others."""
         fresh: list[_Pending] = []
         ids: set[str] = set()
         for one in group:
             if one.done.done() or one.write_id in ids:
-                continue  # the next round answers one whose id is in this group twice
+                continue  # the next round completes a write whose ID is in this group twice
             known = self.state.find_id(one.write_id)
             if known is not None and known != one.row_count:
                 one.done.set_exception(
@@ -665,7 +665,7 @@ class _Committer:
             elif known is not None:
                 one.done.set_result(one.row_count)
             elif one.files and one.table_id is not None and one.table_id != self.state.table_id:
-                one.done.set_exception(_gone(self._table))  # another table has its name by now
+                one.done.set_exception(_gone(self._table))  # another table has its name now
             elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
@@ -680,7 +680,7 @@ class _Committer:
         return fresh
 
     def _fits(self, pending: _Pending) -> bool:
-        # The values of partition columns are not in the files, so those of another partitioning would lack some.
+        # Files don't contain partition columns, so files with another partitioning would lack some.
         partitions = (file["add"]["partitionValues"].keys() for file in pending.files)
         is_partitioned_so = all(names == set(self.state.partition_by) for names in partitions)
         schema = pending.rows.schema
@@ -718,7 +718,7 @@ class _Committer:
 
 
 def _transactions(group: Sequence[_Pending]) -> list[Action]:
-    """Return the application transactions of writes: their ids, with how many rows each has."""
+    """Return the application transactions of writes: their IDs, with the number of rows each."""
     now, ids = (
         milliseconds(SYSTEM_CLOCK),
         [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_short_lived],

@@ -1,6 +1,6 @@
-"""Stateless JSON-RPC of MCP: revision 2026-07-28, and the three before it, whose clients begin with `initialize`.
+"""MCP as stateless JSON-RPC: revision 2026-07-28, and the three before it, whose clients start with `initialize`.
 
-No session is kept for either. Source: https://modelcontextprotocol.io/specification/2026-07-28 and, for the older
+Sessions are not supported. Source: https://modelcontextprotocol.io/specification/2026-07-28 and, for the older
 revisions, …/2025-11-25, …/2025-06-18 and …/2025-03-26.
 """
 
@@ -69,12 +69,12 @@ class Request:
 
     @property
     def is_modern(self) -> bool:
-        """Whether it stands alone, without an `initialize` before it."""
+        """Whether the request is self-contained, without a previous `initialize`."""
         return self.version == MODERN
 
     @property
     def progress_token(self) -> str | int | None:
-        """The token of progress notifications, if the client wants them."""
+        """The token for progress notifications, if the client requests them."""
         token = _object(self.params, "_meta").get("progressToken")
         return token if _is_id(token) else None
 
@@ -87,7 +87,7 @@ class Cancelled:
 
 
 class Handler(Protocol):
-    """Handles the requests that the protocol itself does not."""
+    """Handles the requests that are not part of the protocol itself."""
 
     name: str
     version: str
@@ -99,7 +99,7 @@ class Handler(Protocol):
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Return the message in a body, or on a line."""
+    """Parse the message in a body or on a line."""
     try:
         message = decode_strict_json(body.decode("utf-8"), max_depth=_MAX_DEPTH)
     except (UnicodeDecodeError, JsonError):
@@ -120,7 +120,7 @@ def message_id(message: Message) -> str | int | None:
 
 
 def read(message: Message, headers: Mapping[str, tuple[str, ...]] | None) -> Request | Cancelled | None:
-    """Return a message's request; None for a notification without effect. Over stdio there are no `headers`."""
+    """Parse a message's request; None for a notification without effect. Over stdio there are no `headers`."""
     identity, method, params = message_id(message), message["method"], message.get("params", {})
     if not isinstance(params, dict):
         raise ProtocolError(INVALID_PARAMS, "params is not an object.")
@@ -191,7 +191,7 @@ async def respond(handler: Handler, request: Request, notify: Notify) -> dict[st
 
 
 def http_status(body: Message, *, is_modern: bool = True) -> int:
-    """Return the HTTP status of a response; before 2026-07-28 errors of a method had 200."""
+    """Return the HTTP status of a response; before 2026-07-28, a method's errors had status 200."""
     error = body.get("error")
     if error is None or not is_modern or error["code"] == INTERNAL_ERROR:
         return 200
@@ -204,7 +204,7 @@ def _unsupported(version: str) -> ProtocolError:
 
 
 def _check_headers(headers: Mapping[str, tuple[str, ...]], method: str, params: Message, version: str) -> None:
-    """Check that the headers by which proxies route agree with the body."""
+    """Check that the headers that proxies use for routing match the body."""
     key = _NAMED.get(method)
     expected: dict[str, object] = {"MCP-Protocol-Version": version, "Mcp-Method": method}
     if key is not None and (key in params or "mcp-name" in headers):

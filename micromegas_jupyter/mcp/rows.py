@@ -1,4 +1,4 @@
-"""Rows for a model: CSV within a limit, and the same rows as JSON. A cell is data, so it cannot end its frame."""
+"""Rows for a model: CSV within a limit, and the same rows as JSON. Cell data cannot imitate the frame around it."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ from micromegas_jupyter.core.jsonb import with_json
 
 _MAX_CELL_CHARACTERS: Final = 2000
 _MAX_NAME_CHARACTERS: Final = 200
-_MAX_SAFE_INTEGER: Final = 2**53  # JavaScript rounds larger ones
+_MAX_SAFE_INTEGER: Final = 2**53  # JavaScript rounds larger numbers
 _ROWS_AT_A_TIME: Final = 64
-# Control, soft-hyphen, zero-width, bidirectional, variation and tag characters: a cell cannot hide text or draw.
+# Control, soft-hyphen, zero-width, bidirectional, variation, and tag characters: a cell cannot hide or draw text.
 _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
@@ -28,7 +28,7 @@ _SHORT_ESCAPES: Final = {"\n": "\\n", "\t": "\\t"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A result as text and as JSON; `truncated_by` is `rows`, `bytes` or None."""
+    """A result as text and as JSON; `truncated_by` is `rows`, `bytes`, or None."""
 
     text: str
     columns: list[dict[str, str]]
@@ -38,7 +38,7 @@ class Rendered:
 
 
 def render(table: pa.Table, *, max_rows: int, max_bytes: int, truncated_by: str | None = None) -> Rendered:
-    """Return the first rows, at most `max_rows` of them and `max_bytes` of text, marks and header included."""
+    """Return the first rows, at most `max_rows` rows and `max_bytes` bytes of text, including marks and header."""
     if table.num_rows > max_rows:
         table, truncated_by = table.slice(0, max_rows), "rows"
     columns = [
@@ -46,7 +46,7 @@ def render(table: pa.Table, *, max_rows: int, max_bytes: int, truncated_by: str 
         for field in table.schema
     ]
     table = with_json(table)
-    mark = f"rows-{secrets.token_hex(4)}"  # an author of a row cannot know it
+    mark = f"rows-{secrets.token_hex(4)}"  # the author of a row cannot know it
     lines = [_csv_line([column["name"] for column in columns])]
     left = max_bytes - 2 * len(mark) - len("<>\n</>") - len(lines[0].encode())
     rows: list[list[Any]] = []
@@ -72,12 +72,12 @@ def render(table: pa.Table, *, max_rows: int, max_bytes: int, truncated_by: str 
 
 
 def visible(text: str) -> str:
-    """Return text with escapes for characters that hide or draw."""
+    """Return text with hiding or drawing characters escaped."""
     return _HIDDEN.sub(lambda found: _SHORT_ESCAPES.get(found[0]) or f"\\u{{{ord(found[0]):x}}}", text)
 
 
 def type_name(kind: pa.DataType) -> str:
-    """Return the name of a column's type; dictionaries are how values are sent, not what they are."""
+    """Return the name of a column's type; for dictionaries, which are only an encoding, that of their values."""
     return type_name(kind.value_type) if pa.types.is_dictionary(kind) else str(kind)
 
 
@@ -90,7 +90,7 @@ def _csv_line(cells: list[Any]) -> str:
 
 
 def _json_value(value: Any) -> tuple[Any, bool]:  # noqa: PLR0911 - one line for each kind
-    """Return a value that every JSON reader keeps, and whether it was cut."""
+    """Return a value that every JSON parser preserves, and whether it was truncated."""
     match value:
         case None | bool():
             return value, False

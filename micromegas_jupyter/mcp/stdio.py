@@ -1,4 +1,4 @@
-"""MCP over standard input and output: one message on each line."""
+"""MCP over standard input and output: one message per line."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.mcp")
 
 
 class StdioServer:
-    """Responds to one client until its input ends. `build_handler` returns the handler of a request.
+    """Responds to one client until its input ends. `build_handler` returns a request's handler.
 
-    `capabilities` are what the client announced in `initialize`; later clients repeat them in each request.
+    `capabilities` are those that the client announced in `initialize`; newer clients repeat them in each request.
     """
 
     def __init__(
@@ -33,23 +33,23 @@ class StdioServer:
         self._capabilities: Message = {}
 
     def capabilities_of(self, request: Request) -> Message:
-        """Return what the client of a request can do."""
+        """Return the capabilities of a request's client."""
         return request.capabilities if request.is_modern else self._capabilities
 
     async def serve(self) -> None:
-        """Respond until the input ends; requests that are running then are canceled."""
+        """Respond until the input ends, then cancel running requests."""
         lines: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING)
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            with suppress(RuntimeError, OSError, ValueError):  # the loop is closed, or the input
+            with suppress(RuntimeError, OSError, ValueError):  # the loop or the input is closed
                 while True:
                     line = self._source.readline(_MAX_LINE_BYTES + 1)
                     asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
                     if not line:
                         return
 
-        # A daemon: a thread that waits for input cannot be interrupted.
+        # A daemon, because a thread that waits for input cannot be interrupted.
         threading.Thread(target=read, name="mcp-input", daemon=True).start()
         while line := await lines.get():
             if len(line) > _MAX_LINE_BYTES:
@@ -88,7 +88,7 @@ class StdioServer:
         except Exception:  # noqa: BLE001 - a defect ends one request
             _LOG.exception("A request failed.")
             response = ProtocolError(protocol.INTERNAL_ERROR, "The request failed.").body(request.id)
-        self._running.pop(request.id, None)  # before the client can use the id again
+        self._running.pop(request.id, None)  # before the client can reuse the ID
         await self._send(response)
 
     async def _send(self, message: Message) -> None:

@@ -1,4 +1,4 @@
-"""The tools and documents of MCP, over HTTP and over stdio; their names, descriptions and schemas never hold rows."""
+"""The tools and documents of MCP, over HTTP and stdio; their names, descriptions, and schemas never contain rows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ from micromegas_jupyter.mcp.rows import Rendered, render, type_name, visible
 
 MAX_ROWS: Final = 1000
 MAX_TEXT_BYTES: Final = 24 * 1024
-#: Of Arrow data that is fetched for a result.
+#: Arrow data that is fetched for a result.
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 _FACTS_BYTES: Final = 1024
 _MAX_LISTED: Final = 500
@@ -100,7 +100,7 @@ class Fetched:
 
 
 class Backend(Protocol):
-    """Runs what the tools need for one caller, read-only; ends a query if its task is canceled."""
+    """Runs the tools' operations for one caller, read-only; cancels a query if its task is canceled."""
 
     async def tables(self) -> list[tuple[str, pa.Schema]]:
         """Return the tables that the caller may read."""
@@ -108,13 +108,13 @@ class Backend(Protocol):
     async def query(
         self, query: Query, begin: datetime | None, end: datetime | None, on_rows: Callable[[int], None]
     ) -> Fetched:
-        """Run a query; `on_rows` counts rows that have come."""
+        """Run a query; `on_rows` receives the number of rows so far."""
 
     async def running(self) -> list[dict[str, Any]]:
         """Return the caller's own running queries."""
 
     async def cancel(self, query_id: str) -> str:
-        """Cancel a query of the caller's and return its status."""
+        """Cancel one of the caller's queries and return its status."""
 
 
 Result = dict[str, Any]
@@ -122,7 +122,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool; all but one only read."""
+    """A tool; all but one are read-only."""
 
     name: str
     title: str
@@ -132,7 +132,7 @@ class Tool:
     is_read_only: bool = True
 
     def describe(self) -> Result:
-        """Return its entry in `tools/list`, with a JSON Schema 2020-12 of its arguments."""
+        """Return the tool's entry in `tools/list`, with a JSON Schema 2020-12 for its arguments."""
         _, found = msgspec.json.schema_components([self.arguments])
         schema = found[self.arguments.__name__]
         schema = {name: value for name, value in schema.items() if name not in {"title", "description"}}
@@ -162,7 +162,7 @@ def text_result(text: str, structured: object = None, *, is_error: bool = False)
 
 
 def error_result(error: MicromegasError) -> Result:
-    """Return an error as the result of a tool, so that the model can correct itself."""
+    """Return an error as a tool's result, so that the model can correct itself."""
     facts: dict[str, Any] = {"code": error.code, "what": error.what, "remedy": error.remedy}
     facts |= {"retryable": error.retryable, "query_id": error.query_id}
     for name in ("line", "column", "limit", "retry_after_seconds"):
@@ -248,7 +248,7 @@ def _notices(rendered: Rendered) -> list[str]:
 async def _progress(
     request: Request, notify: Notify, began_at: float, clock: Clock
 ) -> AsyncIterator[Callable[[int], None]]:
-    """Report progress every second if the client wants it; yields a function to count rows with."""
+    """Report progress every second if the client requests it; yields a function that counts rows."""
     rows = 0
 
     def count(number: int) -> None:
@@ -348,7 +348,7 @@ TOOLS: Final = (
 class McpServer:
     """Handles one caller's requests.
 
-    `on_login_required` may return a result that asks the user to sign in, or None once the user has.
+    `on_login_required` may return a result that prompts the user to sign in, or None once the user has.
     """
 
     backend: Backend
@@ -416,7 +416,7 @@ class McpServer:
 
 
 def read_document(name: str) -> str:
-    """Return a page of the documentation: from the installed package, or from the source tree."""
+    """Return a documentation page from the installed package or the source tree."""
     package = resources.files("micromegas_jupyter")
     installed = package / "mcp" / "documents" / f"{name}.md"
     found = installed if installed.is_file() else Path(str(package)).parent / "docs" / f"{name}.md"
@@ -433,7 +433,7 @@ def _has_time(schema: pa.Schema) -> bool:
 
 
 def _within_limit(text: str) -> str:
-    """Return text within the limit of results, and say so if it was cut."""
+    """Return text within the result limit, with a note if it was truncated."""
     if len(text.encode()) <= MAX_TEXT_BYTES:
         return text
     return text.encode()[: MAX_TEXT_BYTES - _FACTS_BYTES].decode("utf-8", "ignore") + "\n… (truncated)"

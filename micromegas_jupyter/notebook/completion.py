@@ -1,4 +1,4 @@
-"""Completion of SQL, options and table names, and the cached server schemas for it."""
+"""Completion of SQL, options, and table names, with cached server schemas."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ _COLUMNS_SQL: Final = (
     "WHERE table_schema <> 'information_schema' ORDER BY table_name, ordinal_position"
 )
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
-# What servers with Micromegas's tables have beside them.
+# Functions of servers with Micromegas's tables.
 _TABLE_FUNCTIONS: Final = (
     "expand_histogram", "jsonb_array_elements", "jsonb_each", "list_partitions", "list_view_sets",
     "perfetto_trace_chunks", "process_spans", "running_queries", "table_at", "table_history",
     "view_instance",
 )  # fmt: skip
 FRESH_SECONDS: Final = 300.0
-"""How long an answer is used before it is fetched again in the background."""
+"""How long a response is used before it is fetched again in the background."""
 
 RETRY_SECONDS: Final = 15.0
 """The pause after a failed call."""
@@ -61,7 +61,7 @@ RETRY_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name without quotes, its type as text, and the server's remarks, mostly empty."""
+    """A column: its unquoted name, its type as text, and the server's description, which is usually empty."""
 
     name: str
     type_text: str
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSchema:
-    """A server's tables that this caller may see, by name without quotes, and its functions; empty if not known."""
+    """The tables that the caller may see, by unquoted name, and the server's functions; empty if unknown."""
 
     tables: Mapping[str, Table] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ def fetch_schema(client: Client, *, on_tables: Callable[[ServerSchema], None] = 
     """Fetch a server's tables, pass them to `on_tables`, and add its functions.
 
     Raises:
-        MicromegasError: The server does not list its tables.
+        MicromegasError: The server did not return its tables.
     """
     tables = _fetch_tables(client)
     on_tables(ServerSchema(tables=tables))
@@ -133,25 +133,25 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 
 
 class SchemaCache:
-    """The schema of each connection: after another sign-in the tables may differ. Any thread; errors are silent."""
+    """The schema of each connection, because another user may see other tables. Thread-safe; errors are ignored."""
 
     def __init__(self, connections: Connections, dependencies: NotebookServices) -> None:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = Lock()
-        # What each said, None when there was no answer, and when to fetch it again, by the monotonic clock.
+        # Each connection's last response, or None, and when to fetch it again, by the monotonic clock.
         self._known: WeakKeyDictionary[Connection, tuple[ServerSchema | None, float]] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, Event] = {}
-        self._listing: dict[ClientSettings, Event] = {}  # until the tables are known, which come before the functions
-        self._awaited: set[ClientSettings] = set()  # whose present fetch has been waited for
+        self._listing: dict[ClientSettings, Event] = {}  # until the tables are known, which arrive before the functions
+        self._awaited: set[ClientSettings] = set()  # connections whose current fetch was already waited for
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
-        """Return what is known; fetches nothing or what is old, and waits only once for the first fetch."""
+        """Return the cached schema; fetches it if missing or old, and waits only once, for the first fetch."""
         connection = self._connections.current(settings)
         schema, due_at = self._entry(connection)
         is_due = self._dependencies.clock.monotonic() >= due_at
         if connection is None:
-            is_due = not self._dependencies.is_wrapped()  # whose client is not made on another thread
+            is_due = not self._dependencies.is_wrapped()  # a wrapped client cannot be created on another thread
         with self._lock:
             answered = self._listing.get(settings)
             if is_starting := settings not in self._fetching and is_due:
@@ -167,14 +167,14 @@ class SchemaCache:
         return self._entry(self._connections.current(settings))[0] or ServerSchema()
 
     def note(self, connection: Connection, schema: ServerSchema | None) -> None:
-        """Keep a server's answer; None when there was none, which leaves the one before it."""
+        """Store a server's response; None means that there was no response, and keeps the previous one."""
         due_at = self._dependencies.clock.monotonic() + (RETRY_SECONDS if schema is None else FRESH_SECONDS)
         schema = schema or self._entry(connection)[0]
         with self._lock:
             self._known[connection] = (schema, due_at)
 
     def _note_tables(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
-        """Let the first completion continue before the functions come, which take a query."""
+        """Let the first completion continue before the functions arrive, which need a query."""
         known = self._entry(connection)[0] or ServerSchema()
         self.note(connection, ServerSchema(tables=schema.tables, functions=known.functions))
         with self._lock:
@@ -190,7 +190,7 @@ class SchemaCache:
             connection = self._connections.get(settings)
             on_tables = partial(self._note_tables, settings, connection)
             self.note(connection, fetch_schema(connection.client, on_tables=on_tables))
-        except Exception:  # noqa: BLE001 - nobody wants a traceback while typing
+        except Exception:  # noqa: BLE001 - a traceback would disturb typing
             if connection is not None:
                 self.note(connection, None)
         finally:
@@ -201,7 +201,7 @@ class SchemaCache:
                 self._fetching.pop(settings).set()
 
 
-# Possessive, bounded, and never inside of a word: any statement takes linear time.
+# Possessive, bounded, and only at the start of a word, so that any statement takes linear time.
 _NAME: Final = r'(?:(?<![\w$])[^\W\d][\w$]*+|"(?:[^"]|""){0,200}+")'
 _NAMES_AND_TEXTS: Final = re.compile(r"""("(?:[^"]|"")*+"?)|'(?:[^']|'')*+'?|--[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _CURSOR: Final = "\0"
@@ -227,18 +227,18 @@ _KEYWORDS: Final = (*_RESERVED_TEXT.split(), *_OTHER_KEYWORDS_TEXT.split())
 _RESERVED: Final = frozenset(_RESERVED_TEXT.lower().split())
 MAX_COMPLETIONS: Final = 1000
 MAX_CHARACTERS: Final = 50_000
-"""The longest statement that is completed."""
+"""The maximum length of a statement that is completed."""
 
 
 def name_in_sql(name: str) -> str:
-    """Return a name as SQL, quoted if DataFusion would otherwise read another one."""
+    """Return a name as SQL, quoted if DataFusion would otherwise change it."""
     if _PLAIN_NAME.fullmatch(name) and name not in _RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
 
 
 def _name_of(sql: str) -> str:
-    """Return the name that SQL means; the reverse of `name_in_sql`."""
+    """Return the name that SQL denotes; the reverse of `name_in_sql`."""
     return sql[1:-1].replace('""', '"') if sql.startswith('"') else sql.lower()
 
 
@@ -250,12 +250,12 @@ def complete_sql(
         return "", []
     statement = _NAMES_AND_TEXTS.sub(lambda found: found[1] or " ", before + _CURSOR)
     found = _AT_CURSOR.search(statement)
-    if found is None:  # in a text or comment
+    if found is None:  # in a string or comment
         return "", []
     typed = found["typed"]
     if found["colon"]:
         return _fitting(typed, _offered(variables(), "variable"))
-    # An editor may have written the closing quote already.
+    # An editor may already have inserted the closing quote.
     is_closed = typed.startswith('"') and after.startswith('"')
     rest = _NAMES_AND_TEXTS.sub(lambda found: found[1] or " ", after[is_closed:])
     offered = _completions(statement[: found.start()], found["table"], typed, rest, schema)
@@ -267,7 +267,7 @@ def complete_sql(
 def _completions(
     before: str, qualifier: str | None, typed: str, rest: str, schema: ServerSchema
 ) -> Iterator[SimpleCompletion]:
-    """Return all that may be at the cursor, which is behind `before` and perhaps a qualifier and a dot."""
+    """Return all candidates at the cursor, which follows `before` and possibly a qualifier and a dot."""
     tables: dict[str, str] = {}
     for name, alias in _TABLE_AND_ALIAS.findall(f"{before} {rest}"):
         if (table := _name_of(name)) in schema.tables:
@@ -298,7 +298,7 @@ def _offered(texts: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
 
 
 def _names(names: Iterable[str], kind: str) -> Iterator[SimpleCompletion]:
-    # A name that could control a terminal or reverse a line's direction is not offered.
+    # Names that could control a terminal or reverse the text direction are not offered.
     return _offered((name_in_sql(name) for name in names if name and printable(name) == name), kind)
 
 
@@ -310,11 +310,11 @@ def _columns(schema: ServerSchema, table: str) -> Iterator[SimpleCompletion]:
 _AT_OPTION: Final = re.compile(rf"{OPTIONS.pattern}(?P<typed>(?:--?[\w-]*)?)")
 _AT_VALUE: Final = re.compile(r"(?:.*\s)?(--[\w-]+)(?:=|\s+)([\w-]*)")
 FIRST_ANSWER_SECONDS: Final = 0.4
-"""How long the first completion of a notebook waits for a nearby server; the others do not wait."""
+"""How long a notebook's first completion waits for a nearby server; the others do not wait."""
 
 
 class SqlCompleter:
-    """Completes SQL, options and table names in the cells and lines of two magics; offers nothing in others."""
+    """Completes SQL, options, and table names in two magics' cells and lines; offers nothing elsewhere."""
 
     def __init__(
         self,
@@ -329,7 +329,7 @@ class SqlCompleter:
         self._schemas = schemas
         self._magics = ((sql_magic, self._complete_sql), (tables_magic, self._complete_pattern))
 
-        # The decorator sets attributes, which a bound method does not take.
+        # The decorator sets attributes, which bound methods don't support.
         @completion_matcher(identifier="micromegas.sql", priority=200, api_version=2)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
             return self._match(context)
@@ -338,11 +338,11 @@ class SqlCompleter:
         shell.Completer.custom_matchers.append(matcher)
 
     def fetch_early(self) -> None:
-        """Fetch what the first Tab needs, on another thread, if a sign-in is stored or none is needed."""
+        """Fetch what the first Tab needs, on another thread, if a sign-in is stored or not needed."""
         start_thread(self._schema, "", 0.0, name="micromegas-first-schema")
 
     def close(self) -> None:
-        """Complete nothing any more."""
+        """Stop completing."""
         self._shell.Completer.custom_matchers.remove(self._matcher)
 
     def _match(self, context: CompletionContext) -> SimpleMatcherResult:
@@ -363,7 +363,7 @@ class SqlCompleter:
     def _complete_option(
         self, magic: Callable[..., object], before: str, *, is_cell: bool
     ) -> tuple[str, list[SimpleCompletion]] | None:
-        """Complete an option or its value; None if the cursor is at neither."""
+        """Complete an option or its value; None if the cursor is not at one."""
         if (found := _AT_VALUE.fullmatch(before)) is not None:
             values = self._connections.all() if found[1] == "--connection" else option_values(magic, found[1])
             typed, fitting = _fitting(found[2], _offered(values, "value"))
@@ -380,7 +380,7 @@ class SqlCompleter:
         return complete_sql(statement, after, self._schema(before), variables=self._variables)
 
     def _complete_pattern(self, before: str, _after: str) -> tuple[str, list[SimpleCompletion]]:
-        # Names that need quotes on the magic's line are left out.
+        # Names that would need quotes on the magic's line are omitted.
         tables = (name for name in self._schema(before).tables if shlex.quote(name) == name)
         return _fitting(before.rpartition(" ")[2], _offered(tables, "table"))
 

@@ -1,4 +1,4 @@
-"""What a notebook shows below a failed statement: what the error means, and the cell with a correction."""
+"""The help below a failed statement: the meaning of the error, and a corrected cell."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _STATIC = Path(__file__).parent / "frontend" / "static"
 
 
 class ErrorHelp(anywidget.AnyWidget):
-    """Unfolds the explanation of an error's code, and offers `source`, which the user runs or not."""
+    """Shows the explanation of an error's code, and offers `source`, which the user may run."""
 
-    # Not as paths: anywidget 0.11 would keep each closed widget in memory.
+    # Not as paths, because anywidget 0.11 would keep each closed widget in memory.
     _esm = traitlets.Unicode((_STATIC / "explain.js").read_text(encoding="utf-8")).tag(sync=True)
     _css = traitlets.Unicode((_STATIC / "explain.css").read_text(encoding="utf-8")).tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
@@ -43,7 +43,7 @@ class ErrorHelp(anywidget.AnyWidget):
 
 
 def corrected_cell(error: MicromegasError, *, cell: str, sql: str | None) -> str:
-    """Return a cell with the server's correction of its statement, or nothing if there is none."""
+    """Return a cell with the server's correction of its statement, or an empty string without a correction."""
     if not isinstance(error, QueryError) or error.correction is None or sql is None:
         return ""
     corrected = error.correction.apply(sql).strip("\n")

@@ -17,12 +17,12 @@ from micromegas_jupyter.notebook.shell import Bundle, has_kernel, help_as_line_m
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
-# What `client.trace` and the magics return: shown as a widget, and as its HTML without the extension.
+# Return values of `client.trace` and the magics, shown as a widget, or as their HTML without the extension.
 _SHOWN = (("micromegas_jupyter.client.traces", "Trace"), ("micromegas_jupyter.client.flames", "Flame"))
 
 
 class _Extension:
-    """What belongs to one shell."""
+    """The objects of one shell."""
 
     def __init__(self, shell: InteractiveShell, dependencies: NotebookServices) -> None:
         self.session = NotebookSession(dependencies)
@@ -59,18 +59,18 @@ def load_ipython_extension(ip: InteractiveShell) -> None:
 
 
 def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:
-    """Register the magics; another extension that has `%%sql` keeps it."""
+    """Register the magics; if another extension provides `%%sql`, it keeps that name."""
     unregister(shell)
     extension = _Extension(shell, dependencies)
     setattr(shell, _ATTRIBUTE, extension)
-    # A kernel that ends does not unload its extensions.
+    # Kernels exit without unloading their extensions.
     atexit.register(extension.close)
     shell.input_transformers_cleanup.append(help_as_line_magic)
     shell.register_magics(*extension.magics)
     for module, name in _SHOWN:
         shell.display_formatter.mimebundle_formatter.for_type_by_name(module, name, _show_trace)  # type: ignore[union-attr]
     if any(_SHORT_NAME in shell.magics_manager.magics[kind] for kind in ("cell", "line")):
-        print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - to the person
+        print(f"Another extension provides %%sql; use %%{SQL_MAGIC_NAME} for this one.")  # noqa: T201 - for the user
     else:
         shell.magics_manager.register_function(extension.sql.micromegas_sql, "line_cell", _SHORT_NAME)
 
@@ -82,7 +82,7 @@ def _show_trace(shown: Any, **_options: object) -> Bundle:
 
 
 def unregister(shell: InteractiveShell) -> None:
-    """Remove the magics of `register`, and close their resources; does nothing when there are none."""
+    """Remove the magics of `register` and close their resources; does nothing if not registered."""
     extension = getattr(shell, _ATTRIBUTE, None)
     if not isinstance(extension, _Extension):
         return

@@ -1,6 +1,6 @@
-"""How a column's values are shown: one notation for the whole column, SQL's names for its type, one text per value.
+"""How a column's values are displayed: one notation per column, SQL type names, and one string per value.
 
-What Arrow's types do not allow (text that is not UTF-8, an unknown time zone) is written as bytes or in UTC.
+Values that Arrow's types don't allow (invalid UTF-8, unknown time zones) are shown as bytes or in UTC.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SCIENTIFIC_FROM = 1e15
 _SCIENTIFIC_BELOW = 1e-4
 _DISTINCT_SHARE = 0.95
 _MANY_TOO_SMALL = 0.01
-# Numbers that name something: separators would make them harder to read and to search for.
+# Numbers that identify something; separators would make them harder to read and to search for.
 _IDENTIFIER = re.compile(r"(^|_)(id|pid|tid|uid|gid|port|year|line|version|code|hash|key)$", re.IGNORECASE)
 _UNIT = re.compile(r"_(bytes|seconds|secs|s|ms|us|ns|percent|hz|celsius)$", re.IGNORECASE)
 _TIME_FORMATS: Final = {"day": "%Y-%m-%d", "minute": "%Y-%m-%d %H:%M"}
 
 
 class Kind(StrEnum):
-    """What a person can do with a column: how it is aligned, compared and summed up."""
+    """What users can do with a column: how it is aligned, compared, and summarized."""
 
     NUMBER = "number"
     TIME = "time"
@@ -82,7 +82,7 @@ def column_kind(kind: pa.DataType) -> Kind:
 
 
 def sql_type(kind: pa.DataType) -> str:
-    """Return a type's name in SQL: `bigint`, `text`, `timestamp (UTC)`, `decimal(18,4)`, `text[]`."""
+    """Return a type's SQL name: `bigint`, `text`, `timestamp (UTC)`, `decimal(18,4)`, `text[]`."""
     kind = _inner(kind)
     name = re.split(r"[\[<]", str(kind))[0]
     if types.is_timestamp(kind):
@@ -102,12 +102,12 @@ def sql_type(kind: pa.DataType) -> str:
 
 
 def sql_type_of(field: pa.Field) -> str:
-    """Return the name in SQL of a column's type, which is `jsonb` where the schema says so."""
+    """Return the SQL name of a column's type, which is `jsonb` if the schema marks it so."""
     return "jsonb" if is_declared_jsonb(field) else sql_type(field.type)
 
 
 def _inner(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values in a dictionary, in runs or in an extension type."""
+    """Return the type of the values in a dictionary, run-end encoding, or extension type."""
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _inner(kind.value_type)
     return _inner(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
@@ -122,7 +122,7 @@ def _is_known_zone(zone: str) -> bool:
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the same values in a type that Arrow computes with; most columns are returned as they are."""
+    """Return the same values in a type that Arrow can compute with; most columns are returned unchanged."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
@@ -146,7 +146,7 @@ def whole_steps(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnFormat:
-    """The notation of one column; `unit` stands in its head, so that no value has to repeat it."""
+    """The notation of one column; its header shows `unit`, so that values don't have to repeat it."""
 
     kind: Kind
     unit: str = ""
@@ -154,18 +154,18 @@ class ColumnFormat:
     is_scientific: bool = False
     is_grouped: bool = True
     is_jsonb: bool = False
-    """Whether the values are binary JSON, shown as JSON text."""
+    """Whether the values are binary JSON, which is shown as JSON text."""
 
     resolution: str = ""
-    """Of a time: `day`, `minute`, `s`, `ms`, `us` or `ns`, the coarsest that shows all values in full."""
+    """For times: `day`, `minute`, `s`, `ms`, `us`, or `ns`, the coarsest that shows all values in full."""
 
     def texts(self, column: pa.ChunkedArray) -> list[str | None]:
-        """Return one short text for each value, None for null; meant for a few rows, not for a whole result."""
+        """Return a short string for each value, None for null; meant for a few rows, not for a whole result."""
         column = decoded(json_texts(column) if self.is_jsonb else column)
         if self.kind is Kind.NUMBER:
             return [None if number is None else self.number_text(number) for number in self._numbers(column)]
         if self.resolution in NANOSECONDS:
-            # Arrow writes as many digits behind %S as the type's unit has.
+            # For %S, Arrow writes as many digits as the type's unit has.
             column = column.cast(pa.timestamp(self.resolution, column.type.tz), safe=False)
         pattern = _TIME_FORMATS.get(self.resolution, "%Y-%m-%d %H:%M:%S")
         texts = pc.strftime(column, pattern).to_pylist() if self.resolution else _plain_texts(column)
@@ -177,12 +177,12 @@ class ColumnFormat:
             steps = whole_steps(column).to_pylist()
             return [None if number is None else Decimal(number * size) / unit for number in steps]
         if types.is_float32(column.type):
-            # By the shortest text that stands for the value: 0.1, not 0.10000000149.
+            # Via the shortest text that represents the value: 0.1, not 0.10000000149.
             column = column.cast(pa.string()).cast(pa.float64())
         return list(column.to_pylist())
 
     def number_text(self, number: Any) -> str:
-        """Return the text of a number."""
+        """Format a number."""
         separator = "," if self.is_grouped and not self.is_scientific else ""
         if isinstance(number, int):
             return f"{number:{separator}}"
@@ -209,7 +209,7 @@ def choose_format(field: pa.Field, column: pa.ChunkedArray) -> ColumnFormat:
 
 
 def _unit(field: pa.Field) -> str:
-    """Return the unit that a column names in its metadata, or at the end of its name."""
+    """Return the unit in a column's metadata or at the end of its name."""
     said = (field.metadata or {}).get(b"unit")
     if said:
         return _short(said.decode(errors="replace"))[:12]
@@ -218,7 +218,7 @@ def _unit(field: pa.Field) -> str:
     return {"seconds": "s", "secs": "s", "us": "µs", "percent": "%", "hz": "Hz", "celsius": "°C"}.get(unit, unit)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # the largest floats
+@np.errstate(over="ignore", invalid="ignore")  # for the largest floats
 def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
     values = column.drop_null()
     ends = pc.min_max(pc.abs(values)).as_py()
@@ -237,7 +237,7 @@ def _float_format(column: pa.ChunkedArray, *, unit: str) -> ColumnFormat:
 
 
 def _decimals(sample: np.ndarray, usual: float, *, precision: float) -> int:
-    """Return the fewest decimals that write the values exactly, or else tell them apart."""
+    """Return the fewest decimals that represent the values exactly, or at least distinguish them."""
     for decimals in range(_USUAL_DECIMALS):
         if np.allclose(sample, np.round(sample, decimals), rtol=precision, atol=0):
             return decimals
@@ -262,7 +262,7 @@ def _duration_format(column: pa.ChunkedArray) -> ColumnFormat:
 
 
 def _are_multiples(numbers: np.ndarray, step: int) -> bool:
-    # Mostly the first ones tell already.
+    # The first ones are usually sufficient.
     return step <= 1 or not ((numbers[:_SAMPLE_ROWS] % step).any() or (numbers % step).any())
 
 
@@ -277,27 +277,27 @@ def _resolution(column: pa.ChunkedArray) -> str:
 
 
 def _short(text: str) -> str:
-    # Cut first: a value may be megabytes long.
+    # Truncated first, because a value may be megabytes long.
     return cut(printable(cut(text, MAX_CELL_CHARACTERS)), MAX_CELL_CHARACTERS)
 
 
 def _plain_texts(column: pa.ChunkedArray) -> list[str | None]:
     if column_kind(column.type) is Kind.TEXT:
-        with suppress(pa.ArrowException):  # what is no text
-            # A value may be megabytes long, and Python needs only its beginning.
+        with suppress(pa.ArrowException):  # invalid UTF-8
+            # A value may be megabytes long, and Python only needs its beginning.
             column = pc.utf8_slice_codeunits(column, 0, MAX_CELL_CHARACTERS + 1)
-    # JSON that stands on several lines on one.
+    # Puts multi-line JSON on one line.
     texts = exact_texts(column, is_short=True)
     return [re.sub(r"\s*\n\s*", " ", text) if text and text[0] in "{[" else text for text in texts]
 
 
 def exact_texts(column: pa.ChunkedArray, *, is_short: bool = False) -> list[str | None]:
-    """Return each value in full, None for null; of long bytes and lists less when a short text is enough."""
+    """Return each value in full, None for null; `is_short` truncates long bytes and lists."""
     kind = column.type
     if types.is_duration(kind):
         return [None if number is None else f"{number} {kind.unit}" for number in whole_steps(column).to_pylist()]
     if column_kind(kind) not in (Kind.NESTED, Kind.BINARY) and not types.is_decimal(kind):
-        with suppress(pa.ArrowException, UnicodeDecodeError):  # an interval, what is no text
+        with suppress(pa.ArrowException, UnicodeDecodeError):  # an interval, or invalid UTF-8
             texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
             return texts
     return [_scalar_text(scalar, is_short=is_short) if scalar.is_valid else None for scalar in column]
@@ -325,10 +325,10 @@ def _scalar_text(scalar: pa.Scalar, *, is_short: bool) -> str:
 
 
 def _json_text(scalar: pa.Scalar) -> str:
-    """Return a nested value as JSON; what JSON has no type for stands as text."""
+    """Return a nested value as JSON; types that JSON lacks become strings."""
     try:
         return json.dumps(scalar.as_py(maps_as_pydicts="strict"), ensure_ascii=False, default=_json_value)
-    except (KeyError, TypeError):  # a map whose keys come twice, or are no texts: as pairs
+    except (KeyError, TypeError):  # a map with duplicate or non-string keys is written as pairs
         return json.dumps(scalar.as_py(), ensure_ascii=False, default=_json_value)
 
 

@@ -25,7 +25,7 @@ _VALUE: Final = re.compile(
 
 
 def without_values(sql: str) -> str:
-    """Return a statement with `?` for each literal, and without comments."""
+    """Return a statement without comments, and with `?` for each literal."""
 
     def replaced(found: re.Match[str]) -> str:
         return found[1] or (" " if found[0].startswith(("--", "/*")) else "?")
@@ -34,7 +34,7 @@ def without_values(sql: str) -> str:
 
 
 class StoredHistory:
-    """Statements without values, for the panels of other kernels: one file per kernel, so none waits for another."""
+    """Statements without values, for other kernels' side panels: one file per kernel, so they never block."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class StoredHistory:
         self._statements: deque[str] = deque(maxlen=_MAX_STATEMENTS)
 
     def add(self, sql: str) -> None:
-        """Keep a statement; does nothing if the folder cannot be used."""
+        """Store a statement; does nothing if the directory is unusable."""
         self._statements.append(without_values(sql))
         with suppress(OSError, FileProblem):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class StoredHistory:
                 old.unlink(missing_ok=True)
 
     def others(self) -> list[str]:
-        """Return the statements of other kernels, each once, those of the newest kernel first."""
+        """Return other kernels' distinct statements, those of the newest kernel first."""
         found: dict[str, None] = {}
         with suppress(OSError):
             for path in self._files():
@@ -62,5 +62,5 @@ class StoredHistory:
         return list(found)[:_MAX_STATEMENTS]
 
     def _files(self) -> list[Path]:
-        """Return all kernels' files, the newest first."""
+        """Return all kernels' files, newest first."""
         return sorted(self._folder.glob("*.json"), key=lambda path: path.lstat().st_mtime, reverse=True)

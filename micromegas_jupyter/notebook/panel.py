@@ -1,4 +1,4 @@
-"""The kernel's half of JupyterLab's side panel: tables, the history of queries, and queries that run on the server."""
+"""The kernel side of JupyterLab's side panel: tables, the query history, and queries running on the server."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.magics.sql import SqlMagic
 
 TARGET: Final = "micromegas.panel"
-"""The comm's target, and its ID. The kernel opens no comm in the page, so that other front ends get no message.
+"""The comm's target, and its ID. The kernel opens no comm in the page, so other front ends get no message.
 
-A page lists the kernel's comms to find it. While the kernel is busy, which delays that, it sends to this ID.
+A page lists the kernel's comms to find it. If the kernel is busy, which delays the list, the page sends to this ID.
 """
 
 _MAX_SQL_CHARACTERS: Final = 2000
@@ -59,7 +59,7 @@ class SidePanel:
     def _take_message(self, message: Mapping[str, Any]) -> None:
         content = message["content"]["data"]
         if isinstance(content, dict) and isinstance(content.get("id"), int):
-            # The kernel's own thread has to stay free for other messages.
+            # The kernel's own thread must stay free for other messages.
             start_thread(self._reply, content, name="micromegas-panel")
 
     def _reply(self, content: Mapping[str, Any]) -> None:
@@ -67,11 +67,11 @@ class SidePanel:
             reply = {"answer": self._answer(content)}
         except MicromegasError as error:
             reply = {"error": f"{printable(error.what)} {error.remedy}".strip()}
-        except Exception as error:  # noqa: BLE001 - whatever happens, the page gets a reply
+        except Exception as error:  # noqa: BLE001 - the page must receive a reply
             _log.error("The side panel could not reply.", extra={"kind": type(error).__name__})
             reply = {"error": "The kernel could not do that."}
         self._comm.send({"id": content["id"], **reply})
-        # As with grids, ipykernel 7.4 would take the next message to the shell of this one, which may be gone.
+        # As with grids, ipykernel 7.4 would route the next message to this one's subshell, which may be gone.
         self._comm.__dict__.pop("_reply_subshell_id", None)
 
     def _answer(self, content: Mapping[str, Any]) -> object:

@@ -39,7 +39,7 @@ class QueryResult:
     result.to_pandas()  # or .to_polars(), .to_arrow()
     ```
 
-    Libraries that accept Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars.
+    Libraries that accept Arrow streams (`__arrow_c_stream__`) accept it, such as DuckDB and polars.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class QueryResult:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """How many rows and columns there are."""
+        """The number of rows and columns."""
         return self._table.num_rows, self._table.num_columns
 
     def head(self, rows: int = 5) -> QueryResult:
-        """Return the first rows as a result of their own."""
+        """Return the first rows as a new result."""
         return QueryResult(self._table[: max(rows, 0)], max_rows=self._max_rows)
 
     def to_arrow(self) -> pa.Table:
-        """Return all rows as they came, with binary JSON as bytes."""
+        """Return all rows unchanged, with binary JSON as bytes."""
         return self._table
 
     def to_pandas(self, *, jsonb: str = "json") -> pd.DataFrame:
@@ -91,10 +91,10 @@ class QueryResult:
         return Chart(self._table, kind=kind, **options)
 
     def save(self, path: str | Path) -> None:
-        """Write all rows to a new file: `.parquet`, `.csv` or `.arrow`, by the name's ending.
+        """Write all rows to a new file: `.parquet`, `.csv`, or `.arrow`, by file extension.
 
         Raises:
-            UsageError: The ending is another, there is such a file already, or it cannot be written.
+            UsageError: The extension is unknown, or the file exists or cannot be written.
         """
         target = Path(path).expanduser()
         file_format = target.suffix.removeprefix(".").lower()
@@ -125,13 +125,13 @@ class QueryResult:
 
         A name returns a pandas Series, and several names a DataFrame. An integer returns a row as a dictionary. A
         slice, a boolean mask, or positions return a `QueryResult`; masks and positions are lists, or arrays of NumPy,
-        pandas, or Arrow. Rows whose mask is null are left out, and masks of pandas are matched by their index.
+        pandas, or Arrow. Rows with a null mask are omitted, and pandas masks are matched by index.
 
         Raises:
             KeyError: There is no such column.
             IndexError: There is no such row.
-            UsageError: A mask does not fit the result, two columns of a row have the same name, or the key is of
-                another kind.
+            UsageError: A mask does not match the result, two columns of a row have the same name, or the key has
+                another type.
         """
         if isinstance(key, slice):
             return QueryResult(self._table[key], max_rows=self._max_rows)
@@ -152,7 +152,7 @@ class QueryResult:
     def _columns(self, names: list[str]) -> pd.DataFrame:
         if missing := [name for name in names if name not in self.columns]:
             raise KeyError(f"There is no column {missing[0]!r}. The columns are {', '.join(self.columns)}.")
-        # A name may stand for several columns.
+        # Several columns may share a name.
         places = [place for name in names for place in self._table.schema.get_all_field_indices(name)]
         return QueryResult(self._table.select(places)).to_pandas()
 
@@ -164,14 +164,14 @@ class QueryResult:
         raise AttributeError(f"A query's result has no {name!r}. {remedy}".rstrip())
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Hand the rows on as an Arrow C stream (the Arrow PyCapsule interface)."""
+        """Export the rows as an Arrow C stream (the Arrow PyCapsule interface)."""
         return self._table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
         return static_table(self._view, len(self))["text/plain"]
 
     def open_chart(self, chart: Chart) -> None:
-        """Show the result with this chart of it."""
+        """Show the result with this chart."""
         self._plot = chart.plot
 
     def _repr_mimebundle_(self, **_options: object) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -181,14 +181,14 @@ class QueryResult:
 
 def _is_integer(key: object) -> bool:
     try:
-        index(key)  # type: ignore[arg-type] # NumPy's arrays have `__index__` too, which raises
+        index(key)  # type: ignore[arg-type] # NumPy arrays also have `__index__`, but it raises
     except TypeError:
         return False
     return not isinstance(key, bool)
 
 
 def _positions(key: Any, count: int) -> pa.Array | None:
-    """Return the positions of the rows that a mask or positions choose; None for a key of another kind."""
+    """Return the positions of the rows that a mask or positions select; None for other keys."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""How the magics meet IPython: its names with types, a magic's line and options, and what cells show as text."""
+"""The magics' interface to IPython: typed names, a magic's line and options, and text output of cells."""
 
 import argparse
 import functools
@@ -45,7 +45,7 @@ new_display_handle = cast("Callable[[], Handle]", IPython.display.DisplayHandle)
 start_thread = system.start_thread
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]
-"""What a front end shows of something, and its metadata, by MIME type."""
+"""A front end's display of a value, and its metadata, by MIME type."""
 
 HELP_OPTION = "--help"
 _VARIABLE_ARGUMENT = re.compile(r"\{([^\W\d]\w*)\}|\$([^\W\d]\w*)")
@@ -69,10 +69,10 @@ class Handle(Protocol):
     """A display that can be updated."""
 
     def display(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
-        """Show it for the first time."""
+        """Show the display for the first time."""
 
     def update(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
-        """Show something else in its place."""
+        """Show other content in its place."""
 
 
 def has_kernel(shell: InteractiveShell) -> bool:
@@ -86,7 +86,7 @@ def _request(shell: InteractiveShell, part: str = "content") -> Mapping[str, Any
 
 
 def close_with_output(widget: _Widget) -> None:
-    """Close a widget when its cell runs again or is deleted, because its output is no longer in the page then."""
+    """Close a widget when its cell runs again or is deleted, because its output is then no longer in the page."""
     shell = IPython.get_ipython()
     cell = shell and _request(shell, "metadata").get("cellId")
     if isinstance(cell, str):
@@ -103,18 +103,18 @@ def _close_old_widgets(_info: object) -> None:
 
 
 def is_alone_in_cell(shell: InteractiveShell) -> bool:
-    """Whether the running cell of a notebook is one line, so that all of its output is that line's."""
+    """Whether the running cell of a notebook is a single line, so that all of its output is that line's."""
     lines = (line.strip() for line in _request(shell).get("code", "").splitlines())
     return sum(1 for line in lines if line and not line.startswith("#")) == 1
 
 
 def is_attended(shell: InteractiveShell) -> bool:
-    """Whether a person can answer: front ends send `allow_stdin` true with each request, nbclient sends false."""
+    """Whether a user can respond: front ends send `allow_stdin` true with each request, nbclient sends false."""
     return bool(_request(shell).get("allow_stdin", not has_kernel(shell)))
 
 
 def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[], Bundle]) -> None:
-    """Have the running cell show a bundle instead of the value's own, when the value is what the cell ends with."""
+    """Make the running cell show a bundle instead of the value's own, if the value is the cell's result."""
     formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr] # a running shell has one
     kind = type(value)
     others = formatter.type_printers.pop(kind, None)
@@ -135,17 +135,17 @@ def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[],
 
 
 def load_libraries(*names: str) -> None:
-    """Import modules on another thread, unless they are loaded; Ctrl-C returns at once and lets the import finish."""
+    """Import modules on another thread, unless loaded; Ctrl-C returns immediately and lets the import finish."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
         system.run_interruptibly(lambda: [import_module(name) for name in missing])
 
 
 def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options as the parser of `@with_arguments` reads them."""
+    """Return the options as parsed by the parser of `@with_arguments`."""
     known = option_names(magic)
     for option in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
-        # argparse understands the beginning of an option, too.
+        # argparse also accepts abbreviated options.
         if not any(name.startswith(option) for name in known):
             nearest = get_close_matches(option, known, n=1)
             remedy = f"Did you mean {nearest[0]}?" if nearest else f"The options are {', '.join(known)}."
@@ -171,19 +171,19 @@ def option_names(magic: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def options_with_value(magic: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the options of a magic that need a value."""
+    """Return a magic's options that require a value."""
     return tuple(name for action in _actions(magic) if action.nargs is None for name in action.option_strings)
 
 
 def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
-    """Return the choices for an option of a magic; empty if it takes any value."""
+    """Return the choices of a magic's option; empty if it takes any value."""
     return tuple(
         str(value) for action in _actions(magic) if option in action.option_strings for value in action.choices or ()
     )
 
 
 def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Callable[[_Magics, str], _Value | None]:
-    """Make a line magic of a method that takes the parsed options, with `--help` and errors as lines."""
+    """Turn a method that takes the parsed options into a line magic, with `--help` and errors as lines."""
     with_traceback = argument("--traceback", action="store_true", help="show the Python traceback of an error")
     magic = no_var_expand(with_arguments()(with_traceback(method)))
 
@@ -204,7 +204,7 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
 
 
 def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
-    """Return the variable that `{name}` or `$name` stands for, as in other magics, if it is the whole argument."""
+    """Return the variable for `{name}` or `$name`, as in other magics, if it is the whole argument."""
     found = _VARIABLE_ARGUMENT.fullmatch(argument)
     if found is None:
         return argument
@@ -216,7 +216,7 @@ def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
 
 
 def help_text(magic: Callable[..., Any]) -> str:
-    """Return what a magic does and its options."""
+    """Return a magic's description and options."""
     return _parser(magic).format_help().removeprefix("::\n\n").strip()
 
 
@@ -244,7 +244,7 @@ _VALUE: Final = re.compile(r"[ \t]*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']\S*))(?=\s
 OPTIONS: Final = re.compile(
     rf"(?:{_VARIABLE.pattern})?\s*(?:--[\w-]+(?:(?:=|[ \t]+)(?:\"[^\"]*\"|'[^']*'|[^\s\"'-]\S*))?\s+)*"
 )
-"""The beginning of a magic's line, before a cursor that is at an option or in the statement."""
+"""The start of a magic's line, before a cursor at an option or in the statement."""
 
 _BEGINS_STATEMENT: Final = re.compile(r"SELECT|WITH|EXPLAIN|SHOW|DESCRIBE|VALUES|TABLE|\W", re.IGNORECASE)
 _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]")
@@ -252,7 +252,7 @@ _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
 
 class SqlLine(NamedTuple):
-    """A parsed line: the variable that takes the rows (None: the cell's value), the options, and the statement."""
+    """A parsed line: the variable for the rows (None: the cell's value), the options, and the statement."""
 
     name: str | None
     options: argparse.Namespace
@@ -263,14 +263,14 @@ def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> Sq
     """Parse the magic's line and the body of a cell magic (None for a line magic)."""
     variable = _VARIABLE.match(line)
     rest = line if variable is None else line[variable.end() :]
-    # As Python reads names: `µs` with the sign of a keyboard is the Greek letter there.
+    # As Python reads names: `µs` typed with the micro sign becomes the Greek letter.
     name = None if variable is None else unicodedata.normalize("NFKC", variable[1])
     nargs = {option: action.nargs for action in _actions(magic) for option in action.option_strings}
     words = []
     while found := _OPTION.match(rest):
         option, rest = found[1], rest[found.end() :]
         value = _VALUE.match(rest) if found[2] or nargs.get(option, 0) != 0 else None
-        # The statement may follow an option whose value may be left out.
+        # The statement may follow an option with an optional value.
         if value is None or (not found[2] and nargs[option] == "?" and _BEGINS_STATEMENT.match(value[0].strip())):
             words.append(option)
         else:
@@ -286,7 +286,7 @@ def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> Sq
 
 
 def option_value(value: str) -> str:
-    """Return an option's value as the magic reads it.
+    """Return an option's value in the form that the magic reads.
 
     Raises:
         UsageError: It has a line break, or both kinds of quotes.
@@ -297,7 +297,7 @@ def option_value(value: str) -> str:
 
 
 def check_no_template(sql: str) -> None:
-    """Refuse `{{…}}`: a value that became part of the SQL could change what it means."""
+    """Reject `{{…}}`, because a value that became part of the SQL could change its meaning."""
     position = sql.find(_TEMPLATE)
     if position >= 0:
         raise InvalidStatement(
@@ -312,7 +312,7 @@ def check_no_template(sql: str) -> None:
 def find_magic(
     text: str, cursor: int, *, line_magics: Collection[str], cell_magics: Collection[str]
 ) -> tuple[str, str, bool] | None:
-    """Return a magic's text before and after a cursor, and whether it is a cell magic; None outside of these magics."""
+    """Return a magic's text before and after a cursor, and whether it is a cell magic; None outside these magics."""
     found = _CELL_MAGIC.match(text)
     if found is not None and found["name"] in cell_magics:
         return (text[found.end() : cursor], text[cursor:], True) if cursor > found.end() else None
@@ -332,40 +332,40 @@ def count_text(count: int) -> str:
 
 
 def time_text(time: datetime, *, now: datetime) -> str:
-    """Return a time in UTC, with its date when it is more than a day away: `15:42 UTC`."""
+    """Return a time in UTC, with its date if it is more than a day away: `15:42 UTC`."""
     return time.strftime("%H:%M UTC" if abs(time - now) < timedelta(hours=24) else "%Y-%m-%d %H:%M UTC")
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port, by which people know it, with control characters written out."""
+    """Return a URL's host and port for display, with control characters escaped."""
     return printable(url_host(url))
 
 
 def provider_text(issuer: str | None) -> str:
-    """Return the host of the issuer where people sign in; without one only the Hub knows it."""
+    """Return the host of the issuer that users sign in to; without an issuer, only the Hub knows it."""
     return host_text(issuer) if issuer else "JupyterHub's identity provider"
 
 
 def where_text(issuer: str, server: str) -> str:
-    """Return where somebody is signed in, and for what: ` at id.example.com (for lake.example.com:50051)`."""
+    """Return where a user is signed in, and for which server: ` at id.example.com (for lake.example.com:50051)`."""
     return (f" at {issuer}" if issuer else "") + f" (for {server})"
 
 
 def sign_in_text(settings: ClientSettings) -> str:
-    """Return where the settings sign somebody in, as `where_text` does."""
+    """Return where the settings sign a user in, in the format of `where_text`."""
     return where_text(host_text(settings.issuer or ""), host_text(settings.uri))
 
 
 def shown_name(text: str) -> str:
-    """Return a name from elsewhere, fit to be shown."""
+    """Return a name from elsewhere, fit for display."""
     return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
 @contextmanager
 def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Iterator[None]:
-    """Have IPython show the package's errors as lines instead of a traceback; an interrupt becomes `QueryCancelled`.
+    """Make IPython show the package's errors as lines instead of a traceback; an interrupt becomes `QueryCancelled`.
 
-    `line` and `column` of a `QueryError` point into `sql`; with `traceback` errors stay unchanged.
+    `line` and `column` of a `QueryError` refer to `sql`; with `traceback`, errors stay unchanged.
     """
     try:
         yield
@@ -383,7 +383,7 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
 
 
 def _offer_help(error: MicromegasError, sql: str | None) -> None:
-    """Have a notebook in which a user is present show an explanation below the error's lines."""
+    """Make a notebook in which a user is present show an explanation below the error's lines."""
     shell = IPython.get_ipython()
     if not isinstance(error, QueryError) or isinstance(error, QueryCancelled) or shell is None:
         return
@@ -392,7 +392,7 @@ def _offer_help(error: MicromegasError, sql: str | None) -> None:
     def show(result: Any) -> None:
         shell.events.unregister("post_run_cell", show)
         if result.error_in_exec is error:
-            from micromegas_jupyter.notebook.error_help import ErrorHelp  # with anywidget
+            from micromegas_jupyter.notebook.error_help import ErrorHelp  # imports anywidget
 
             error_help = ErrorHelp(error, cell=cell, sql=sql)
             close_with_output(error_help)
@@ -403,14 +403,14 @@ def _offer_help(error: MicromegasError, sql: str | None) -> None:
 
 
 def show_as_lines(error: BaseException, lines: Sequence[str]) -> None:
-    """Give the error the method that IPython calls for its traceback."""
+    """Add the method that IPython calls for an error's traceback."""
     shown = list(lines)
     vars(error)["_render_traceback_"] = lambda: shown
 
 
 def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
-    """Return the error's lines; one line when there is neither a position in the SQL nor a query to name."""
-    from micromegas_jupyter.core.error_page import where_to_read  # with importlib.metadata
+    """Return the error's lines; a single line if it has neither a position in the SQL nor a query ID."""
+    from micromegas_jupyter.core.error_page import where_to_read  # imports importlib.metadata
 
     sentence = "✗ " + cut(printable(f"{error.what} {error.remedy}".strip()), _MAX_SENTENCE_CHARACTERS)
     excerpt = statement_excerpt(error, sql)
@@ -423,7 +423,7 @@ def error_lines(error: MicromegasError, *, sql: str | None = None) -> list[str]:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PlainText:
-    """Text of several lines; what could steer a terminal or a page is written out when it is shown."""
+    """Multi-line text; characters that could control a terminal or page are escaped when shown."""
 
     text: str
 
@@ -436,7 +436,7 @@ class PlainText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTable:
-    """A table of printable text, with a note below and right-aligned columns: the value of a cell."""
+    """A table of printable text, with a note below and right-aligned columns: a cell's value."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -449,7 +449,7 @@ class TextTable:
 
     def _repr_html_(self) -> str:
         table = self._tabulate("html") if self.rows else ""
-        for cell in ("td", "th"):  # a notebook would put these at the right
+        for cell in ("td", "th"):  # a notebook would align these to the right
             table = table.replace(f"<{cell}>", f'<{cell} style="text-align: left; white-space: pre-wrap;">')
         note = f'<p style="margin:0.3em 0;opacity:0.8">{html.escape(self.note)}</p>' if self.note else ""
         return f'<div class="micromegas-table" style="overflow-x:auto">{table}{note}</div>'
@@ -462,6 +462,6 @@ class TextTable:
 
 
 def help_as_line_magic(lines: list[str]) -> list[str]:
-    """Make a line magic of a cell that only asks for help: IPython does not call a cell magic without a body."""
+    """Turn a cell that only requests help into a line magic; IPython does not call cell magics without a body."""
     found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
     return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines

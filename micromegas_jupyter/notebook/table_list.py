@@ -1,4 +1,4 @@
-"""A server's tables, and their columns, as rows of a result."""
+"""A server's tables and their columns, as rows of a result."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.login.connections import Client
 
 COUNT_SECONDS: Final = 20.0
-"""How long a server may take to count the rows of a table."""
+"""The timeout for counting a table's rows on the server."""
 
 MAX_COUNTED: Final = 20
-"""How many tables are counted."""
+"""The maximum number of tables that are counted."""
 
 _TABLES: Final = pa.schema([("table", pa.string()), ("columns", pa.int64()), ("description", pa.string())])
 _COLUMNS: Final = pa.schema([(name, pa.string()) for name in ("table", "column", "type", "null", "description")])
@@ -57,21 +57,21 @@ def list_columns(schema: ServerSchema, pattern: str) -> pa.Table:
 
 
 def count_tables(client: Client, schema: ServerSchema, pattern: str) -> pa.Table:
-    """Return a row per table whose name matches: how many rows it has, the times they cover, or why that is unknown."""
+    """Return a row per matching table: its number of rows and time range, or why they are unknown."""
     matches = _matcher(pattern)
     counted = [table for table in schema.tables.values() if matches(table.name)][:MAX_COUNTED]
     return pa.Table.from_pylist([{"table": table.name, **_count_rows(client, table)} for table in counted], _COUNTS)
 
 
 def _matcher(pattern: str) -> Callable[[str], object]:
-    """Return a test of names; `*` in the pattern is any text."""
+    """Return a test for names; `*` in the pattern is a wildcard."""
     return re.compile(".*".join(map(re.escape, pattern.strip().split("*"))), re.IGNORECASE).search
 
 
 def _count_rows(client: Client, table: Table) -> dict[str, object]:
     times = [column.name for column in table.columns if column.type_text.lower().startswith("timestamp")]
     time = next((name for name in ("time", "insert_time") if name in times), next(iter(times), ""))
-    # As text, since Python's times end at microseconds and at the year 9999.
+    # As text, because Python's times are limited to microseconds and the year 9999.
     ends = [("min", "first"), ("max", "last")] if time else []
     covered = "".join(f", CAST({end}({name_in_sql(time)}) AS VARCHAR) AS {name}" for end, name in ends)
     sql = f"SELECT count(*) AS rows{covered} FROM {name_in_sql(table.name)}"  # noqa: S608 - the server's own names, quoted

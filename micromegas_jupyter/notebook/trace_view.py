@@ -1,4 +1,4 @@
-"""The widget that shows a trace or a flame graph. The page requests the columns, so no notebook saves them."""
+"""The widget that shows a trace or a flame graph. The page requests the columns, so notebooks don't save them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TraceView(KernelWidget):
         super().__init__(summary=source.summary, mode=mode)
 
     def reply(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
-        """Return the answer to a request and its buffers."""
+        """Return the response to a request, and its buffers."""
         match self._source, message:
             case Trace(), {"op": "spans"}:
                 return _pack_trace(self._source)
@@ -57,7 +57,7 @@ class TraceView(KernelWidget):
 
 
 def show_trace(shown: Trace | Flame) -> Bundle:
-    """Return what a notebook shows of a trace or a flame graph: the widget, and a table that is saved."""
+    """Return the display of a trace or a flame graph: the widget, and a table that is saved."""
     saved = {"text/html": shown.to_html(), "text/plain": str(shown)}
     return widget_bundle(TraceView(shown), saved) if shows_widgets() else (saved, {})
 
@@ -149,7 +149,7 @@ def _describe(trace: Trace, span: int) -> dict[str, object]:
 
 
 def _link(trace_id: str) -> str:
-    """Return the ID of a linked trace if it's valid, because it becomes part of a cell."""
+    """Return the ID of a linked trace if it is valid, because it becomes part of a cell."""
     try:
         return parse_hex_id(trace_id, TRACE_ID_DIGITS)
     except UsageError:

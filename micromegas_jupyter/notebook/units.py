@@ -1,4 +1,4 @@
-"""Numbers with a unit per row, as in the `unit` column of OpenTelemetry metrics (UCUM): 25.3 GB, 99.5 %, 12.3 µs."""
+"""Numbers with a unit per row, as in OpenTelemetry's `unit` column for metrics (UCUM): 25.3 GB, 99.5 %, 12.3 µs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MAX_UNIT_CHARACTERS = 20
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _DAY = 86_400 * 10**9
-# The longest step that is not more than the value, except that a value that rounds up to a step has it.
+# The largest unit that does not exceed the value, taking rounding into account.
 _TIMES = ((float(_DAY), "d"), *((float(size), name) for name, size in DURATION_NANOSECONDS.items()))
 _TIME_SIZES = {**DURATION_NANOSECONDS, "us": 10**3, "seconds": 10**9, "d": _DAY}
 _PREFIXED = {
@@ -55,7 +55,7 @@ def _step(value: float, steps: Sequence[tuple[float, str]]) -> tuple[float, str]
 
 
 def _rounded(value: float, *, decimals: int = 0) -> str:
-    """Return a number with three digits, and all of those before the decimal point."""
+    """Return a number with three digits, and all digits before the decimal point."""
     if value and not _MIN_FIXED <= abs(value) < _MAX_FIXED:
         return f"{value:.2e}"
     decimals = max(decimals, _DIGITS - 1 - math.floor(math.log10(abs(value)))) if value else 0

@@ -1,4 +1,4 @@
-"""The base of the result, trace, and log widgets: replies to the page's requests, and the HTML that is saved."""
+"""The base of the result, trace, and log widgets: replies to the page's requests, and the saved HTML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def static_text(name: str) -> traitlets.Unicode[str, str | bytes]:
-    """Return the trait of a script or style sheet. With a path, anywidget 0.11 would keep closed widgets in memory."""
+    """Return the trait for a script or style sheet. With a path, anywidget 0.11 would keep closed widgets in memory."""
     return traitlets.Unicode((STATIC / name).read_text(encoding="utf-8")).tag(sync=True)
 
 
@@ -42,19 +42,20 @@ class KernelWidget(anywidget.AnyWidget):
         self.let_requests_overtake_cells()
 
     def let_requests_overtake_cells(self) -> None:
-        """Forget which shell sent a message other than a reply."""
+        """Forget which subshell sent a message other than a reply."""
         if self.comm is not None:
-            # ipykernel 7.4 takes a page's requests to the shell that last sent through the comm: the cell's, where
-            # they would wait for all cells of a Run All, and not the subshell that JupyterLab names in them.
+            # ipykernel 7.4 routes a page's requests to the shell that last sent through the comm. That would be the
+            # cell's shell, where they would wait for all cells of a Run All, instead of the subshell that JupyterLab
+            # specifies.
             self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def reply(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
-        """Return the answer to a request and its buffers."""
+        """Return the response to a request, and its buffers."""
         raise NotImplementedError
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
         if not isinstance(content, dict) or not isinstance(content.get("id"), int):
-            return  # comes from no page of ours
+            return  # not from one of our pages
         try:
             answer, buffers = self.reply(content)
         except MicromegasError as error:
@@ -67,13 +68,13 @@ class KernelWidget(anywidget.AnyWidget):
 
 
 def shows_widgets() -> bool:
-    """Whether a user sees widgets: in a notebook that no program runs, except Voila, whose page shows them."""
+    """Whether a user sees widgets: in a notebook that is not run by a program, except Voila, which shows them."""
     shell = get_ipython()
     return shell is not None and has_kernel(shell) and (is_attended(shell) or "VOILA_PREHEAT" in os.environ)
 
 
 def widget_bundle(widget: anywidget.AnyWidget, saved: Mapping[str, str]) -> Bundle:
-    """Return what a notebook shows: the widget, and `saved` (by MIME type) whenever the widget can't be shown."""
+    """Return the notebook output: the widget, and `saved` (by MIME type) for whenever the widget can't be shown."""
     shown = widget._repr_mimebundle_()
     bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
     return {SAVED_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata

@@ -1,1 +1,1 @@
-"""OpenID Connect without I/O: documents, requests, tokens and their rules as pure functions."""
+"""OpenID Connect without I/O: documents, requests, tokens, and their rules as pure functions."""

@@ -1,7 +1,8 @@
-"""From discovery to tokens: a provider's document, the browser's way, client authentication, token requests.
+"""From discovery to tokens: provider metadata, authorization requests, client authentication, and token requests.
 
-The `build_` functions return a form's fields; they raise `UsageError` when the resource is not an absolute URI. What a
-`parse_` or `read_` function refuses shows nothing of itself, not even in a traceback with variables.
+The `build_` functions return a form's fields and raise `UsageError` if the resource is not an absolute URI. If a
+`parse_` or `read_` function rejects its input, the error does not reveal any of the input, not even in a traceback
+with variables.
 """
 
 import base64
@@ -35,7 +36,7 @@ MAX_CALLBACK_PARAMETERS = 50
 MAX_SHOWN_CHARACTERS = 200
 
 _ERROR_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# Codes and tokens are long runs without a space; words are not.
+# Codes and tokens are long runs without spaces, unlike ordinary words.
 _LONG_RUN = re.compile(r"[^\s]{32,}")
 METADATA_PATH = "/.well-known/openid-configuration"
 _MAX_RESOURCE_CHARACTERS = 2048
@@ -44,7 +45,7 @@ _MAX_TOKEN_CHARACTERS = 64 * 1024
 _MAX_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
 _RANDOM_BYTES = 32
 _ASSERTION_ID_BYTES = 24
-# One call takes ten seconds at most; the rest is for clocks that differ.
+# A call takes ten seconds at most; the rest allows for clock differences.
 _ASSERTION_LIFETIME_SECONDS = 120
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -53,12 +54,12 @@ JWT_BEARER_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 ID_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - a type's name
 ACCESS_TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type's name
-# What can be sent to a server as a bearer token: RFC 8693 section 3.
+# The token types that can be sent to a server as bearer tokens: RFC 8693 section 3.
 _BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
 
 _ANSWER = "token answer"
 _DIGITS = re.compile(r"[0-9]{1,10}")
-# An absolute URI without a fragment, loosely: RFC 8707 section 2. A URN is one, too.
+# An absolute URI without a fragment, loosely: RFC 8707 section 2. URNs match, too.
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 _OWN_PARAMETERS = PROTECTED_PARAMETERS - {"client_secret"} | {"scope"}
@@ -66,7 +67,7 @@ _CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
 _PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 
 Fields: TypeAlias = dict[str, str | Secret]
-# What an application proves itself with; None for a public client.
+# An application's credential; None for a public client.
 ClientCredential: TypeAlias = Secret | PrivateKey | None
 
 
@@ -115,19 +116,19 @@ class ProviderMetadata:
     pkce_methods: tuple[str, ...] | None = None
 
     def require_token_endpoint(self) -> str:
-        """Return the token endpoint."""
+        """Return the token endpoint, or raise if there isn't one."""
         if self.token_endpoint is None:
             raise ProviderMisbehaved(f"The identity provider {self.issuer} has no token endpoint.")
         return self.token_endpoint
 
 
 def build_metadata_url(issuer: str) -> str:
-    """Return the address of an issuer's discovery document. Source: OpenID Connect Discovery 1.0 section 4.1."""
-    return issuer.removesuffix("/") + METADATA_PATH  # one trailing slash is dropped here and nowhere else
+    """Return the URL of an issuer's discovery document. Source: OpenID Connect Discovery 1.0 section 4.1."""
+    return issuer.removesuffix("/") + METADATA_PATH  # the only place that drops a trailing slash
 
 
 def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
-    """Read a discovery document. Source: OpenID Connect Discovery 1.0 sections 3 and 4.3; RFC 8414 section 2."""
+    """Parse a discovery document. Source: OpenID Connect Discovery 1.0 sections 3 and 4.3; RFC 8414 section 2."""
     members = _members_for(document, issuer)
     return ProviderMetadata(
         issuer=issuer,
@@ -145,7 +146,7 @@ def parse_metadata(document: object, *, issuer: str) -> ProviderMetadata:
 
 
 def parse_jwks_uri(document: object, *, issuer: str, tenant: str | None = None, read_from: str | None = None) -> str:
-    """Read from a discovery document where the keys are, and nothing else."""
+    """Return only the URL of the keys from a discovery document."""
     return _jwks_uri(_members_for(document, issuer, tenant), issuer, read_from=read_from or issuer)
 
 
@@ -176,7 +177,7 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
 
 
 def _may_be_set(stated: str, *, configured: str) -> bool:
-    """Whether an issuer that a document states can be shown verbatim, and the settings would accept it."""
+    """Whether a discovery document's issuer can be shown verbatim and is valid as a setting."""
     if len(stated) > MAX_SHOWN_CHARACTERS or set(stated) & set("{}&'`"):
         return False
     try:
@@ -201,7 +202,7 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str, *, read_fr
         raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not a string.")
     check_endpoint_url(url)
     if url.lower().startswith("http:") and not is_loopback_url(read_from or issuer):
-        # A remote provider must not make this machine's own services receive codes and tokens in its place.
+        # A remote provider must not be able to have codes and tokens sent to this machine's own services.
         raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not https.")
     return url
 
@@ -217,7 +218,7 @@ def _texts(document: Mapping[str, object], name: str, issuer: str) -> tuple[str,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
-    """One started sign-in: what its callback and tokens will be held against."""
+    """An authorization request, with the values that its callback and tokens are checked against."""
 
     url: str = field(repr=False)
     redirect_uri: str
@@ -230,7 +231,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSet:
-    """The tokens of one sign-in; times are aware UTC, by the provider's clock as far as it is known."""
+    """The tokens of a sign-in; times are aware UTC, by the provider's clock as far as known."""
 
     access_token: Secret
     token_type: str = "Bearer"  # noqa: S105 - a type's name, not a password
@@ -243,7 +244,7 @@ class TokenSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientAuthentication:
-    """What is added to a request: form fields and headers."""
+    """The form fields and headers that authenticate a client."""
 
     fields: Mapping[str, str | Secret]
     headers: Mapping[str, str | Secret] = field(default_factory=dict)
@@ -277,14 +278,14 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     extra_parameters: Mapping[str, str] = MappingProxyType({}),
     state_prefix: str = "",
 ) -> AuthorizationRequest:
-    """Build a code request with PKCE S256, state and nonce, all new; the state begins with `state_prefix`.
+    """Build a code request with new PKCE S256 verifier, state, and nonce; the state starts with `state_prefix`.
 
-    Source: RFC 6749 section 4.1.1; RFC 7636 section 4; OpenID Connect Core 1.0 sections 3.1.2.1 and 11 (a provider
-    may ignore `offline_access` unless consent is asked for); RFC 8707 section 2.1.
+    Source: RFC 6749 section 4.1.1; RFC 7636 section 4; OpenID Connect Core 1.0 sections 3.1.2.1 and 11 (a provider may
+    ignore `offline_access` unless the request prompts for consent); RFC 8707 section 2.1.
 
     Raises:
         ProviderMisbehaved: The provider has no authorization or token endpoint, or lists PKCE methods without S256.
-        UsageError: Scope or resource are malformed, or an extra parameter would replace one of the protocol's own.
+        UsageError: Scope or resource is malformed, or an extra parameter would replace a protocol parameter.
     """
     metadata.require_token_endpoint()
     if metadata.authorization_endpoint is None:
@@ -328,24 +329,24 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
 
 
 def is_callback_of(query: str, request: AuthorizationRequest) -> bool:
-    """Whether a callback's query string carries this sign-in's state, exactly once; compared in constant time."""
+    """Whether a callback's query string contains this sign-in's state exactly once; compared in constant time."""
     states = [value for name, value in _parameters(query) if name == "state"]
     expected = request.state.reveal().encode()
     return len(states) == 1 and hmac.compare_digest(states[0].encode("utf-8", "surrogatepass"), expected)
 
 
 def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metadata: ProviderMetadata) -> Secret:
-    """Return the authorization code that a callback carries.
+    """Return the authorization code from a callback's query.
 
-    Source: RFC 6749 sections 4.1.2 and 4.1.2.1; RFC 9207 section 2.4 (`iss` is checked for errors too).
+    Source: RFC 6749 sections 4.1.2 and 4.1.2.1; RFC 9207 section 2.4 (`iss` is also checked in error responses).
 
     Raises:
         ProviderMisbehaved: The state is not this sign-in's, a parameter is repeated, `iss` is wrong or missing
-            where the provider announced it, or there is neither a code nor an error.
-        ProviderUnavailable: The provider says that it cannot answer now.
-        LoginRefused: The provider reports an error, a person's refusal among them.
+            although the provider announced it, or there is neither a code nor an error.
+        ProviderUnavailable: The provider reports that it is temporarily unavailable.
+        LoginRefused: The provider reports an error, such as a user's denial.
     """
-    query = query if isinstance(query, Secret) else Secret(query)  # or a traceback would show it
+    query = query if isinstance(query, Secret) else Secret(query)  # keeps it out of tracebacks
     found = _callback_parameters(query.reveal(), request)
     if found is None:
         raise ProviderMisbehaved("The redirect has parameters that don't match this sign-in.")
@@ -361,7 +362,7 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
 
 
 def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObject | None:
-    """Return a callback's parameters; None when one is repeated or the state is not this sign-in's."""
+    """Return a callback's parameters, or None if one is repeated or the state is not this sign-in's."""
     pairs = _parameters(query)
     found = SecretObject(pairs)
     return found if len(found) == len(pairs) and is_callback_of(query, request) else None
@@ -386,7 +387,7 @@ def _parameters(query: str) -> list[tuple[str, str]]:
         return []
 
 
-def build_client_authentication(  # noqa: PLR0913 - what an assertion says
+def build_client_authentication(  # noqa: PLR0913 - the contents of an assertion
     supported: Collection[str] | None,
     *,
     client_id: str,
@@ -395,11 +396,11 @@ def build_client_authentication(  # noqa: PLR0913 - what an assertion says
     now: datetime,
     randomness: Randomness,
 ) -> ClientAuthentication:
-    """Return the fields and headers with which a client proves itself by a `supported` method; None for any.
+    """Return the fields and headers that authenticate a client with a `supported` method; None means any method.
 
-    A client without a credential always goes unauthenticated: many providers accept public clients without listing
-    `none`. With a secret the default is Basic (RFC 8414 section 2). An assertion is made out to `assertion_audience`,
-    whichever of the provider's endpoints it goes to; `now` is the provider's time.
+    A client without a credential is never authenticated, because many providers accept public clients without listing
+    `none`. With a secret, the default is Basic (RFC 8414 section 2). The audience of an assertion is
+    `assertion_audience`, regardless of the provider's endpoint that receives it. `now` is the provider's time.
 
     Source: RFC 6749 section 2.3.1 (Basic credentials are form-encoded before they are joined); RFC 7523 sections 2.2
     and 3; OpenID Connect Core 1.0 section 9.
@@ -435,7 +436,7 @@ def _assertion_fields(assertion: Secret) -> Fields:
 
 
 def build_assertion(key: PrivateKey, claims: Mapping[str, str], *, now: datetime, lifetime_seconds: int) -> Secret:
-    """Sign `claims`, with the assertion's validity period added. Source: RFC 7523 section 3."""
+    """Sign `claims` after adding the assertion's validity period. Source: RFC 7523 section 3."""
     issued_at = int(now.timestamp())
     return sign_jwt(key, {**claims, "iat": issued_at, "exp": issued_at + lifetime_seconds})
 
@@ -452,11 +453,10 @@ def build_code_request(request: AuthorizationRequest, code: Secret) -> Fields:
 
 
 def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None, resource: str | None = None) -> Fields:
-    """Get the next tokens, never asking for more than was granted.
+    """Request the next tokens, never with more scope than was granted.
 
-    The scope is sent when the grant names `openid`; a grant without it comes from providers that list only the
-    API's own scopes (Entra ID), and leaving it out means all that was granted. Source: RFC 6749 section 6; RFC 8707
-    section 2.2.
+    The scope is sent if the granted scope contains `openid`. Otherwise the provider lists only the API's own scopes
+    (Entra ID), and omitting the scope requests all that was granted. Source: RFC 6749 section 6; RFC 8707 section 2.2.
     """
     scope = granted_scope if granted_scope is not None and "openid" in granted_scope.split() else None
     return {
@@ -468,7 +468,7 @@ def build_refresh_request(refresh_token: Secret, *, granted_scope: str | None, r
 
 
 def build_client_credentials_request(*, scope: str | None, audience: str | None, resource: str | None = None) -> Fields:
-    """Get a service account's token. Source: RFC 6749 section 4.4.2; RFC 8707 section 2.2; `audience` as Auth0's."""
+    """Request a service account's token. Source: RFC 6749 section 4.4.2; RFC 8707 section 2.2; Auth0 (`audience`)."""
     return {
         "grant_type": "client_credentials",
         **resource_fields(resource),
@@ -517,7 +517,7 @@ def _without_empty(**fields: str | None) -> dict[str, str]:
 
 
 def parse_token_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
-    """Read a successful answer that came at `now`; without a scope it means the requested one: RFC 6749 section 5.1."""
+    """Parse a success response received at `now`; a missing scope means the requested one (RFC 6749 section 5.1)."""
     body = secret_object(body)
     if body is None:
         raise ProviderMisbehaved("The identity provider's token response is not a JSON object.")
@@ -545,9 +545,9 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
 def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope: str | None) -> TokenSet:
     """Parse a successful response; the issued token becomes the access token, whatever its type.
 
-    `token_type` may be `N_A` for a token that is not an access token; then `issued_token_type` has to say what it is.
-    Not every provider names that type, although it is required, so only a wrong one is refused.
-    Source: RFC 8693 section 2.2.1.
+    `token_type` may be `N_A` for a token that is not an access token; `issued_token_type` must then specify its type.
+    Some providers omit that type, although it is required, so only a wrong one is rejected. Source: RFC 8693 section
+    2.2.1.
     """
     body = secret_object(body)
     if body is None:
@@ -569,8 +569,8 @@ def build_token_error(
 ) -> AuthenticationError | ProviderUnavailable:
     """Return the error for a rejected token request (4xx).
 
-    A refused refresh means that the person has to sign in again, whatever the code, unless the provider says that
-    it is only passing, or that it is about the application. Source: RFC 6749 section 5.2.
+    After a rejected refresh, the user has to sign in again, unless the error is temporary or about the application.
+    Source: RFC 6749 section 5.2.
     """
     code = body.get("error") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(code, str):
@@ -579,7 +579,7 @@ def build_token_error(
     if code in _PASSING_ERRORS:
         return ProviderUnavailable(f"The identity provider can't issue tokens now ({described}).")
     remedy = "Check the client id, and the client secret or private key." if code in _CLIENT_ERRORS else None
-    # A program that was started without the application's secret must not cost the person the sign-in.
+    # A program that was started without the application's secret must not destroy the user's sign-in.
     if is_refresh and code not in _CLIENT_ERRORS:
         return LoginRequired(f"The sign-in has expired ({described}).")
     failed = LoginFailed(f"The identity provider didn't return a token ({described}).", remedy=remedy)
@@ -588,7 +588,7 @@ def build_token_error(
 
 
 def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
-    """Return the new set, completed by the old: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2."""
+    """Return the new token set, completed by the old: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2."""
     return replace(
         new,
         refresh_token=new.refresh_token or old.refresh_token,
@@ -608,7 +608,7 @@ def read_token(body: SecretObject, name: str, *, answer: str = _ANSWER) -> Secre
 
 
 def usable_token(value: object) -> Secret | None:
-    """Return a token as a secret; None when it is not text, too long, or no request could carry it."""
+    """Return a token as a secret, or None if it is not a string, is too long, or cannot be sent in a request."""
     if not isinstance(value, str) or len(value) > _MAX_TOKEN_CHARACTERS or not value.isascii():
         return None
     return Secret(value) if value.isprintable() else None

@@ -32,7 +32,7 @@ class DeviceAuthorization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePending:
-    """The person is not done yet."""
+    """The user hasn't finished yet."""
 
     slow_down: bool = False
 
@@ -42,8 +42,8 @@ def build_device_request(
 ) -> dict[str, str | Secret]:
     """Return the fields that start a sign-in.
 
-    The application is named whichever way it proves itself: not every provider (Google) reads a header for it here.
-    Source: RFC 8628 section 3.1; RFC 8707; `audience` as Auth0 has it.
+    The client ID is always included, because some providers (Google) ignore the authorization header here. Source: RFC
+    8628 section 3.1; RFC 8707; `audience` as in Auth0.
     """
     return {
         "client_id": client_id,
@@ -58,8 +58,8 @@ def parse_device_answer(
 ) -> DeviceAuthorization:
     """Parse the device authorization response.
 
-    The address may be called `verification_url`, as Google does. One with the code in it that may not be shown is left
-    out. Source: RFC 8628 sections 3.2, 3.3.1 and 5.3.
+    The address may be called `verification_url`, as in Google's response. An invalid complete address is omitted.
+    Source: RFC 8628 sections 3.2, 3.3.1, and 5.3.
     """
     body = secret_object(body)
     if body is None:

@@ -1,6 +1,6 @@
-"""JSON Web Tokens: their parts, their signatures and keys, and the claims that ID and access tokens must have.
+"""JSON Web Tokens: their parts, their signatures and keys, and the required claims of ID and access tokens.
 
-Every form that has more than one reading is refused. Each key is imported by itself, so a bad one disables no other.
+Ambiguous input is rejected. Each key is imported separately, so a bad key does not affect the others.
 """
 
 import base64
@@ -29,18 +29,18 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_KEY_ID_CHARACTERS = 1024
 
 _SEGMENTS = 3
-# All tokens of one key have the same header, so the last ones are cached; a longer header is read anew each time.
+# All tokens signed by one key have the same header, so recent headers are cached; longer ones are parsed each time.
 _MAX_CACHED_HEADERS = 256
 _MAX_CACHED_HEADER_CHARACTERS = 1024
-# From base64url to base64, and what only base64 has to a character that no reader accepts.
+# Maps base64url to base64, and characters that only base64 has to one that no decoder accepts.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
-# By the number of padding characters.
+# Keyed by the number of padding characters.
 _LAST_CHARACTERS = {1: frozenset(b"AEIMQUYcgkosw048"), 2: frozenset(b"AQgw"), 3: frozenset(b"")}
 _ACCEPTED_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 
 
 class TokenProblem(ValueError):
-    """A token that is not acceptable."""
+    """The token is invalid."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class TokenProblem(ValueError):
 
 
 class ParsedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a compact JWS whose payload is a JSON object; nothing in it is verified."""
+    """The parts of a compact JWS with a JSON object as payload; nothing in it is verified."""
 
     header: Mapping[str, object]
     claims: Mapping[str, object]
@@ -65,20 +65,20 @@ class ParsedToken(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key_id(self) -> str | None:
-        """The header's `kid`, None when absent."""
+        """The header's `kid`, or None if absent."""
         key_id = self.header.get("kid")
         return key_id if isinstance(key_id, str) else None
 
 
 def parse_token(token: str) -> ParsedToken:
-    """Take a compact JWS apart.
+    """Split a compact JWS into its parts.
 
-    Embedded keys and links to keys (`jwk`, `jku`, `x5c`, `x5u`) are carried along unread: nothing here or later
-    uses them. Source: RFC 7515 sections 2, 4 and 7.1; RFC 7519 section 7.2; RFC 8725 sections 3.7, 3.10, 3.11.
+    Embedded keys and links to keys (`jwk`, `jku`, `x5c`, `x5u`) are kept but never used. Source: RFC 7515 sections 2,
+    4 and 7.1; RFC 7519 section 7.2; RFC 8725 sections 3.7, 3.10, 3.11.
 
     Raises:
-        TokenProblem: It is too large, not ASCII, not three segments of canonical base64url, not UTF-8 JSON objects
-            with unique names, or its header has a type, an extension or an `alg` that is not accepted.
+        TokenProblem: The token is too large, not ASCII, not three segments of canonical base64url, not UTF-8 JSON
+            objects with unique names, or its header has a type, an extension or an `alg` that is not accepted.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenProblem("token_too_large")
@@ -104,7 +104,7 @@ def decode_base64url(segment: str) -> bytes:
     """Decode unpadded base64url in its one canonical form. Source: RFC 7515 section 2; RFC 4648 section 3.5."""
     text = segment.encode("ascii", "replace").translate(_TO_BASE64)
     padding = -len(text) % 4
-    # The decoder ignores trailing bits; they are zero when the last character is one of these.
+    # The decoder ignores trailing bits, which are zero only if the last character is one of these.
     if padding and text[-1] not in _LAST_CHARACTERS[padding]:
         raise TokenProblem("not_base64url")
     try:
@@ -117,7 +117,7 @@ def _read_header(segment: str) -> Mapping[str, object]:
     header = _decode_object(segment, "header_malformed")
     if not isinstance(header.get("alg"), str):
         raise TokenProblem("algorithm_missing")
-    # No extension is understood here, so any critical one is a refusal: RFC 7515 section 4.1.11, RFC 7797 section 7.
+    # No extension is supported, so any critical one is rejected: RFC 7515 section 4.1.11, RFC 7797 section 7.
     if "crit" in header or "b64" in header:
         raise TokenProblem("critical_extension")
     kind = header.get("typ", "JWT")
@@ -126,7 +126,7 @@ def _read_header(segment: str) -> Mapping[str, object]:
     key_id = header.get("kid", "")
     if not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID_CHARACTERS:
         raise TokenProblem("key_id_malformed")
-    return MappingProxyType(header)  # shared by all tokens that have it
+    return MappingProxyType(header)  # shared by all tokens with this header
 
 
 _cached_header = lru_cache(maxsize=_MAX_CACHED_HEADERS)(_read_header)
@@ -151,7 +151,7 @@ _CURVES: Mapping[str, frozenset[str]] = {
     "OKP": frozenset({"Ed25519", "Ed448"}),
 }
 _PRIVATE_PARTS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# 8192 bits in base64url are 1366 characters; longer text is rejected before it becomes a number.
+# 8192 bits are 1366 characters of base64url; longer text is rejected before it is converted to a number.
 _MAX_NUMBER_CHARACTERS = 1366
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -159,24 +159,24 @@ _MIN_RSA_EXPONENT = 3
 _MAX_RSA_EXPONENT_BITS = 64
 _P25519 = 2**255 - 19
 _P448 = 2**448 - 2**224 - 1
-# The y of a point whose double's double's double is the neutral element; the other has the opposite sign.
+# The y of a point of order eight; the other such y has the opposite sign.
 _Y_OF_ORDER_EIGHT = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-# By curve: the field's prime, and the y of all points whose order divides the cofactor (RFC 8032 section 5).
+# By curve: the field's prime, and the y of all points with an order that divides the cofactor (RFC 8032 section 5).
 _SMALL_ORDERS: Mapping[str, tuple[int, frozenset[int]]] = {
     "Ed25519": (_P25519, frozenset({0, 1, _P25519 - 1, _Y_OF_ORDER_EIGHT, _P25519 - _Y_OF_ORDER_EIGHT})),
     "Ed448": (_P448, frozenset({0, 1, _P448 - 1})),
 }
-# A common slip for ES512 in published keys, the Wycheproof set's RFC 7520 keys among them.
+# A common typo for ES512 in published keys, for example in the Wycheproof set's RFC 7520 keys.
 _ALGORITHM_SLIPS = {"ES521": "ES512"}
 
 
 class _Unusable(ValueError):
-    """One published key that is ignored."""
+    """A published key that is ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """One public key that may verify signatures."""
+    """A public key that may verify signatures."""
 
     key: Any
     key_id: str | None
@@ -187,7 +187,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The usable keys of one provider."""
+    """A provider's usable keys."""
 
     keys: tuple[VerificationKey, ...]
     ignored_count: int = 0
@@ -200,23 +200,23 @@ class KeySet:
         object.__setattr__(self, "_by_id", dict(by_id))
 
     def candidates(self, key_id: str | None) -> Sequence[VerificationKey]:
-        """Return the keys of that name; all keys for a token that names none."""
+        """Return the keys with that ID, or all keys for a token without a key ID."""
         return self.keys if key_id is None else self._by_id.get(key_id, ())
 
 
 def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | None = None) -> KeySet:
-    """Import the keys of a JWK Set document, leaving out those that cannot or must not verify signatures.
+    """Import the keys of a JWK Set document, except those that cannot or must not verify signatures.
 
-    Left out are keys with private or symmetric parts, of unknown type or curve, for another use, malformed, weak
-    (RSA below 2048 or above 8192 bits, or with an exponent that is even or out of range; an Edwards point of small
-    order), and all after the first `MAX_KEYS`. Several keys of one name are all kept. Source: RFC 7517 sections 4 and
-    5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
+    It excludes keys that have private or symmetric parts, are of unknown type or curve, are for another use, or are
+    malformed or weak (RSA below 2048 or above 8192 bits, or with an exponent that is even or out of range; an Edwards
+    point of small order), and all after the first `MAX_KEYS`. Keys with the same ID are all kept. Source: RFC 7517
+    sections 4 and 5; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
-    A provider with many tenants publishes the keys of all of them in one set: with an `issuer`, keys whose `issuer`
-    member names another one are left out; a key may say `{tenantid}` in place of `tenant`.
+    A multitenant provider publishes the keys of all tenants in one set. With an `issuer`, keys with a different
+    `issuer` member are excluded; a key may contain `{tenantid}` instead of `tenant`.
 
     Raises:
-        ProviderMisbehaved: The document is not a JWK Set, or holds no key at all.
+        ProviderMisbehaved: The document is not a JWK Set, or contains no keys.
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not listed:
@@ -232,7 +232,7 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     return KeySet(keys=tuple(usable), ignored_count=len(listed) - len(usable))
 
 
-# How one document or key of a provider with many tenants writes an issuer: the caller's tenant goes there.
+# The placeholder for the caller's tenant in the issuer of a multitenant provider's document or key.
 TENANT_PLACEHOLDER = "{tenantid}"
 
 
@@ -260,8 +260,8 @@ def _import_key(entry: object, issuer: str | None, tenant: str | None) -> Verifi
     curve = entry.get("crv") if key_type in _CURVES else None
     if curve is not None and curve not in _CURVES[key_type]:
         raise _Unusable("unknown curve")
-    # Only the numbers go to the library: the other members are checked here, and one odd member that nobody needs
-    # (a certificate's link, say) must not cost the key.
+    # Only the numbers are passed to the library. The other members are checked here, so that an odd but unused member
+    # (such as a certificate's link) does not exclude the key.
     numbers = {name: _number(entry, name) for name in _NUMBERS[key_type]}
     if key_type == "RSA":
         _check_rsa_strength(modulus=_integer(numbers["n"]), exponent=_integer(numbers["e"]))
@@ -300,8 +300,8 @@ def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
         raise _Unusable("a modulus out of range")
     if exponent < _MIN_RSA_EXPONENT or exponent % 2 == 0 or exponent.bit_length() > _MAX_RSA_EXPONENT_BITS:
         raise _Unusable("an exponent out of range")
-    # Moduli that CVE-2017-15361 (ROCA) factors are powers of 65537 modulo every small prime; a random one is so with
-    # a chance below 2**-100.
+    # Moduli that are vulnerable to CVE-2017-15361 (ROCA) are powers of 65537 modulo every small prime. For a random
+    # modulus, the probability of this is below 2**-100.
     if all(modulus % prime in powers for prime, powers in _roca_residues().items()):
         raise _Unusable("a modulus from a generator that is known to be weak")
 
@@ -313,7 +313,7 @@ def _roca_residues() -> dict[int, frozenset[int]]:
 
 
 def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
-    """Refuse a point of small order, an empty key's zeros among them: anybody can write signatures for such a key."""
+    """Reject a point of small order, such as an all-zero key: anyone can forge signatures for such a key."""
     prime, small = _SMALL_ORDERS[str(curve)]
     # The topmost bit is the sign of x.
     without_sign = int.from_bytes(encoded, "little") & ((1 << (8 * len(encoded) - 1)) - 1)
@@ -323,18 +323,18 @@ def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
 
 @cache
 def key_classes() -> "Mapping[str, type[RSAKey | ECKey | OKPKey]]":
-    """Return the classes that read keys, by type."""
-    from joserfc.jwk import ECKey, OKPKey, RSAKey  # slow to load, and not needed where no key is
+    """Return the classes that parse keys, by type."""
+    from joserfc.jwk import ECKey, OKPKey, RSAKey  # slow to load, and often not needed
 
     return {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 class UnknownKey(TokenProblem):
-    """No key of the set can have made the signature; a newer set of the same provider might hold it."""
+    """No key in the set made the signature; a newer set from the same provider may contain the key."""
 
 
-# By algorithm: the key's type, and for each of its curves the signature's bytes; a signature of any other length has a
-# second encoding (RFC 7518 section 3.4, RFC 8032 section 5.1).
+# By algorithm: the key type, and the signature's length in bytes for each of its curves. A signature of any other
+# length has a second encoding (RFC 7518 section 3.4, RFC 8032 section 5.1).
 _RULES: Mapping[str, tuple[str, Mapping[str | None, int | None]]] = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), ("RSA", {None: None})),
     "ES256": ("EC", {"P-256": 64}),
@@ -354,14 +354,15 @@ def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
 
 
 def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset[str] = DEFAULT_ALGORITHMS) -> None:
-    """Check that a key of the set made the token's signature.
+    """Check that a key in the set made the token's signature.
 
-    With a `kid` only keys of that name count; without one, at most `MAX_KEYS_TRIED` keys that fit are tried. A key
-    fits when its type, its curve and its own `alg` are those of the token's algorithm (RFC 8725 sections 3.1, 3.2).
+    With a `kid`, only keys with that ID are tried; otherwise up to `MAX_KEYS_TRIED` matching keys. A key matches if
+    its type, its curve, and its own `alg` are those of the token's algorithm (RFC 8725 sections 3.1, 3.2).
 
     Raises:
         UnknownKey: No key has the token's `kid`, or the token has none and no key verifies it.
-        TokenProblem: The algorithm is not accepted, the named key does not fit it, or the signature is wrong.
+        TokenProblem: The algorithm is not accepted, the key with the token's `kid` does not match it, or the signature
+            is wrong.
     """
     check_algorithm(parsed, algorithms)
     key_id, algorithm = parsed.key_id, parsed.algorithm
@@ -382,14 +383,14 @@ def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset
 def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool:
     try:
         _verifier(algorithm)(key.key, parsed.signature, parsed.signing_input)
-    except Exception:  # noqa: BLE001 - whatever the library makes of hostile bytes, the signature does not verify
+    except Exception:  # noqa: BLE001 - any error from hostile bytes means an invalid signature
         return False
     return True
 
 
-@cache  # making one costs as much as some checks
+@cache  # creating one costs as much as some checks
 def _verifier(algorithm: str) -> Callable[[Any, bytes, bytes], None]:
-    """Return what raises when a key did not sign. Source: RFC 7518 sections 3.3 to 3.5; RFC 8037 section 3.1."""
+    """Return a verifier that raises for wrong signatures. Source: RFC 7518 sections 3.3-3.5; RFC 8037 section 3.1."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -413,21 +414,21 @@ def _verifier(algorithm: str) -> Callable[[Any, bytes, bytes], None]:
 
 MAX_SUBJECT_CHARACTERS = 255
 MAX_GROUPS = 256
-# Where providers name the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
+# The claims that identify the application: OpenID Connect, RFC 9068, Entra ID 1.0, Okta.
 CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
 # The default group claims; the third is Keycloak's, the last Cognito's.
 GROUP_CLAIM_PATHS = (("groups",), ("roles",), ("realm_access", "roles"), ("cognito:groups",))
 
-# Values of claims together with their types, because in Python `True == 1`.
+# Claim values with their types, because in Python `True == 1`.
 TypedValues: TypeAlias = AbstractSet[tuple[type, ClaimValue]]
 
-# The times that a datetime can hold, as seconds since 1970: the year 1 to the end of the year 9999.
+# The range of a datetime, as seconds since 1970: from the year 1 to the end of the year 9999.
 _FIRST_SECOND = -62_135_596_800
 _END_OF_TIME = 253_402_300_800
-# `typ` claims of Keycloak and `token_use` claims of Cognito for tokens that do not bear calls.
+# Keycloak's `typ` claims and Cognito's `token_use` claims of tokens that are not bearer tokens.
 _OTHER_USES = frozenset({"refresh", "offline", "logout"})
 _ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
-# `token_use` of Cognito and `typ` of Keycloak.
+# Cognito's `token_use` and Keycloak's `typ`.
 _KINDS_BY_TOKEN_USE = {"access": TokenKind.ACCESS, "id": TokenKind.ID}
 _KINDS_BY_TYPE_CLAIM = {"bearer": TokenKind.ACCESS, "id": TokenKind.ID}
 LEEWAY_SECONDS = 60.0
@@ -435,7 +436,7 @@ CLOCK_REMEDY = "Check the clock of this machine."
 
 _MAX_SHOWN_CHARACTERS = 256
 
-# The hash of each algorithm by its last three characters; Ed25519 has SHA-512 inside. OpenID Connect Core 1.0 section
+# The hash of each algorithm by its last three characters; Ed25519 uses SHA-512. OpenID Connect Core 1.0 section
 # 3.1.3.6.
 _HASHES = {"256": "sha256", "384": "sha384", "512": "sha512", "DSA": "sha512", "519": "sha512"}
 # The symptoms of a wrong clock on this machine.
@@ -444,7 +445,7 @@ _ABSENT = object()
 
 
 def check_audience(claims: Mapping[str, object], audiences: AbstractSet[str]) -> None:
-    """Check that the token is for one of `audiences`."""
+    """Check that one of `audiences` is in the token's audience."""
     stated = claims.get("aud", _ABSENT)
     if isinstance(stated, str):
         if stated not in audiences:
@@ -463,8 +464,8 @@ def check_times(
 ) -> None:
     """Check that the token is valid now.
 
-    `exp` is required; `nbf` and `iat` count when present. The leeway is applied once to each time, in the token's
-    favor. Source: RFC 7519 sections 4.1.4 to 4.1.6.
+    `exp` is required; `nbf` and `iat` are optional. The leeway is applied once to each time, in the token's favor.
+    Source: RFC 7519 sections 4.1.4 to 4.1.6.
     """
     if now_seconds >= _seconds(claims, "exp", "expiry") + leeway_seconds:
         raise TokenProblem("expired")
@@ -476,10 +477,10 @@ def check_times(
 
 
 def check_bearer_use(claims: Mapping[str, object]) -> None:
-    """Check that the claims are not those of a token made for something other than bearing calls.
+    """Check that the claims are those of a bearer token.
 
-    Refused are tokens bound to a key that the bearer would have to prove (`cnf`: RFC 7800), security events and
-    logout tokens (`events`: RFC 8417), and refresh tokens in JWT form.
+    The check rejects tokens bound to a key (`cnf`: RFC 7800), security events and logout tokens (`events`: RFC 8417),
+    and refresh tokens in JWT form.
     """
     if "cnf" in claims:
         raise TokenProblem("sender_constrained")
@@ -491,7 +492,7 @@ def check_bearer_use(claims: Mapping[str, object]) -> None:
 
 
 def check_required_claims(claims: Mapping[str, object], required: Iterable[tuple[str, TypedValues]]) -> None:
-    """Check that each claim has one of its values or, as a list, holds one, of the same JSON type: `true` is not 1."""
+    """Check that each claim equals or, as a list, contains an allowed value of the same JSON type: `true` is not 1."""
     for name, accepted in required:
         stated = claims.get(name, _ABSENT)
         if stated is _ABSENT:
@@ -502,22 +503,22 @@ def check_required_claims(claims: Mapping[str, object], required: Iterable[tuple
 
 
 def typed_values(values: Iterable[ClaimValue]) -> TypedValues:
-    """Return the accepted values of a claim as `check_required_claims` takes them."""
+    """Return the accepted values of a claim in the format for `check_required_claims`."""
     return frozenset((type(value), value) for value in values)
 
 
 def check_client(claims: Mapping[str, object], client_ids: AbstractSet[str]) -> None:
-    """Check that the token was made for one of these applications, whichever claims name it."""
+    """Check that the token was issued to one of these applications, in any of the claims that identify one."""
     stated = [claims[name] for name in CLIENT_CLAIMS if name in claims]
     if not stated or not all(isinstance(client, str) and client in client_ids for client in stated):
         raise TokenProblem("client_not_allowed")
 
 
 def kind_of(parsed: ParsedToken) -> TokenKind | None:
-    """Return what the token is; None when it does not show.
+    """Return the token's kind, or None if it cannot be determined.
 
-    No claim is common to all providers. The header's type counts first, then the claims that say it outright, then
-    those that only one kind has. Source: RFC 9068 section 2.1; OpenID Connect Core 1.0 sections 2 and 3.3.2.11.
+    No claim is common to all providers. The header's type takes precedence, then the claims that state the kind, then
+    claims that only one kind has. Source: RFC 9068 section 2.1; OpenID Connect Core 1.0 sections 2 and 3.3.2.11.
     """
     claims = parsed.claims
     if _has_access_token_type(parsed.header):
@@ -536,7 +537,7 @@ def kind_of(parsed: ParsedToken) -> TokenKind | None:
 
 
 def check_kind(parsed: ParsedToken, wanted: TokenKind) -> None:
-    """Check that the token is not of the kind that is not wanted; one that does not show its kind passes."""
+    """Check that the token isn't of an unwanted kind; a token of unknown kind passes."""
     if wanted is TokenKind.EITHER:
         return
     kind = kind_of(parsed)
@@ -547,7 +548,7 @@ def check_kind(parsed: ParsedToken, wanted: TokenKind) -> None:
 
 
 def check_rfc9068(parsed: ParsedToken) -> None:
-    """Check what RFC 9068 (sections 2.1, 2.2 and 4) asks of an access token beyond what every token needs."""
+    """Check the additional requirements of RFC 9068 (sections 2.1, 2.2, and 4) for access tokens."""
     if not _has_access_token_type(parsed.header):
         raise TokenProblem("type_not_at_jwt")
     _check_text(parsed.claims, "client_id", "client_id")
@@ -566,7 +567,7 @@ def _has_access_token_type(header: Mapping[str, object]) -> bool:
 
 
 def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
-    """Return the claim with the caller's name: printable, not blank, of at most 255 characters."""
+    """Return the claim that identifies the caller: printable, not blank, with at most 255 characters."""
     value = claims.get(name, _ABSENT)
     if isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= MAX_SUBJECT_CHARACTERS:
         return value
@@ -574,20 +575,20 @@ def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
 
 
 def expiry_of(claims: Mapping[str, object]) -> datetime:
-    """Return when the token expires, as aware UTC."""
+    """Return the token's time of expiry, as aware UTC."""
     return datetime.fromtimestamp(_seconds(claims, "exp", "expiry"), UTC)
 
 
 def _seconds(claims: Mapping[str, object], name: str, reason: str) -> float:
     value = claims.get(name, _ABSENT)
-    # Not isinstance: bool is a kind of int in Python, and `true` is not a time.
+    # Not `isinstance`: in Python, bool is a subclass of int, and `true` is not a time.
     if (type(value) is int or type(value) is float) and _FIRST_SECOND <= value < _END_OF_TIME:
         return value
     raise TokenProblem(f"{reason}_missing" if value is _ABSENT else f"{reason}_malformed")
 
 
 def read_groups(claims: Mapping[str, object], paths: Iterable[tuple[str, ...]] = GROUP_CLAIM_PATHS) -> tuple[str, ...]:
-    """Return the names of groups and roles that the claims at `paths` list, each once and at most `MAX_GROUPS`."""
+    """Return the distinct group and role names in the claims at `paths`, at most `MAX_GROUPS`."""
     found: dict[str, None] = {}
     for path in paths:
         listed = claims.get(path[0])
@@ -619,7 +620,7 @@ class IdTokenClaims:
     groups: tuple[str, ...] = ()
 
 
-def verify_id_token(  # noqa: PLR0913 - what a token is held against
+def verify_id_token(  # noqa: PLR0913 - the values to check a token against
     token: Secret,
     keys: KeySet,
     *,
@@ -630,15 +631,15 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
     access_token: Secret | None = None,
     algorithms: frozenset[str] = DEFAULT_ALGORITHMS,
 ) -> IdTokenClaims:
-    """Check an ID token that came from the token endpoint, and return its claims.
+    """Verify an ID token from the token endpoint and return its claims.
 
-    The client must be among the audiences, and the authorized party where one is named. `now` is the provider's time,
-    as far as it is known; a refresh needs no `nonce`; an access token is held against the token's `at_hash`.
+    The client must be in the audience, and must be the authorized party if the token has one. `now` is the provider's
+    time, as far as known. A refresh needs no `nonce`. An access token is checked against the ID token's `at_hash`.
 
     Source: OpenID Connect Core 1.0 sections 3.1.3.7 and 3.1.3.8.
 
     Raises:
-        UnknownKey: The keys do not hold the one that signed; newer keys might.
+        UnknownKey: The signing key is not in the set; a newer set may contain it.
         ProviderMisbehaved: Any check fails.
     """
     try:
@@ -656,7 +657,7 @@ def verify_id_token(  # noqa: PLR0913 - what a token is held against
 
 
 def read_stored_id_token(token: Secret, *, issuer: str, client_id: str) -> IdTokenClaims:
-    """Return the claims of an ID token that was verified when it came; only whose it is is checked again."""
+    """Return the claims of an ID token that was verified on receipt; only issuer and audience are checked again."""
     try:
         parsed = parse_token(token.reveal())
         claims = _read_claims(parsed)
@@ -702,7 +703,7 @@ def _read_claims(parsed: ParsedToken) -> IdTokenClaims:
 
 
 def shown_groups(claims: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the names of groups and roles that can be shown, cut where they are long."""
+    """Return the displayable names of groups and roles, truncated if they are long."""
     return tuple(group[:_MAX_SHOWN_CHARACTERS] for group in read_groups(claims) if group.isprintable())
 
 
@@ -719,7 +720,7 @@ def shown_text(claims: Mapping[str, object], name: str) -> str | None:
     return value[:_MAX_SHOWN_CHARACTERS] if isinstance(value, str) and value and value.isprintable() else None
 
 
-def _check_sign_in(  # noqa: PLR0913 - what a sign-in is held against
+def _check_sign_in(  # noqa: PLR0913 - the values to check a sign-in against
     parsed: ParsedToken,
     claims: IdTokenClaims,
     *,
@@ -730,7 +731,7 @@ def _check_sign_in(  # noqa: PLR0913 - what a sign-in is held against
 ) -> None:
     if claims.issuer != issuer:
         raise TokenProblem("issuer_mismatch")
-    # An access token of RFC 9068 must not pass for an ID token: RFC 8725 section 3.11.
+    # An RFC 9068 access token must not pass for an ID token: RFC 8725 section 3.11.
     if str(parsed.header.get("typ", "JWT")).lower() != "jwt":
         raise TokenProblem("not_an_id_token")
     if claims.authorized_party is None and len(claims.audiences) > 1:
@@ -748,7 +749,7 @@ def _check_access_token_hash(parsed: ParsedToken, access_token: Secret | None) -
         return
     name = _HASHES.get(parsed.algorithm[-3:])
     if name is None:
-        # Without the right hash nothing is proved, so nothing is believed: CVE-2026-28498.
+        # A token whose hash cannot be checked is rejected: CVE-2026-28498.
         raise TokenProblem("access_token_hash_unknown")
     full = hashlib.new(name, access_token.reveal().encode("ascii")).digest()
     if stated != base64.urlsafe_b64encode(full[: len(full) // 2]).rstrip(b"=").decode("ascii"):

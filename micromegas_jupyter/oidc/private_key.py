@@ -1,4 +1,4 @@
-"""An application's own private key: reading it, and signing JWTs with it."""
+"""An application's private key: parsing it, and signing JWTs with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBERS: Mapping[str, tuple[str, ...]] = {
     "OKP": ("crv", "x", "d"),
 }
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-# By key type and curve; the first is the usual one. RFC 7518 section 3.1, RFC 8037 section 3.1.
+# By key type and curve; the first one is the default. RFC 7518 section 3.1, RFC 8037 section 3.1.
 _ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
     ("RSA", None): _RSA_ALGORITHMS,
     ("EC", "P-256"): ("ES256",),
@@ -46,7 +46,7 @@ _REMEDY = "Give a private key for signing: RSA of 2048 bits or more, P-256, P-38
 
 
 class _Problem(enum.Enum):
-    """What is wrong with a key's text, as it follows the source's name, and what to do where it is not the usual."""
+    """A problem with a key's text, worded to follow the source's name, and the remedy if it isn't the usual one."""
 
     NOT_JSON = ("is not valid JSON", _REMEDY)
     NO_KEY = ("holds neither a PEM key nor a JSON Web Key", _REMEDY)
@@ -64,7 +64,7 @@ class _Problem(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKey:
-    """The key with which an application signs assertions about itself."""
+    """The private key with which an application signs its client assertions."""
 
     key: Key = field(repr=False)
     algorithm: str
@@ -84,17 +84,17 @@ def parse_private_key(
     source_name: str,
     audience: AssertionAudience = AssertionAudience.TOKEN_ENDPOINT,
 ) -> PrivateKey:
-    """Read a private key in PEM (PKCS #8, PKCS #1 or SEC 1) or as one JWK.
+    """Parse a private key in PEM (PKCS #8, PKCS #1, or SEC 1) or a single JWK.
 
     Source: RFC 7517 section 4; RFC 7518 sections 3.3 and 6; RFC 8725 section 3.5.
 
     Raises:
-        ConfigurationError: It is not a key, is a public or encrypted one, is too weak, does not fit the algorithm, or
-            has another key's certificate beside it.
+        ConfigurationError: The text is not a key; or the key is public, encrypted, or too weak, does not match the
+            algorithm, or comes with another key's certificate.
     """
     if len(text.reveal()) > MAX_KEY_CHARACTERS:
         raise _unusable(source_name, "is too long for a key")
-    # The functions that see the text raise nothing, so that no traceback has it among its variables.
+    # Functions that see the text never raise, so that it cannot appear among a traceback's variables.
     found = _read_text(text.reveal().strip())
     if isinstance(found, _Problem):
         what, remedy = found.value
@@ -120,17 +120,17 @@ def sign_jwt(key: PrivateKey, claims: Mapping[str, object]) -> Secret:
     if key.key_id is not None:
         header["kid"] = key.key_id
     if key.certificate_thumbprint is not None:
-        # Not `x5t` as well: that is SHA-1, and Entra ID, which once asked for it, documents this one now.
+        # Not also `x5t`, because that is SHA-1; Entra ID once required it but now documents this one.
         header["x5t#S256"] = key.certificate_thumbprint
     signing_input = b".".join(_encode(json.dumps(part).encode("ascii")) for part in (header, dict(claims)))
-    # The library warns of the name EdDSA, which RFC 9864 replaces but providers still list; its signer does not.
+    # The library warns about the name EdDSA, which RFC 9864 replaces but providers still list; its signer doesn't.
     signature = _signers()[key.algorithm].sign(signing_input, key.key)
     return Secret((signing_input + b"." + _encode(signature)).decode("ascii"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KeyText:
-    """The contents of a key's text."""
+    """The parsed contents of a key's text."""
 
     key: Key = field(repr=False)
     key_id: str | None = None

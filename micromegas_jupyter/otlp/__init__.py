@@ -1,1 +1,1 @@
-"""OpenTelemetry's protocol (OTLP): requests of exporters as rows of the data model."""
+"""The OpenTelemetry protocol (OTLP): exporters' requests as rows of the data model."""

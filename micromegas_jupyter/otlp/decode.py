@@ -1,6 +1,6 @@
-"""The body of an export, unpacked within bounds and read as OTLP's own messages.
+"""Decodes the body of an export into OTLP messages, within limits.
 
-What repeats in a request is left as bytes: resources, scopes, attributes, bodies, events and links. So equal ones are
+Repeated parts of a request stay encoded: resources, scopes, attributes, bodies, events, and links. So equal ones are
 found without decoding them, and each distinct one is decoded once.
 """
 
@@ -28,9 +28,9 @@ from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Encoding, ExportRequest, Signal, too_large, too_many
 
 MAX_UNPACKED_BYTES: Final = 32 * 1024 * 1024
-_COUNTED_BYTES: Final = 1024 * 1024  # smaller requests are not counted before they are read
-_MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # as Python's objects it takes many times that
-_MAX_JSON_DEPTH: Final = 128  # an attribute's value has four levels of JSON for each of its own
+_COUNTED_BYTES: Final = 1024 * 1024  # smaller requests are decoded without counting first
+_MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # Python objects take many times that
+_MAX_JSON_DEPTH: Final = 128  # an attribute's value has four levels of JSON per level
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _MAX_REASON: Final = 200
 _CORRECT: Final = "Correct the exporter; OTLP is described at https://opentelemetry.io/docs/specs/otlp/."
@@ -43,9 +43,9 @@ _LEFT_AS_BYTES: Final = frozenset(
         "metrics.v1.ExponentialHistogramDataPoint.Buckets",
     )
 )  # fmt: skip
-# Of explicit histograms: eight bytes each, so that the parts of a packed list are read as an array.
+# Of explicit histograms: eight bytes per value, so that packed lists can be read as arrays.
 _LEFT_PACKED: Final = frozenset({"bucket_counts", "explicit_bounds"})
-# Read as bytes, a part that has nothing takes 16 bytes of memory instead of 140. What is left so, from the top down:
+# Kept as bytes, an empty part takes 16 bytes of memory instead of 140. The parts kept as bytes, from the top down:
 _RESOURCES: Final = ("logs.v1.ResourceLogs", "metrics.v1.ResourceMetrics", "trace.v1.ResourceSpans")
 _SCOPES: Final = ("logs.v1.ScopeLogs", "metrics.v1.ScopeMetrics", "trace.v1.ScopeSpans")
 _RECORDS: Final = ("logs.v1.LogRecord", "metrics.v1.Metric", "trace.v1.Span")
@@ -54,7 +54,7 @@ _POINTS: Final = (
     "metrics.v1.SummaryDataPoint",
 )  # fmt: skip
 _QUANTILES: Final = ("metrics.v1.SummaryDataPoint.ValueAtQuantile",)
-_MAX_PARTS: Final = 2_000_000  # attributes, events, links and the like of all records
+_MAX_PARTS: Final = 2_000_000  # attributes, events, links, and similar parts of all records
 _MAX_VALUES: Final = 2_000_000  # inside arrays and maps, as far as they are decoded
 _SERVICES: Final[dict[Signal, tuple[ModuleType, str]]] = {
     Signal.LOGS: (logs_service_pb2, "ExportLogsService"),
@@ -75,7 +75,7 @@ _ID_NAMES: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "
 
 
 def decode_request(request: ExportRequest) -> Any:
-    """Return the request's message; its attributes and the like are bytes, which `decode_value` and others read."""
+    """Return the request's message; attributes and similar parts stay bytes for `decode_value` and others."""
     data = _unpack(request)
     if request.encoding is Encoding.JSON:
         data = _encode_json(request.signal, data)
@@ -88,7 +88,7 @@ def decode_request(request: ExportRequest) -> Any:
 
 
 def _check_counts(signal: Signal, data: bytes) -> None:
-    """Count the parts of a request level by level, each before it is read, so that tiny ones in millions are not."""
+    """Count a request's parts level by level before parsing each, so that millions of tiny ones are never parsed."""
 
     def read(left: Iterable[str]) -> Any:
         return _shallow_class(signal, _LEFT_AS_BYTES | {_PACKAGE + name for name in left}).FromString(data)
@@ -133,7 +133,7 @@ def _count_parts(message: Any) -> int:
 
 @cache
 def _list_names(kind: Any) -> list[str]:
-    """Return the lists that a message has; asking each message for all of its fields would take longer."""
+    """Return the list fields of a message type; checking all fields of each message would take longer."""
     message = kind()
     return [field.name for field in message.DESCRIPTOR.fields if hasattr(getattr(message, field.name), "append")]
 
@@ -151,12 +151,12 @@ def encode_answer(request: ExportRequest, *, refused: int, first: str) -> bytes:
 
 
 def malformed(where: str = "The body") -> UsageError:
-    """Return the error for what is not OTLP."""
+    """Return the error for malformed OTLP."""
     return UsageError(f"{where} is not an OTLP message, or is nested too deeply.", remedy=_CORRECT)
 
 
 def decode_message(kind: Any, data: bytes) -> Any:
-    """Return a message that was left as bytes, in which nothing is."""
+    """Decode a message that was kept as bytes and has no nested ones."""
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -164,13 +164,13 @@ def decode_message(kind: Any, data: bytes) -> Any:
 
 
 class ValueCount:
-    """Counts what is inside the arrays and maps of one export: tiny ones in millions would keep others waiting."""
+    """Counts the values inside one export's arrays and maps, because millions of tiny ones would block others."""
 
     def __init__(self) -> None:
         self._left = _MAX_VALUES
 
     def add(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the values, which are counted before one of them is decoded."""
+        """Return the values, after counting them and before decoding any."""
         self._left -= len(values)
         if self._left < 0:
             raise UsageError(
@@ -181,12 +181,12 @@ class ValueCount:
 
 
 def decode_value(data: bytes, count: ValueCount) -> object:
-    """Return an `AnyValue` as a value of JSON; bytes are base64."""
+    """Return an `AnyValue` as a JSON value; bytes are base64."""
     return plain_value(decode_message(common_pb2.AnyValue, data), count)
 
 
 def plain_value(value: Any, count: ValueCount) -> object:
-    """Return an `AnyValue` as a value of JSON, the members of its objects in the order of their names."""
+    """Return an `AnyValue` as a JSON value, with object members ordered by name."""
     kind = value.WhichOneof("value")
     match kind:
         case "array_value":
@@ -203,12 +203,12 @@ def plain_value(value: Any, count: ValueCount) -> object:
 
 
 def plain_attributes(attributes: Iterable[Any], count: ValueCount) -> dict[str, object]:
-    """Return `KeyValue` messages as members of a JSON object; of equal keys the last one counts."""
+    """Return `KeyValue` messages as members of a JSON object; the last of equal keys counts."""
     return {one.key: plain_value(one.value, count) for one in attributes}
 
 
 def value_text(value: object) -> str:
-    """Return a value as text: text as it is, all else as compact JSON; nothing for null."""
+    """Return a value as text: strings unchanged, other values as compact JSON, and an empty string for null."""
     if isinstance(value, str):
         return value
     return "" if value is None else str(value) if isinstance(value, float) else jsonb.to_json(value)
@@ -225,7 +225,7 @@ def _unpack(request: ExportRequest) -> bytes:
 
 
 def _inflate(data: bytes, max_bytes: int) -> bytes:
-    """Return what gzip has compressed (RFC 1952), in one member."""
+    """Decompress gzip data (RFC 1952) with a single member."""
     unpacker = zlib.decompressobj(_GZIP)
     try:
         unpacked = unpacker.decompress(data, max_bytes + 1)
@@ -240,7 +240,7 @@ def _inflate(data: bytes, max_bytes: int) -> bytes:
 
 @cache
 def _shallow_class(signal: Signal, left: frozenset[str]) -> Any:
-    """Return the class of a signal's requests, of OTLP's own descriptors, in which some messages are left as bytes."""
+    """Return the message class of a signal's requests, from OTLP's descriptors with some messages kept as bytes."""
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, logs_pb2, metrics_pb2, trace_pb2, *(one for one, _ in _SERVICES.values())):
         file = descriptor_pb2.FileDescriptorProto()
@@ -267,7 +267,7 @@ def _flatten(message: Any, left: frozenset[str]) -> None:
 
 
 def _encode_json(signal: Signal, data: bytes) -> bytes:
-    """Return OTLP/JSON as protobuf. It is protobuf's own JSON, but for ids, which are hexadecimal."""
+    """Convert OTLP/JSON to protobuf. It is protobuf's JSON format, except that IDs are hexadecimal."""
     module, service = _SERVICES[signal]
     try:
         found = _with_base64_ids(_parse_object(data))
@@ -290,7 +290,7 @@ def _parse_object(data: bytes) -> dict[str, object]:
 
 
 def _with_base64_ids(value: object) -> Any:
-    """Return decoded JSON with ids as protobuf's JSON has them; attributes have no member with such a name."""
+    """Return decoded JSON with IDs as in protobuf's JSON; attributes have no members with these names."""
     if isinstance(value, list):
         return [_with_base64_ids(one) for one in value]
     if not isinstance(value, dict):

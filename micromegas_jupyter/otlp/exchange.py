@@ -1,4 +1,4 @@
-"""An export from the outside: its signal, how it is encoded and where it is sent. Loads nothing that can decode it.
+"""The metadata of an export: its signal, encoding, and destination. Imports nothing that can decode it.
 
 Source: https://opentelemetry.io/docs/specs/otlp/.
 """
@@ -10,11 +10,11 @@ from typing import Final
 from micromegas_jupyter.errors import ResourcesExhausted
 
 MAX_WIRE_BYTES: Final = 20 * 1024 * 1024
-"""Of one export as it is sent, compressed or not: upstream's limit."""
+"""Size of an export as sent, compressed or not: upstream's limit."""
 SIZE_LIMIT: Final = "otlp_size"
-"""The limit that an error names when the same export can never be accepted."""
+"""The limit named in the error if the same export can never be accepted."""
 MAX_RECORDS: Final = 100_000
-"""Of one export: log records, points, spans, and of those that say nothing, too."""
+"""Log records, points, and spans per export, including empty ones."""
 _SMALLER: Final = "Export fewer records at a time (OTEL_BLRP_MAX_EXPORT_BATCH_SIZE, send_batch_max_size)."
 
 
@@ -27,7 +27,7 @@ class Signal(enum.StrEnum):
 
     @property
     def table(self) -> str:
-        """The table that its records go to."""
+        """The table for its records."""
         return _TABLES[self]
 
     @property
@@ -54,7 +54,7 @@ class Encoding(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """One export as it arrived; `is_trusted` records may have targets of the server's own, which `is_own` ones are."""
+    """A received export; records of `is_trusted` exports may use the server's own targets, and `is_own` ones do."""
 
     signal: Signal
     body: bytes = field(repr=False)
@@ -66,7 +66,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What became of an export: how many records are stored and refused, and the answer for the exporter."""
+    """The result of an export: the number of stored and rejected records, and the response to the exporter."""
 
     stored: int
     refused: int
@@ -74,7 +74,7 @@ class ExportReport:
 
 
 def too_large(max_bytes: int) -> ResourcesExhausted:
-    """Return the error for an export of more than so many bytes."""
+    """Return the error for an export that exceeds this many bytes."""
     return ResourcesExhausted(
         f"The export is larger than the {max_bytes // (1024 * 1024)} MiB that this server accepts.",
         remedy=_SMALLER,

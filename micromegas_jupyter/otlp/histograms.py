@@ -1,4 +1,4 @@
-"""Points of OTLP histograms as columns of the table `histograms`, checked before anything is built of them.
+"""OTLP histogram points as columns of the table `histograms`, checked before any column is built.
 
 Source: https://opentelemetry.io/docs/specs/otel/metrics/data-model/#histogram.
 """
@@ -31,9 +31,9 @@ _DELTA, _CUMULATIVE = 1, 2  # AggregationTemporality
 _MAX_EXEMPLARS: Final = 1000
 _MAX_EXEMPLAR_BYTES: Final = 1024 * 1024
 _MAX_BUCKET_BYTES: Final = 10 * MAX_BUCKETS + 16  # a count takes at most ten bytes
-_TOO_MANY: Final = bytes(8 * MAX_BUCKETS + 8)  # in place of what isn't read
+_TOO_MANY: Final = bytes(8 * MAX_BUCKETS + 8)  # replaces values that aren't read
 _MAX_EXPORT_BUCKETS: Final = 4_000_000
-"""Of all points; each takes up to 60 times its bytes while it is read."""
+"""For all points; each takes up to 60 times its bytes while it is read."""
 _MANY_BUCKETS: Final = f"It has more than {MAX_BUCKETS:,} buckets."
 _MANY_EXEMPLARS: Final = f"It has more than {_MAX_EXEMPLARS:,} exemplars, or they take more than 1 MiB."
 _NO_TEMPORALITY: Final = "It is neither delta nor cumulative."
@@ -42,18 +42,18 @@ Encode = Callable[[object], bytes | None]
 
 
 class HistogramPoints:
-    """The histogram points of one export. `extend` takes those of a metric; checks and columns are of all at once."""
+    """The histogram points of an export. `extend` adds a metric's points; checks and columns cover all points."""
 
     def __init__(self, count: ValueCount) -> None:
         self._count = count
         self._facts: tuple[list[Any], ...] = tuple([] for _ in range(11))
-        self._parts: list[tuple[bytes, bytes, bytes]] = []  # bounds, positive and negative counts: eight bytes each
+        self._parts: list[tuple[bytes, bytes, bytes]] = []  # bounds, positive and negative counts, eight bytes each
         self._exemplars: list[tuple[bytes, ...]] = []
         self._early: dict[int, str] = {}
         self._buckets_left = _MAX_EXPORT_BUCKETS
 
     def extend(self, points: Sequence[Any], kind: str, temporality: int) -> range:
-        """Take the points of a metric; return their numbers."""
+        """Add a metric's points; return their numbers."""
         numbers = range(len(self._parts), len(self._parts) + len(points))
         if not numbers:
             return numbers
@@ -116,7 +116,7 @@ class HistogramPoints:
         return buckets.offset, np.array(counts, np.uint64).tobytes()
 
     def find_problems(self) -> list[tuple[Numbers, str]]:
-        """Return why points are rejected, with which those are (by number)."""
+        """Return the reasons for rejected points, each with the numbers of its points."""
         facts = self._facts
         positive_offsets, negative_offsets = facts[8:10]
         counts, is_exponential = np.array(facts[1], np.uint64), np.array([one is not None for one in facts[5]])
@@ -159,7 +159,7 @@ class HistogramPoints:
         return bounds, positive, negative
 
     def columns(self, numbers: Numbers, encode: Encode) -> dict[str, pa.Array]:
-        """Return the columns of the points with these numbers (ascending) that only histograms have."""
+        """Return the histogram-only columns of the points with these numbers (ascending)."""
         chosen = numbers.tolist()
         starts, *scalars, positive_offsets, negative_offsets, is_cumulative = (
             [fact[number] for number in chosen] for fact in self._facts
@@ -203,7 +203,7 @@ class HistogramPoints:
 
 
 def _read_explicit(point: Any) -> tuple[bytes, bytes]:
-    """Return bounds and counts, eight bytes each; a point without either has its count in one bucket."""
+    """Return bounds and counts, eight bytes per value; a point without either has its count in one bucket."""
     bounds, counts = point.explicit_bounds, point.bucket_counts
     if len(bounds) == len(counts) == 1:
         bounds, counts = bounds[0], counts[0]
@@ -211,7 +211,7 @@ def _read_explicit(point: Any) -> tuple[bytes, bytes]:
             return bounds, counts
     elif sum(map(len, counts)) > 8 * MAX_BUCKETS:
         return b"", _TOO_MANY
-    # Not packed, or in several pieces, as every reader must accept it, or malformed.
+    # Not packed, or in several pieces, which every reader must accept, or malformed.
     whole = decode_message(metrics_pb2.HistogramDataPoint, point.SerializeToString())
     bounds, counts = (one[: MAX_BUCKETS + 1] for one in (whole.explicit_bounds, whole.bucket_counts))
     if not counts and not bounds:
@@ -232,7 +232,7 @@ def _take(lists: Lists, rows: Numbers) -> Lists:
 
 
 def number_series(rows: pa.RecordBatch) -> pa.Array:
-    """Return the column `series`: a number made of what identifies a series, the same in each process and each year."""
+    """Return the column `series`: a number computed from a series' identity, which never changes between processes."""
     columns = [rows.column(name) for name in _SERIES]
     code, first = np.zeros(rows.num_rows, np.int64), np.zeros(0, np.int64)
     for column in columns:

@@ -1,7 +1,7 @@
-"""Rows of the data model made of OTLP's messages, as upstream makes them; columns are built, not row objects.
+"""Converts OTLP messages to rows of the data model, as upstream does; it builds columns instead of row objects.
 
-Each resource of a request is one block. Ids are UUIDs of what they stand for (version 5), so a repeated request has the
-same ones. What repeats is decoded once: resources for many requests, scopes and attributes within one.
+Each resource of a request is one block. IDs are version 5 UUIDs of their content, so a repeated request has the same
+ones. Repeated parts are decoded once: resources for many requests, scopes and attributes within a request.
 """
 
 import binascii
@@ -55,7 +55,7 @@ from micromegas_jupyter.telemetry.tables import (
 
 MAX_ATTRIBUTES: Final = 1000
 MAX_ATTRIBUTE_BYTES: Final = 1024 * 1024
-"""Of all attributes of one record, and of its text."""
+"""Size of all attributes of a record, and of its text."""
 _MAX_SHARED_BYTES: Final = 4 * MAX_ATTRIBUTE_BYTES  # of a resource or scope, as sent
 _MAX_RESOURCES: Final = 1000
 _MAX_DAYS: Final = 400
@@ -84,10 +84,10 @@ _TRACE_ID: Final = "otel.trace_id"
 _SPAN_ID: Final = "otel.span_id"
 _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8
-_STRING_TAG: Final = 0x0A  # of an `AnyValue` that is text
-_SHORT: Final = 128  # a length below takes one byte
-_MAX_HEAD: Final = 16  # of a text in its message
-# By severity number, in ranges of four; 0 and what is beyond is no severity.
+_STRING_TAG: Final = 0x0A  # of an `AnyValue` with a string
+_SHORT: Final = 128  # a shorter length takes one byte
+_MAX_HEAD: Final = 16  # before a string in its message
+# By severity number, in ranges of four; 0 and higher numbers mean no severity.
 _LEVELS: Final = np.array(
     [Level.INFO, *(level for level in reversed(Level) for _ in range(4)), Level.INFO], dtype=np.int32
 )
@@ -98,9 +98,9 @@ _NO_TIME: Final = 2**64 - 1
 _LONG_TEXT: Final = f"Its text takes more than {MAX_ATTRIBUTE_BYTES:,} bytes."
 _METRIC_FACTS: Final = ("otel.metric.kind", "otel.metric.aggregation_temporality", "otel.metric.is_monotonic")
 _PROCESS_TEXTS: Final = ("exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
-# In place of a point's value.
+# Used instead of a point's value.
 _LEFT_OUT, _NO_NUMBER = object(), object()
-# What no exporter can know stands for ids while the rest of a set is encoded: logs of traces differ in nothing else.
+# Unguessable placeholders for IDs while the rest of a set is encoded, because logs of traces differ only in IDs.
 _PLACEHOLDERS: Final = tuple(binascii.hexlify(secrets.token_bytes(size)) for size in (_TRACE_BYTES, _SPAN_BYTES))
 _NOTHING: Final = jsonb.encode([])
 _EMPTY: Final = jsonb.encode({})
@@ -110,18 +110,18 @@ Numbers = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """A resource as process and stream; `start_time_ns` is None where the resource does not say it."""
+    """A resource as process and stream; `start_time_ns` is None if the resource does not contain it."""
 
     process: ProcessInfo
     stream: StreamInfo
     start_time_ns: int | None
     process_properties: bytes = field(repr=False)
-    refusal: str = ""  # why its records are refused
+    refusal: str = ""  # why its records are rejected
 
 
 @dataclass(slots=True, kw_only=True)
 class Block:
-    """What one resource brought; times are those of its earliest and latest record."""
+    """The records of one resource; times are those of its earliest and latest record."""
 
     origin: Origin
     block_id: str
@@ -132,7 +132,7 @@ class Block:
 
     @property
     def process(self) -> ProcessInfo:
-        """Its process, which began with it when the resource does not say when."""
+        """Its process, which started with the block if the resource has no start time."""
         start_ns = self.origin.start_time_ns
         return replace(self.origin.process, start_time_ns=self.begin_ns if start_ns is None else start_ns)
 
@@ -153,7 +153,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappedExport:
-    """The rows of one request by table, and what is refused of it."""
+    """The rows of a request by table, and its rejected records."""
 
     blocks: Sequence[Block]
     records: Mapping[str, pa.RecordBatch] = field(repr=False)
@@ -161,18 +161,18 @@ class MappedExport:
 
     @property
     def stored(self) -> int:
-        """The number of records that are stored."""
+        """The number of stored records."""
         return sum(rows.num_rows for rows in self.records.values())
 
     @property
     def write_id(self) -> str:
-        """What a repeated request has in common with the first."""
+        """The ID that a repeated request shares with the first one."""
         ids = [block.block_id for block in self.blocks]
         return ids[0] if len(ids) == 1 else str(_name_id(_BLOCK_NAMESPACE, _SEPARATOR.join(ids).encode()))
 
 
 class OriginCache:
-    """Resources that were seen lately, by their bytes. For one thread."""
+    """Recently seen resources, by their bytes. For one thread."""
 
     def __init__(self) -> None:
         self._known: LRUCache[tuple[Signal, bytes, bool], Origin] = LRUCache(_MAX_CACHED_BYTES, getsizeof=_size)
@@ -203,7 +203,7 @@ def _check_shared(data: bytes) -> None:
 
 
 def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount, *, is_own: bool = False) -> Origin:
-    """Return the process and stream that a resource's `KeyValue` messages describe; those of the server are marked."""
+    """Return the process and stream that a resource's `KeyValue` messages describe; the server's own are marked."""
     refusal = ""
     if len(attributes) > MAX_ATTRIBUTES:
         refusal = f"Its resource has {len(attributes):,} attributes; {MAX_ATTRIBUTES:,} are accepted."
@@ -269,7 +269,7 @@ def map_request(  # noqa: PLR0913 - a request, and whose it is
 
 
 class _Scopes:
-    """The scopes of a request, each distinct one once: names, and the properties that they give to records."""
+    """The distinct scopes of a request: their names, and the properties that they add to records."""
 
     def __init__(self, count: ValueCount) -> None:
         self._count = count
@@ -298,24 +298,24 @@ class _Scopes:
 
 
 class _PropertySets:
-    """The properties of a request's records, each distinct set encoded once."""
+    """The properties of a request's records; each distinct set is encoded once."""
 
     def __init__(self, count: ValueCount) -> None:
         self._count = count
         self._values: dict[bytes, tuple[str, object]] = {}  # by the bytes of a `KeyValue`
         self._positions: dict[Any, int] = {}
         self._encoded: list[bytes] = []
-        self.reasons: dict[int, str] = {}  # why records with these sets are refused
+        self.reasons: dict[int, str] = {}  # why records with these sets are rejected
 
     def find(self, attributes: tuple[bytes, ...], key: Any, more: Callable[[Any], Mapping[str, object]]) -> int:
-        """Return the position of the set of these attributes, and above them what `more` makes of the key."""
+        """Return the position of the set of these attributes, overridden by what `more` creates from the key."""
         position = self._positions.get((attributes, key))
         if position is None:
             position = self._positions[attributes, key] = self._add(attributes, key, more)
         return position
 
     def find_spliced(self, position: int, trace_id: bytes, span_id: bytes) -> int:
-        """Return the position of a set that was made with `_PLACEHOLDERS`, with ids in their place."""
+        """Return the position of a set built with `_PLACEHOLDERS`, with IDs inserted."""
         found = self._positions.get((position, trace_id, span_id))
         if found is None:
             encoded = self._encoded[position]
@@ -329,7 +329,7 @@ class _PropertySets:
         return found
 
     def column(self, indices: Numbers) -> pa.Array:
-        """Return the column of sets at these positions."""
+        """Return the column of the sets at these positions."""
         return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(self._encoded, pa.binary()))
 
     def _add(self, attributes: tuple[bytes, ...], key: Any, more: Callable[[Any], Mapping[str, object]]) -> int:
@@ -355,27 +355,27 @@ class _PropertySets:
 
 
 class _Checks:
-    """Which rows of a request are refused and why, and which stand for nothing."""
+    """The rejected rows of a request with the reasons, and the rows to omit."""
 
     def __init__(self, length: int) -> None:
         self._absent = np.zeros(length, dtype=bool)
         self._refused: list[tuple[Numbers, Callable[[int], str]]] = []
 
     def leave_out(self, rows: Numbers) -> None:
-        """Leave out rows that nobody misses."""
+        """Omit rows without information."""
         self._absent |= rows
 
     def refuse(self, rows: Numbers, reason: str) -> None:
-        """Refuse rows for one reason."""
+        """Reject rows for one reason."""
         self.refuse_each(rows, lambda _row: reason)
 
     def refuse_each(self, rows: Numbers, reason: Callable[[int], str]) -> None:
-        """Refuse rows, each for a reason of its own."""
+        """Reject rows, each for a separate reason."""
         if rows.any():
             self._refused.append((rows & ~self._absent, reason))
 
     def stored_rows(self, refusals: Refusals, describe: Callable[[int], str]) -> Numbers | None:
-        """Return which rows are stored, None for all, and note the others."""
+        """Return the rows to store, or None for all, and record the others."""
         refused = np.zeros_like(self._absent)
         for rows, _ in self._refused:
             refused |= rows
@@ -388,7 +388,7 @@ class _Checks:
 
 
 class _Mapper:
-    """Gathers the records of all resources of one request."""
+    """Collects the records of all resources of a request."""
 
     table: TableDefinition
 
@@ -399,11 +399,11 @@ class _Mapper:
         self.scopes = _Scopes(self.count)
         self.sets = _PropertySets(self.count)
         self.refusals = Refusals()
-        self.rows: list[Any] = []  # each begins with the position of its scope
+        self.rows: list[Any] = []  # each starts with the position of its scope
         self.sizes: list[int] = []  # of each block
 
     def add(self, block: Block, message: Any) -> None:
-        """Take a resource with its records."""
+        """Add a resource with its records."""
         first = len(self.rows)
         self.read(message)
         block.record_count = len(self.rows) - first
@@ -415,16 +415,16 @@ class _Mapper:
             self.sizes.append(block.record_count)
 
     def read(self, message: Any) -> None:
-        """Append what a resource's records hold to `rows`."""
+        """Append the contents of a resource's records to `rows`."""
         raise NotImplementedError
 
     def check_count(self, more: Sequence[Any]) -> None:
-        """Check that so many more records are not too many."""
+        """Check that this many more records are within the limit."""
         if len(self.rows) + len(more) > MAX_RECORDS:
             raise too_many()
 
     def build(self, columns: Sequence[Any], checks: _Checks, *, is_trusted: bool) -> dict[str, pa.Array]:
-        """Return the signal's own columns, of the rows by column."""
+        """Return the signal's own columns from the rows' columns."""
         raise NotImplementedError
 
     def finish(self, *, is_trusted: bool) -> MappedExport:
@@ -451,15 +451,15 @@ class _Mapper:
         return MappedExport(blocks=self.blocks, records=self.split(batch, kept), refusals=self.refusals)
 
     def split(self, batch: pa.RecordBatch, chosen: Numbers | None) -> Mapping[str, pa.RecordBatch]:  # noqa: ARG002
-        """Return the stored rows by table; `chosen` says which of all rows these are, None for all."""
+        """Return the stored rows by table; `chosen` selects them from all rows, None means all."""
         return {self.table.name: batch} if batch.num_rows else {}
 
     def starts(self) -> Numbers:
-        """Return where the rows of each block begin."""
+        """Return the position of each block's first row."""
         return np.concatenate([[0], np.cumsum(self.sizes[:-1], dtype=np.int64)])
 
     def times(self, columns: Sequence[Any]) -> tuple[Numbers, Numbers]:
-        """Return the first and the last time of each row, 0 for none."""
+        """Return the first and last time of each row, or 0."""
         raise NotImplementedError
 
     def _set_block_times(self, columns: Sequence[Any]) -> None:
@@ -490,12 +490,12 @@ class _Mapper:
     def find_sets(
         self, attributes: Sequence[tuple[bytes, ...]], keys: Iterable[Any], more: Callable[[Any], Mapping[str, object]]
     ) -> Numbers:
-        """Return the positions of the rows' properties: attributes, and above them what `more` makes of a key."""
+        """Return the positions of the rows' properties: attributes, overridden by what `more` creates from a key."""
         find = self.sets.find
         return np.array([find(one, key, more) for one, key in zip(attributes, keys, strict=True)], np.int32)
 
     def check_sets(self, positions: Numbers, checks: _Checks) -> None:
-        """Refuse rows whose properties are too large."""
+        """Reject rows whose properties are too large."""
         reasons = self.sets.reasons
         if reasons:
             refused = np.isin(positions, np.fromiter(reasons, np.int32))
@@ -649,7 +649,7 @@ class _Metrics(_Mapper):
 
 
 def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints) -> list[Any]:
-    """Return a row for each point of a metric, with its value, its number among histograms, or why it has neither."""
+    """Return a row per point of a metric, with its value, its histogram number, or why it has neither."""
     name, unit, data = metric.name, metric.unit, getattr(metric, kind)
     if kind == "summary":
         return [row for point in data.data_points for row in _read_summary(scope, name, unit, point)]
@@ -676,7 +676,7 @@ def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints
 
 
 def _read_summary(scope: int, name: str, unit: str, point: Any) -> list[Any]:
-    """Return the four rows of a summary's point: count, sum, least, greatest."""
+    """Return the four rows of a summary's point: count, sum, minimum, and maximum."""
     quantiles = {one.quantile: one.value for one in point.quantile_values}
     values: dict[tuple[str, str], object] = {
         (f"{name}_count", ""): float(point.count),
@@ -771,7 +771,7 @@ def _plain_link(data: bytes, *, count: ValueCount) -> Mapping[str, object]:
 def _list_column(
     rows: Sequence[tuple[bytes, ...]], is_large: Numbers, plain: Callable[[bytes], Mapping[str, object]]
 ) -> pa.Array:
-    """Return JSONB arrays, of the messages that each row has."""
+    """Return JSONB arrays of each row's messages."""
     return pa.array(
         [
             _encode([plain(one) for one in row]) if row and not large else _NOTHING
@@ -787,7 +787,7 @@ def _id_column(ids: Sequence[bytes], size: int, *, missing: bytes | None = b"") 
 
 
 def _enum_column(names: Sequence[str], numbers: Sequence[int]) -> pa.Array:
-    """Return dictionary-encoded names by their numbers; a number that is unknown counts as 0."""
+    """Return dictionary-encoded names by number; unknown numbers count as 0."""
     found = np.array(numbers, np.int64)
     return _spread(names, np.where((found >= 0) & (found < len(names)), found, 0), pa.utf8())
 
@@ -797,7 +797,7 @@ def _spread(values: Sequence[str] | Sequence[bytes], indices: Numbers, kind: pa.
 
 
 def _time_column(times: Numbers) -> pa.Array:
-    """Return times in nanoseconds; those that are refused are 0."""
+    """Return times in nanoseconds; rejected ones are 0."""
     return pa.array(np.where(times <= _LAST_TIME, times, 0).astype(np.int64)).cast(TIMESTAMP)
 
 
@@ -815,10 +815,10 @@ def _check_days(times: pa.Array) -> None:
 
 
 def _body_text(body: bytes, count: ValueCount) -> bytes:
-    """Return a log record's body (`AnyValue`) as text in UTF-8."""
+    """Return a log record's body (`AnyValue`) as UTF-8 text."""
     size = len(body)
     if 1 < size < _SHORT + 2 and body[0] == _STRING_TAG and body[1] == size - 2:
-        return body[2:]  # nearly all of them, and ten times as fast
+        return body[2:]  # applies to nearly all bodies, and is ten times as fast
     return value_text(decode_value(body, count)).encode("utf-8", "replace") if body else b""
 
 
@@ -853,7 +853,7 @@ def _name_id(namespace: uuid.UUID, name: bytes) -> uuid.UUID:
 
 
 def _parse_time(text: str) -> int | None:
-    """Return an RFC 3339 time in nanoseconds since 1970; None for other texts, and for times before."""
+    """Parse an RFC 3339 time to nanoseconds since 1970; None if invalid or earlier."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""The Jupyter server's part in a sign-in by redirect."""
+"""The Jupyter server's part of a redirect sign-in."""

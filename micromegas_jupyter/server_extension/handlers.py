@@ -1,8 +1,8 @@
-"""The sign-in addresses of the server, none of which a log holds, and what an administrator can set about them.
+"""The server's sign-in URLs, which never appear in logs, and the settings for administrators.
 
-`GET micromegas/start/<kernel_id.random>` sends the browser to the identity provider and remembers which browser it was,
-`GET micromegas/callback` passes to the kernel what the browser came back with, once, and `GET micromegas/done` waits
-for the kernel to exchange the code and shows how the sign-in ended. The kernel judges what it is passed.
+`GET micromegas/start/<kernel_id.random>` redirects the browser to the identity provider and remembers the browser.
+`GET micromegas/callback` forwards the browser's query to the kernel, once. `GET micromegas/done` waits until the
+kernel has exchanged the code, and shows the outcome of the sign-in. The kernel validates the query.
 """
 
 import asyncio
@@ -100,17 +100,17 @@ _NOT_SIGNED_IN = notice_page(
 
 PROBE_TYPE = "kernel_info_request"
 GRACE_SECONDS = 1.0
-"""How long a kernel that has answered the probe may still be writing the reply to the request before it."""
+"""How long a kernel that has replied to the probe may still be writing the reply to the previous request."""
 REQUEST_TIMEOUT_SECONDS = 10.0
 MAX_REQUESTS = 32
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # the output of a running cell comes along and is thrown away
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024  # includes a running cell's output, which is discarded
 _log = logging.getLogger(__name__)
 _Message = tuple[object, object, dict[str, Any]]
-"""A message's parent id, type and content."""
+"""A message's parent ID, type, and content."""
 
 
 class MicromegasRelay(Configurable):
-    """Sign-in by redirect through this server, configured in `jupyter_server_config.py`.
+    """Redirect sign-in through this server, configured in `jupyter_server_config.py`.
 
     ```python
     c.MicromegasRelay.public_url = "https://lab.example.com/base/"
@@ -157,25 +157,25 @@ class MicromegasRelay(Configurable):
 
 
 def configured_base(public_url: str, environ: Mapping[str, str]) -> str:
-    """Return what was configured, by this extension's setting or by a Hub; empty when nothing usable was."""
+    """Return the base URL configured by this extension's setting or by a Hub; empty if none is usable."""
     return public_url or public_base(environ.get("JUPYTERHUB_PUBLIC_URL", "")) or ""
 
 
 def base_of_request(*, protocol: str, host: str, base_url: str) -> str | None:
-    """Return the address that a request was sent to; None when it is malformed.
+    """Return the URL that a request was sent to, or None if it is malformed.
 
-    A proxy's word on the protocol is taken only where the server is configured to (`trust_xheaders`), and the Host
-    header has passed Jupyter's check.
+    The protocol reported by a proxy is used only if the server is configured to trust it (`trust_xheaders`). Jupyter
+    has already checked the Host header.
     """
     base = public_base(f"{protocol}://{host}{base_url}")
     return base if base is not None and urlsplit(base).netloc == host else None
 
 
 def address_for_browsers(url: str, *, paths: Mapping[str, str], base_url: str) -> str:
-    """Return where to send a browser instead of to a provider's own address; `url` itself where browsers reach it.
+    """Return where to redirect a browser instead of to a provider's own URL; `url` itself if browsers can reach it.
 
-    For a provider of `paths` it has neither scheme nor host, so it holds at whichever host the browser is (RFC 9110
-    section 10.2.2 allows such a `Location`).
+    For a provider of `paths`, the result has neither scheme nor host, so it works for any host that the browser uses
+    (RFC 9110 section 10.2.2 allows such a `Location`).
     """
     parts = urlsplit(url)
     path = paths.get(f"{parts.scheme}://{parts.netloc}")
@@ -183,21 +183,21 @@ def address_for_browsers(url: str, *, paths: Mapping[str, str], base_url: str) -
 
 
 class RelayHandler(LoginPageHandler, JupyterHandler):
-    """Answers GET with a page that says that there is none, and any other method with a refusal.
+    """Responds to GET with a "not found" page, and rejects any other method.
 
-    Everything that logs or repeats an address, Jupyter's access log and its way to the login page among them, sees the
-    path only.
+    Anything that logs or repeats a URL, including Jupyter's access log and its redirect to the login page, sees only
+    the path.
     """
 
     auth_resource = "kernels"
 
     def initialize(self, *, relay: MicromegasRelay, kernels: "KernelClient") -> None:
-        """Take what all handlers of a server share."""
+        """Set the objects that all handlers of a server share."""
         self.relay = relay
         self.kernels = kernels
 
     async def prepare(self, *, _redirect_to_login: bool = True) -> Awaitable[None] | None:  # type: ignore[override]  # as the base class does
-        """Take the query out of the request before anything can log it."""
+        """Remove the query from the request before anything can log it."""
         self.take_query()
         return await super().prepare(_redirect_to_login=_redirect_to_login)
 
@@ -214,13 +214,13 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
     head = post = put = patch = delete = options = _refuse_method  # tornado looks methods up by these names
 
     def public_base(self) -> str | None:
-        """Return the address at which browsers reach this server; None when it is not known."""
+        """Return the base URL of this server in browsers, or None if unknown."""
         return configured_base(self.relay.public_url, os.environ) or base_of_request(
             protocol=self.request.protocol, host=self.request.host, base_url=self.base_url
         )
 
     def cookie_scope(self) -> CookieScope:
-        """Return where this server's cookies are sent."""
+        """Return the scope of this server's cookies."""
         parts = urlsplit(self.public_base() or "")
         return CookieScope(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
 
@@ -235,21 +235,21 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         """Set the headers of every sign-in page."""
         super().set_default_headers()
         for name in [name for name in self._headers if name.lower().startswith(_CORS_PREFIX)]:
-            self.clear_header(name)  # from headers that the server was given for all pages (`tornado_settings`)
+            self.clear_header(name)  # from headers configured for all pages (`tornado_settings`)
 
     def set_cors_headers(self) -> None:
-        """Set none, whatever the server is configured to allow elsewhere: no page reads these."""
+        """Set none, regardless of the server's configuration for other pages: no page reads these."""
 
     def check_xsrf_cookie(self) -> None:
         """Skip the check, because no handler changes anything."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
-        """Send the error of a request that was rejected before it reached the handler."""
+        """Send the error for a request that was rejected before it reached the handler."""
         page = _REFUSED if status_code == _REFUSED.status else notice_page(status=status_code, what=NOT_UNDERSTOOD)
         self.send_page(page)
 
     def log_exception(self, typ: type[BaseException] | None, *_details: object) -> None:
-        """Log the type only; text and traceback may hold what a browser sent."""
+        """Log only the type; text and traceback may contain what a browser sent."""
         self.log.debug("A request to the sign-in addresses ended with %s.", "nothing" if typ is None else typ.__name__)
 
 
@@ -258,7 +258,7 @@ class StartHandler(RelayHandler):
 
     @web.authenticated
     async def get(self, name: str) -> None:  # type: ignore[override]  # the address has one part
-        """Send the browser to the provider."""
+        """Redirect the browser to the provider."""
         user, kernel_id, base = self.current_user, kernel_id_in(name), self.public_base()
         if user is None or self.refuse_other_loads() or await self.refuse_unauthorized(user):
             return
@@ -281,9 +281,9 @@ class StartHandler(RelayHandler):
 
 
 class CallbackHandler(RelayHandler):
-    """Receives the end of a sign-in; other loads, methods and browsers do not use it up."""
+    """Receives the callback of a sign-in; other requests, methods, and browsers do not use it up."""
 
-    @allow_unauthenticated  # the login page would take the code along in its address
+    @allow_unauthenticated  # the login page would include the code in its URL
     async def get(self, *_parts: str) -> None:
         """Forward the callback and redirect the browser, to remove the code from its address bar and history."""
         if self.refuse_other_loads() or self.refuse_long_query():
@@ -296,8 +296,8 @@ class CallbackHandler(RelayHandler):
         state_digest = digest_of(state)
         bound = self.read_cookie(self.cookie_scope().binding_name(state_digest), BINDING_SECONDS)
         if self.current_user is None:
-            # Where the server's own cookie is withheld on the way from another site, the same page loaded by this site
-            # itself has it.
+            # The server's own cookie may be missing after a redirect from another site; when this site reloads the
+            # page, the browser sends it.
             is_bound = bound.startswith(binding_value("", state_digest))
             self.send_page(reload_page() if is_bound and self.is_from_other_site else _NOT_SIGNED_IN)
         elif bound != binding_value(self.current_user.username, state_digest):
@@ -324,7 +324,7 @@ class DoneHandler(RelayHandler):
 
     waiting_pages = 0
 
-    @allow_unauthenticated  # nothing that a stranger could use is on it
+    @allow_unauthenticated  # the page contains nothing that a stranger could use
     async def get(self, *_parts: str) -> None:
         """Show the outcome of this browser's sign-in."""
         if self.refuse_other_loads():
@@ -372,7 +372,7 @@ class NoReply(enum.Enum):
 
 
 class KernelClient:
-    """Sends requests to kernels; holds only the number of requests under way."""
+    """Sends requests to kernels; stores only the number of pending requests."""
 
     def __init__(self, kernels: MappingKernelManager) -> None:
         self._kernels = kernels
@@ -389,7 +389,7 @@ class KernelClient:
         except TimeoutError:
             return NoReply.TIMEOUT
         except Exception as error:  # noqa: BLE001 - a kernel manager of any make may be in use
-            # Its text may hold what was sent.
+            # Its text may contain what was sent.
             _log.warning("A kernel could not be reached for a sign-in: %s.", type(error).__name__)
             return NoReply.TIMEOUT
         finally:
@@ -413,10 +413,10 @@ async def request_by_control_channel(manager: KernelManager, content: dict[str, 
     from jupyter_client.connect import ConnectionFileMixin
 
     session = manager.session.clone()
-    session.session = uuid4().hex  # a socket of the manager's own has its identity already
-    # By the base class's method: the server's own managers wrap the socket in a stream of an older kind.
+    session.session = uuid4().hex  # the manager's own socket already uses its identity
+    # The base class's method, because the server's own managers wrap the socket in an older kind of stream.
     connected = ConnectionFileMixin.connect_control(manager, identity=session.bsession)
-    # A manager that is not asynchronous gives a socket that would block.
+    # A manager that is not asynchronous returns a socket that would block.
     socket = connected if isinstance(connected, zmq.asyncio.Socket) else zmq.asyncio.Socket.from_socket(connected)
 
     async def receive() -> _Message:
@@ -481,13 +481,13 @@ async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, pr
 
 
 def _build_message(kind: str, content: dict[str, object]) -> tuple[str, str]:
-    """Return a message of the control channel, and its id."""
+    """Return a control channel message, and its ID."""
     message = Session(key=b"").msg(kind, content=content)
     return json.dumps({**message, "buffers": [], "channel": "control"}, default=json_default), message["msg_id"]
 
 
 def _parse_message(text: str | bytes) -> _Message:
-    """Return a message's parts; empty ones for anything that is not a message of the control channel."""
+    """Return a message's parts, or empty ones if it is not a control channel message."""
     if isinstance(text, bytes):
         return None, None, {}  # a message with buffers
     try:
@@ -500,7 +500,7 @@ def _parse_message(text: str | bytes) -> _Message:
 
 
 def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
-    """Add the sign-in addresses to a server that starts, and tell its kernels through the environment."""
+    """Add the sign-in URLs to a starting server, and announce them to its kernels through the environment."""
     relay = MicromegasRelay(parent=serverapp)
     if os.environ.get(HUB_TOKEN_VARIABLE) and not relay.per_user_redirect:
         # On a shared Hub, per-user redirects let users take each other's tokens.

@@ -1,6 +1,6 @@
-"""Rows that others send for the tables of the data model, converted to the columns that are stored.
+"""Converts rows that clients send for the data model's tables to the stored columns.
 
-Text, times and properties are accepted in every form in which nothing is lost, such as upstream's replication.
+Strings, times, and properties are accepted in every lossless form, such as upstream's replication.
 """
 
 import itertools
@@ -25,27 +25,27 @@ from micromegas_jupyter.telemetry.tables import (
 
 _PACKAGE: Final = "micromegas_jupyter"
 QUERY_AUDIT_TARGET: Final = "flightsql_query_audit"
-"""The target of the audit of queries, which is upstream's."""
+"""The target of the query audit log, the same as upstream's."""
 ORIGIN_PROPERTY: Final = "micromegas.origin"
-"""The property of a process that only rows of the server's own recorder have; its value is `SERVER_ORIGIN`."""
+"""A process property that only rows from the server's own recorder have; its value is `SERVER_ORIGIN`."""
 SERVER_ORIGIN: Final = "server"
-# What the sender may leave out, by the column that then stands for it.
+# Columns that the sender may omit, and the columns used instead.
 _STAND_INS: Final = {("processes", "last_update_time"): "insert_time", ("streams", "last_update_time"): "insert_time"}
 _LEFT_TO_THE_SERVER: Final = frozenset({("processes", "last_block_end_ticks"), ("processes", "last_block_end_time")})
-# Newer senders name an audience; there is none here.
+# Newer senders include an audience, which is ignored.
 _IGNORED: Final = frozenset({("processes", "audience"), ("streams", "audience")})
 _MAX_NAME_LENGTH: Final = 80
-_PAIR_BYTES: Final = 8  # two numbers of 32 bits
+_PAIR_BYTES: Final = 8  # two 32-bit numbers
 
 
 def find_own_targets(targets: pa.Array) -> pa.Array:
-    """Return which of these texts are targets of the server's own loggers."""
+    """Return which of these strings are targets of the server's own loggers."""
     names = pc.is_in(targets, pa.array([_PACKAGE, QUERY_AUDIT_TARGET], targets.type))
     return pc.or_(names, pc.starts_with(targets, f"{_PACKAGE}."))
 
 
 def check_targets(rows: pa.RecordBatch) -> None:
-    """Check that log entries, with the table's columns, do not come from the server's own loggers."""
+    """Check that log entries with the table's columns do not use targets of the server's own loggers."""
     if pc.any(find_own_targets(rows.column("target").dictionary)).as_py():
         raise UsageError(
             f"The targets {_PACKAGE}, all below it, and {QUERY_AUDIT_TARGET} are for what the server itself records.",
@@ -54,12 +54,12 @@ def check_targets(rows: pa.RecordBatch) -> None:
 
 
 def check_origin(rows: pa.RecordBatch, definition: TableDefinition) -> None:
-    """Check that rows, with the table's columns, do not claim to be recorded by the server."""
+    """Check that rows with the table's columns do not claim to be recorded by the server."""
     name = "properties" if definition.name == "processes" else "process_properties"
     if name not in rows.schema.names:
         return
     for one in rows.column(name).dictionary.to_pylist():
-        # The bytes of a key are its text, so that most sets need no decoding. Queries find it in any ASCII case.
+        # A key's bytes are its text, so most sets need no decoding. Queries find it in any ASCII case.
         if one is not None and ORIGIN_PROPERTY.encode() in one.lower() and jsonb.find(one, ORIGIN_PROPERTY) is not None:
             raise UsageError(
                 f"The property {ORIGIN_PROPERTY} of a process is for what the server itself records.",
@@ -68,7 +68,7 @@ def check_origin(rows: pa.RecordBatch, definition: TableDefinition) -> None:
 
 
 def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
-    """Check that columns of these names and types can be made into the table's; an error names the column."""
+    """Check that columns with these names and types can be converted to the table's; errors name the column."""
     known = set(definition.schema.names)
     table = definition.name
     for name in schema.names:
@@ -89,7 +89,7 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
 
 
 def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
-    """Return rows, whose columns `check_columns` accepted, with the table's columns; an error names the column."""
+    """Return rows whose columns `check_columns` accepted with the table's columns; errors contain the column's name."""
     columns = []
     for field in definition.schema:
         name = field.name
@@ -113,7 +113,7 @@ def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.Record
 
 def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_null(found) or found == wanted:
-        return True  # whether the table takes rows without a value is seen row by row
+        return True  # whether the table allows null values is checked per row
     if wanted == PROPERTIES:
         return _is_properties(found)
     if pa.types.is_dictionary(found):
@@ -178,7 +178,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def convert_properties(column: pa.Array) -> pa.Array:
-    """Return property sets of any form that is accepted; a row without one has an empty one."""
+    """Return property sets from any accepted form; a row without one gets an empty one."""
     indices, sets = _distinct_properties(column)
     positions: dict[bytes, int] = {}
     renumbered = pa.array([positions.setdefault(one, len(positions)) for one in sets], pa.int32()).take(indices)
@@ -188,7 +188,7 @@ def convert_properties(column: pa.Array) -> pa.Array:
 
 
 def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
-    """Return which of the property sets each row has, null for none, and these sets as JSONB."""
+    """Return the index of each row's property set (null for none), and the distinct sets as JSONB."""
     if pa.types.is_dictionary(column.type):
         indices, sets = _distinct_properties(column.dictionary)
         return indices.take(column.indices), sets
@@ -204,7 +204,7 @@ def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
         _plain(pc.struct_field(pairs, index)).cast(pa.utf8()).dictionary_encode(null_encoding="encode")
         for index in (0, 1)
     )
-    # Rows with equal pairs of positions are equal, so that few rows become Python objects.
+    # Rows with equal pairs of positions are equal, so only few rows become Python objects.
     numbers = np.stack([keys.indices.to_numpy(), values.indices.to_numpy()], axis=1).astype(np.int32).tobytes()
     key_texts, value_texts = keys.dictionary.to_pylist(), values.dictionary.to_pylist()
     known: dict[bytes, int] = {}
@@ -223,7 +223,7 @@ def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
 
 
 def _as_list(column: pa.MapArray) -> pa.ListArray:
-    """Return the same rows as lists of structs, over the same buffers."""
+    """Return the same rows as lists of structs, using the same buffers."""
     pairs = pa.StructArray.from_arrays([column.keys, column.items], ["key", "value"])
     return pa.Array.from_buffers(
         pa.list_(pairs.type), len(column), column.buffers()[:2], offset=column.offset, children=[pairs]
@@ -231,7 +231,7 @@ def _as_list(column: pa.MapArray) -> pa.ListArray:
 
 
 def _offsets(column: pa.Array) -> pa.Array:
-    """Return the offsets of `column.flatten()`, which leaves out what null lists point at."""
+    """Return the offsets for `column.flatten()`, which omits the values of null lists."""
     lengths = pc.fill_null(pc.list_value_length(column), 0)
     return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths.cast(pa.int64()))]).cast(pa.int32())
 
@@ -245,7 +245,7 @@ def _wanted(field: pa.Field) -> str:
 
 
 def check_properties(data: bytes) -> None:
-    """Check that bytes are a JSON object in binary."""
+    """Check that bytes are a binary JSON object."""
     try:
         found = jsonb.decode(data)
     except jsonb.MalformedJsonb:

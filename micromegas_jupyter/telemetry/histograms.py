@@ -1,8 +1,8 @@
-"""Histograms of OpenTelemetry as one Arrow struct, both explicit and exponential; only nonempty buckets are stored.
+"""OpenTelemetry histograms as one Arrow struct, both explicit and exponential; only nonempty buckets are stored.
 
 Bucket `index` of an explicit histogram is (bounds[index - 1], bounds[index]]. With a `scale` it is exponential:
-(base**index, base**(index + 1)] where base = 2**(2**-scale), and its mirror image for negative values. Sparse indices
-take as much memory as there are nonempty buckets, whatever offset a sender names.
+(base**index, base**(index + 1)] where base = 2**(2**-scale), and its mirror image for negative values. The memory for
+sparse indices depends only on the number of nonempty buckets, not on a sender's offset.
 
 Source: https://opentelemetry.io/docs/specs/otel/metrics/data-model/#histogram.
 """
@@ -38,20 +38,20 @@ OTEL_HISTOGRAM: Final = pa.struct(
 MIN_SCALE: Final = -10
 MAX_SCALE: Final = 20
 MAX_BUCKETS: Final = 2000
-"""Of one point, as sent."""
+"""Buckets of one point, as sent."""
 MAX_COUNT: Final = 2**53
-"""Of the values in one point; a double represents each smaller integer exactly."""
+"""Total count in one point; a double represents each smaller integer exactly."""
 
 
 class Lists(NamedTuple):
-    """A column of lists as one array of all values, and where each row ends; null rows are empty."""
+    """A list column as one array of all values, and the end of each row; null rows are empty."""
 
     values: Numbers
     lengths: Numbers
 
     @property
     def starts(self) -> Numbers:
-        """Where each row starts."""
+        """The start of each row."""
         starts: Numbers = np.cumsum(self.lengths) - self.lengths
         return starts
 
@@ -68,7 +68,7 @@ class Lists(NamedTuple):
 
     @classmethod
     def of_rows(cls, values: Numbers, rows: Numbers, count: int) -> "Lists":
-        """Return values that are sorted by their rows."""
+        """Return values that are sorted by row."""
         return cls(values, np.bincount(rows, minlength=count))
 
     def column(self, kind: pa.ListType, mask: Numbers | None = None) -> pa.Array:
@@ -82,9 +82,9 @@ class Lists(NamedTuple):
 
 
 def build_histograms(columns: Mapping[str, pa.Array | Numbers | Lists], mask: Numbers | None = None) -> pa.StructArray:
-    """Return a column of histograms of their parts; parts that aren't given are null, and so are the rows in the mask.
+    """Build a histogram column from its parts; missing parts are null, and so are the rows in the mask.
 
-    Below a null row the parts are null, too: DataFusion reads `h['count']` without looking at the row itself.
+    In a null row the parts are null, too, because DataFusion reads `h['count']` without checking the row itself.
     """
     length = next(len(part.lengths if isinstance(part, Lists) else part) for part in columns.values())
     fields = []

@@ -1,11 +1,11 @@
-"""Severities of log entries; loads nothing heavy, because the command's help names them."""
+"""Log severities; imports nothing heavy, because the command's help contains them."""
 
 import enum
 from typing import Final
 
 
 class Level(enum.IntEnum):
-    """Severity of a log entry as the column `level` of `log_entries` holds it; a lower number is worse."""
+    """A log entry's severity as in the column `level` of `log_entries`; a lower number is worse."""
 
     FATAL = 1
     ERROR = 2
@@ -19,12 +19,12 @@ LEVEL_NAMES: Final = tuple(level.name.lower() for level in Level)
 
 
 def level_from_logging(levelno: int) -> Level:
-    """Return the level of a `logging` number; one that is between two names counts as the lower name."""
+    """Return the level for a `logging` number; numbers between two levels count as the less severe one."""
     return Level(6 - min(max(levelno // 10, 0), 5))
 
 
 def parse_level(text: str) -> Level | None:
-    """Return the level that a number, a name, or the beginning of a name stands for; None if there is none.
+    """Return the level for a number, a name, or the beginning of a name; None if there is no such level.
 
     >>> parse_level("warn")
     <Level.WARNING: 3>

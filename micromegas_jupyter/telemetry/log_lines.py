@@ -1,4 +1,4 @@
-"""Which log lines are read: the same conditions in a terminal, a notebook, and a follow."""
+"""Conditions on log lines, the same in a terminal, a notebook, and a follow."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ VIEW_COLUMNS: Final = (*LINE_COLUMNS, "properties")
 
 
 class ValueFilter(NamedTuple):
-    """Lines with a value of a column or property only, or all but those."""
+    """Only lines with a value of a column or property, or all others."""
 
     key: str
     value: str
@@ -20,10 +20,10 @@ class ValueFilter(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
-    """Conditions on `log_entries`; texts are found anywhere in their column, in upper or lower case."""
+    """Conditions on `log_entries`; strings match anywhere in their column, ignoring case."""
 
     level: Level | None = None
-    """At least as severe as this."""
+    """The minimum severity."""
     search: str | None = None
     service: str | None = None
     target: str | None = None

@@ -11,9 +11,9 @@ _MAX_TOKENS: Final = 60
 _MAX_CHILDREN: Final = 100
 _MAX_KNOWN: Final = 100_000
 _PREFIX_TOKENS: Final = 2
-#: The share of the tokens, not counting wildcards, that a message has in common with its pattern.
+#: The share of tokens, not counting wildcards, that a message must have in common with its pattern.
 _MIN_SIMILARITY: Final = 0.6
-#: A message is compared with the newest patterns that begin as it does.
+#: A message is compared with at most this many patterns that start the same, newest first.
 _MAX_COMPARED: Final = 200
 _MAX_PATTERNS: Final = 10_000
 # UUIDs, hexadecimal numbers, and numbers, times, dates, and addresses, also with a unit. Each starts at a word
@@ -64,7 +64,7 @@ class LogPatterns:
         self.patterns: list[LogPattern] = []
         self._other = LogPattern([WILDCARD])
         self._roots: dict[int, _Node] = {}
-        # Once masked, most messages are equal to an earlier one.
+        # After masking, most messages equal an earlier one.
         self._known: dict[str, LogPattern] = {}
 
     def add_all(self, messages: Iterable[str]) -> list[LogPattern]:

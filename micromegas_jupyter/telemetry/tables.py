@@ -132,7 +132,7 @@ class TableDefinition:
                 columns[position] = f'"{name}"'
             elif name in rule.latest:
                 columns[position] = f'max("{name}") AS "{name}"'
-        # Every name comes from a table definition of this package.
+        # All names come from this package's table definitions.
         return f'SELECT {", ".join(columns)} FROM "{self.raw_name}" GROUP BY "{rule.key}"'  # noqa: S608
 
 

@@ -1,6 +1,7 @@
-"""Text that is fit to be stored: free of secrets, valid Unicode, bounded in length.
+"""Makes text fit to be stored: free of secrets, valid Unicode, and limited in length.
 
-Redaction is the second line: it catches what libraries log and people paste, and prefers hiding too much.
+Redaction is a second line of defense: it catches secrets that libraries log and users paste, and prefers hiding too
+much.
 """
 
 import re
@@ -11,7 +12,7 @@ _CUT = "… [cut]"
 _SECRET_NAME = r"(?:[\w-]{0,40}(?:token|secret|assertion|code_verifier|device_code|password|passwd|api[_-]?key))"  # noqa: S105 - a pattern
 _HEADER_NAME = r"(?:set-)?cookie|(?:proxy-)?authorization|x-api-key"
 _BEARER = r"bearer(?:[\s:=+]|%20)+(?P<bearer>[^\s\"',;]+)"
-# RFC 6749 sections 4.1.2 and 4.1.3: `code` and `state` travel in queries, fragments and form bodies.
+# RFC 6749 sections 4.1.2 and 4.1.3: `code` and `state` occur in queries, fragments, and form bodies.
 _QUERY = (
     rf"(?:[?&#;]|%3f|%26|%23)(?:{_SECRET_NAME}|code|state|session_state)(?:=|%3d)"
     r"(?P<query>(?:(?!%26|%23)[^&\s\"'<>#])+)"
@@ -22,7 +23,7 @@ _FORM = (
 )
 _QUOTED = (
     rf"(?:[\"'](?:{_SECRET_NAME}|{_HEADER_NAME}|key)\\?[\"']\s*[:=]\s*\\?b?[\"']"
-    # A pair, as libraries print lists of headers.
+    # A pair, as in printed header lists.
     rf"|[\[(]b?[\"'](?:{_SECRET_NAME}|{_HEADER_NAME})[\"'],\s*b?[\"'])"
     r"(?P<quoted>(?:[^\"'\\]|\\(?![\"']))+)"
 )
@@ -39,7 +40,7 @@ _NAMED = re.compile(
     f"{_BEARER}|{_QUERY}|{_FORM}|{_QUOTED}|{_CODE}|{_HEADER}|{_OPTION}|{_USER_INFO}", re.IGNORECASE | re.ASCII
 )
 _COMPACT_RUN = re.compile(r"[A-Za-z0-9_.-]{10,}")
-# How `{` followed by a quote or white space begins in base64url: the header of a JWT (RFC 7519 section 3).
+# `{` followed by a quote or whitespace in base64url, which starts a JWT header (RFC 7519 section 3).
 _HEADER_START = re.compile(r"e(?:y[A-DI-L]|w[k-r0-3])[\w-]{5,}")
 _SECRET_PROPERTY = re.compile(
     r"(?:^|[_.-])(?:token|secret|password|passwd|authorization|cookie|code_verifier|api[_-]?key|assertion)$",
@@ -48,20 +49,20 @@ _SECRET_PROPERTY = re.compile(
 
 
 def redact_secrets(text: str) -> str:
-    """Return `text` with bearer tokens, compact JWTs, secrets in queries, forms, JSON and headers masked."""
+    """Return `text` with bearer tokens, compact JWTs, and secrets in queries, forms, JSON, and headers masked."""
     return _COMPACT_RUN.sub(_mask_compact_token, _NAMED.sub(_mask_value, text))
 
 
 def is_secret_property(name: str) -> bool:
-    """Whether a property of this name holds a secret, whatever its value looks like."""
+    """Whether a property with this name contains a secret, regardless of its value."""
     return _SECRET_PROPERTY.search(name) is not None
 
 
 def bound_text(text: str, *, max_bytes: int) -> str:
-    """Return `text` as valid Unicode of at most `max_bytes` bytes of UTF-8; a cut is marked at its end."""
+    """Return `text` as valid Unicode with at most `max_bytes` bytes of UTF-8; a truncated end is marked."""
     if text.isascii() and len(text) <= max_bytes:
         return text
-    # A lone surrogate (PEP 383) has no UTF-8 form; Arrow would refuse the whole batch.
+    # A lone surrogate (PEP 383) has no UTF-8 form; Arrow would reject the whole batch.
     encoded = text.encode("utf-8", errors="replace")
     if len(encoded) <= max_bytes:
         return encoded.decode("utf-8")
@@ -76,7 +77,7 @@ def _mask_value(match: re.Match[str]) -> str:
 
 def _mask_compact_token(match: re.Match[str]) -> str:
     run = match.group()
-    # The end of the text counts as the end of a token, so that a cut token does not slip through.
+    # The end of the text counts as the end of a token, so that a truncated token is redacted, too.
     is_cut = match.end() == len(match.string)
     segments = run.split(".")
     position = 0

@@ -19,11 +19,11 @@ class SpanTree:
     """
 
     rows: Integers
-    """The row that each span has in the arrays that the tree was built from."""
+    """The row of each span in the arrays from which the tree was built."""
     parent: Integers
     """The index of the parent in this order, or -1."""
     size: Integers
-    """How many spans the subtree has, including its root."""
+    """The number of spans in the subtree, including its root."""
     depth: Integers
     start: Integers
     duration: Integers
@@ -72,9 +72,9 @@ def build_span_tree(
 ) -> SpanTree:
     """Return the tree of spans, which may be incomplete, sent twice, or malformed.
 
-    A span that was sent twice counts once. If spans are each other's ancestors (or their own), the earliest becomes
-    a root. An ID of 0 stands for a missing one, which OpenTelemetry doesn't allow as an ID. `trace_ids` distinguishes
-    spans of several traces; negative durations count as 0.
+    A span that was sent twice counts once. If spans are each other's ancestors (or their own), the earliest becomes a
+    root. An ID of 0, which OpenTelemetry doesn't allow, means a missing ID. `trace_ids` distinguishes spans of several
+    traces; negative durations count as 0.
     """
     # IDs and traces become small numbers, so that one integer identifies a span.
     codes = np.unique(np.concatenate((span_ids, parent_ids)), return_inverse=True)[1].astype(np.int64)
@@ -133,7 +133,7 @@ def find_critical_path(tree: SpanTree) -> list[Segment]:
     starts, ends, sizes = tree.start.tolist(), tree.end.tolist(), tree.size.tolist()
 
     def list_children(span: int) -> list[int]:
-        """Return the children, the last one to end at the end."""
+        """Return the children in order of their end times."""
         children, child, last = [], span + 1, span + sizes[span]
         while child < last:
             children.append(child)
@@ -141,7 +141,7 @@ def find_critical_path(tree: SpanTree) -> list[Segment]:
         return sorted(children, key=lambda each: ends[each])
 
     segments: list[Segment] = []
-    # Spans on the way down: the span, where its part begins, and its children that are still to be considered.
+    # Spans on the way down: the span, the start of its part, and its remaining children.
     stack = [(root, starts[root], list_children(root))]
     until = ends[root]
     while stack:
@@ -192,13 +192,13 @@ def merge_call_paths(tree: SpanTree, labels: Integers, is_error: NDArray[np.bool
 
 
 def _cut_cycles(parents: Integers, starts: Integers) -> Integers:
-    """Return the depth of each span, after making the earliest span of each cycle of parents a root, in place."""
+    """Make the earliest span of each cycle of parents a root, in place, and return the depth of each span."""
     steps = len(parents).bit_length()
     depths, ancestors = _climb(parents, steps)
     is_on_cycle = ancestors[ancestors >= 0]
     if not len(is_on_cycle):
         return depths
-    # Each step doubles how far a span looks ahead for the earliest one on its cycle.
+    # Each step doubles the distance at which a span finds the earliest one on its cycle.
     members = np.unique(is_on_cycle)
     ranks = np.empty(len(parents), dtype=np.int64)
     ranks[np.lexsort((np.arange(len(parents)), starts))] = np.arange(len(parents))
@@ -211,7 +211,7 @@ def _cut_cycles(parents: Integers, starts: Integers) -> Integers:
 
 
 def _climb(parents: Integers, steps: int) -> tuple[Integers, Integers]:
-    """Return how many ancestors each span has, and an ancestor of those that have infinitely many; otherwise -1."""
+    """Return each span's number of ancestors, and an ancestor of spans on or below a cycle, otherwise -1."""
     depths, ancestors = (parents >= 0).astype(np.int64), parents
     for _ in range(steps):
         is_inside = ancestors >= 0
@@ -223,7 +223,7 @@ def _climb(parents: Integers, steps: int) -> tuple[Integers, Integers]:
 
 
 def _measure_self_times(parents: Integers, starts: Integers, durations: Integers) -> Integers:
-    """Return the part of each span that no child covers; children that run in parallel cover a time once."""
+    """Return the part of each span that no child covers; the time of parallel children counts once."""
     children = np.flatnonzero(parents >= 0)
     children = children[np.lexsort((starts[children], parents[children]))]
     of = parents[children]

@@ -1,6 +1,6 @@
-"""Definitions of materialized views: upstream's statements that create and drop them, and how a table stores one.
+"""Definitions of materialized views: upstream's statements to create and drop them, and their storage in a table.
 
-The statement itself is stored, as it was sent: a definition is what it says.
+The statement itself is stored unchanged.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Final
 from micromegas_jupyter.errors import InvalidStatement
 
 VIEW_PROPERTY: Final = "micromegas.viewDefinition"
-"""The property of a materialized view's table that has its statement."""
+"""The property of a materialized view's table that contains its statement."""
 SOURCE_PLACEHOLDER: Final = "{source}"
 _TOKEN: Final = re.compile(
     r"""(?P<blank> \s++ | --[^\n]*+ ) | (?P<comment> /\* ) | (?P<word> [A-Za-z_]\w*+ ) | (?P<number> \d++ )
@@ -34,9 +34,9 @@ _DROP_SYNTAX: Final = "Write DROP MATERIALIZED VIEW [IF EXISTS] name."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewDefinition:
-    """What a statement says of a materialized view; `options` has those that only upstream needs.
+    """The parts of a materialized view's statement; `options` has those that only upstream needs.
 
-    `range_columns` have the first and the last time of a row. `sql` is the statement.
+    `range_columns` contain the first and last time of a row. `sql` is the statement.
     """
 
     name: str
@@ -50,18 +50,18 @@ class ViewDefinition:
 
     @property
     def digest(self) -> str:
-        """Identifies the definition."""
+        """A digest that identifies the definition."""
         return hashlib.sha256(self.sql.encode()).hexdigest()[:32]
 
     def to_properties(self) -> dict[str, str]:
-        """Return the properties of a table by which `from_properties` finds the definition again."""
+        """Return table properties from which `from_properties` restores the definition."""
         return {VIEW_PROPERTY: self.sql}
 
     @staticmethod
     def from_properties(properties: Mapping[str, str]) -> "ViewDefinition | None":
-        """Return the definition of a table that is a materialized view; None for another one.
+        """Return the definition of a materialized view's table; None for other tables.
 
-        Raises `ValueError` if it can't be understood, as another version of this program may write it.
+        Raises `ValueError` if the definition is invalid, for example if another version of this program wrote it.
         """
         if (sql := properties.get(VIEW_PROPERTY)) is None:
             return None
@@ -89,16 +89,16 @@ class CreateView:
 
 @dataclass(frozen=True, slots=True)
 class DropView:
-    """`DROP MATERIALIZED VIEW`, perhaps `IF EXISTS`."""
+    """`DROP MATERIALIZED VIEW`, optionally `IF EXISTS`."""
 
     name: str
     if_exists: bool
 
 
 def parse_view_statement(sql: str) -> CreateView | DropView | None:
-    """Return what a statement does with a materialized view; None if it isn't about one.
+    """Parse a statement about a materialized view; None for other statements.
 
-    Raises `InvalidStatement` if it can't be understood.
+    Raises `InvalidStatement` if it is invalid.
     """
     return _parse.__wrapped__(sql) if "materialized" in sql.lower() else None
 
@@ -123,7 +123,7 @@ def _parse(sql: str) -> CreateView | DropView | None:
 
 
 def _scan(sql: str) -> Iterator[tuple[str, str]]:
-    """Yield the kinds and texts of tokens up to one that has no place in such a statement, strings as what they say."""
+    """Yield the kinds and texts of tokens, with string values unquoted, up to the first invalid token."""
     at = 0
     while at < len(sql):
         found = _TOKEN.match(sql, at)
@@ -179,7 +179,7 @@ def _definition(sql: str, tokens: Sequence[tuple[str, str]]) -> ViewDefinition:
 
 
 def _check_options(options: Mapping[str, str], numbers: Collection[str]) -> tuple[str, str]:
-    """Check that options are there and have such values; return the columns of times."""
+    """Check that the required options exist and have valid values; return the time columns."""
     missing = [name for name in (*_QUERIES, "update_group") if not options.get(name, "").strip()]
     first = options.get("min_time_column", options.get("time_column", ""))
     last = options.get("max_time_column", options.get("time_column", ""))

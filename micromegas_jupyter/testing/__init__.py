@@ -1,6 +1,6 @@
-"""Test your own notebooks and scripts: a server on this machine, with people who are signed in, and no account.
+"""Test your notebooks and scripts: a server on this machine with signed-in users, without accounts.
 
-With pytest, the fixtures of `micromegas_jupyter.testing.plugin` do it.
+With pytest, use the fixtures in `micromegas_jupyter.testing.plugin`.
 """
 
 from micromegas_jupyter.testing.server import LocalServer, local_server

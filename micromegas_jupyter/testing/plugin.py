@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which a `conftest.py` names; what they need is loaded by their first test."""
+"""Pytest fixtures; list this module in `conftest.py`. Their dependencies are imported by the first test."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def micromegas_server() -> Iterator["LocalServer"]:
-    """A server on a temporary lake, for all tests; define a fixture of this name for one with roles or rows."""
+    """A server on a temporary lake, for all tests; define a fixture with this name for one with roles or rows."""
     from micromegas_jupyter.testing.server import local_server
 
     with local_server() as server:
@@ -22,14 +22,14 @@ def micromegas_server() -> Iterator["LocalServer"]:
 
 @pytest.fixture
 def micromegas_client(micromegas_server: "LocalServer") -> Iterator["FlightSQLClient"]:
-    """A client of that server for Alice, who is signed in and an administrator."""
+    """A client for that server, signed in as Alice, who is an administrator."""
     with micromegas_server.client() as client:
         yield client
 
 
 @pytest.fixture
 def micromegas_environment(micromegas_server: "LocalServer", monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Make Alice's sign-in what `connect()`, the magics and programs of this test find; its variables."""
+    """Make `connect()`, magics, and programs in this test use Alice's sign-in; returns its environment variables."""
     for name in [name for name in os.environ if name.startswith("MICROMEGAS_")]:
         monkeypatch.delenv(name)
     variables = {

@@ -1,4 +1,4 @@
-"""An identity provider and a server on a temporary lake, on loopback, for as long as a `with` block."""
+"""An identity provider and a server on a temporary lake, on loopback, for the duration of a `with` block."""
 
 import hashlib
 import json
@@ -39,13 +39,14 @@ def local_server(
     token_lifetime_seconds: int = 600,
     memory_mib: int = 2048,
 ) -> Iterator["LocalServer"]:
-    """Run a provider and a server until the block ends; everything that they write is removed then.
+    """Run a provider and a server for the duration of the block, and then remove all their data.
 
     Args:
-        roles: The server's roles, as `roles` of the access configuration has them. Without any, people read all tables.
-        admins: People who are administrators.
-        token_lifetime_seconds: How long a token is valid; clients renew it by themselves.
-        memory_mib: What all running queries together may take.
+        roles: The server's roles, in the format of `roles` in the access configuration. By default, users can read all
+            tables.
+        admins: Users who are administrators.
+        token_lifetime_seconds: The lifetime of a token; clients renew it automatically.
+        memory_mib: The memory limit for all running queries together.
 
     Raises:
         ConfigurationError: A role is malformed.
@@ -68,7 +69,7 @@ def local_server(
 
 
 class LocalServer:
-    """A running server; `local_server` makes it."""
+    """A running server, created by `local_server`."""
 
     def __init__(
         self,
@@ -89,15 +90,15 @@ class LocalServer:
 
     @property
     def uri(self) -> str:
-        """Where the server answers, as `--uri` takes it."""
+        """The server's address, as for `--uri`."""
         return self._stack.uri
 
     def client(self, person: str = "alice", *, roles: Collection[str] = ()) -> "FlightSQLClient":
-        """Return a client for somebody who is signed in and has these roles of the server; close it after use."""
+        """Return a client for a signed-in user with these server roles; close it after use."""
         return client_side.connect(environ=self.environment(person, roles=roles))
 
     def environment(self, person: str = "alice", *, roles: Collection[str] = ()) -> Variables:
-        """Return the process environment for programs, notebooks and terminals of somebody who is signed in."""
+        """Return the process environment for programs, notebooks, and terminals of a signed-in user."""
         key = person, frozenset(roles)
         if key not in self._environments:
             self._environments[key] = self._sign_in(person, frozenset(roles), len(self._environments))
@@ -105,7 +106,7 @@ class LocalServer:
         return Variables({**others, **self._environments[key]})
 
     def service_environment(self) -> Variables:
-        """Return the process environment for a job: a service account with client id and secret, and no roles."""
+        """Return the process environment for a job: a service account with client ID and secret, and without roles."""
         variables = self.environment()
         return Variables(
             {
@@ -118,7 +119,7 @@ class LocalServer:
         )
 
     def ingest(self, table: str, rows: "pa.Table") -> int:
-        """Append rows to a table, which is created if it is not there; return how many."""
+        """Append rows to a table, which is created if it does not exist; return the number of rows."""
         from micromegas_jupyter.client.flight_client import FlightSQLClient
 
         with FlightSQLClient(self.uri, auth_provider=StaticTokenAuthProvider(self._ingest_key.reveal())) as client:
@@ -126,7 +127,7 @@ class LocalServer:
         return int(rows.num_rows)
 
     def _sign_in(self, person: str, roles: frozenset[str], number: int) -> dict[str, str]:
-        """Store a sign-in as `micromegas login` does, and return the variables with which it is found."""
+        """Store a sign-in as `micromegas login` does, and return the environment variables to find it."""
         if not _PERSON.fullmatch(person):
             raise UsageError("A user is a lower-case name, such as alice.")
         if not roles <= self._roles:
@@ -154,7 +155,7 @@ class LocalServer:
 def _access_configuration(
     provider: DemoProvider, ingest_key: Secret, roles: Mapping[str, object] | None, admins: Collection[str]
 ) -> str:
-    """Return who may connect and read what; a group of each role's name gives that role."""
+    """Return who may connect and what they may read; a group with a role's name grants that role."""
     of_groups = {"groups_claim": ["groups"], "group_roles": {role: [role] for role in roles}} if roles else {}
     audiences = (provider.client_id, provider.lake_audience)
     issuers = [{"issuer": provider.issuer, "audience": audience, **of_groups} for audience in audiences]

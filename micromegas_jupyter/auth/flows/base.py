@@ -1,4 +1,4 @@
-"""Which flow a user signs in by, and what all flows share: the prompt, the wait, the code grant, and the pages."""
+"""How a sign-in flow is chosen, and what all flows share: the prompt, the wait, the code grant, and the pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.oidc.authorization import ProviderMetadata
 
-# What every program can do; the redirect and the Hub's token need a server that helps.
+# The flows that every program supports. The redirect flow and the Hub's token need a server's support.
 BASIC_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
 ARGUMENT = "argument"
 REMEMBERED = "remembered"
@@ -57,7 +57,7 @@ _NOT_SET = frozenset({"", "0", "false"})
 
 
 class RuntimeEnvironment(enum.StrEnum):
-    """The environment that a program runs in; each value is its display name."""
+    """The runtime environment of a program; each value is its display name."""
 
     UNATTENDED = "an unattended notebook"
     HUB_WITH_SERVICE = "JupyterHub with the sign-in service"
@@ -76,19 +76,19 @@ class RuntimeEnvironment(enum.StrEnum):
 
     @property
     def is_unattended(self) -> bool:
-        """Whether no user can respond: such a program never waits, whatever flow was chosen."""
+        """Whether no user can respond. Such a program never waits, regardless of the chosen flow."""
         return self in {RuntimeEnvironment.UNATTENDED, RuntimeEnvironment.NO_TERMINAL}
 
     @property
     def may_have_hub_service(self) -> bool:
-        """Whether the sign-in service of a JupyterHub may be at hand."""
+        """Whether a JupyterHub sign-in service may be available."""
         return self.is_unattended or self in {RuntimeEnvironment.HUB_WITH_SERVICE, RuntimeEnvironment.HUB_TERMINAL}
 
 
 class FlowRow(NamedTuple):
-    """One row of the table: where it applies, which flows (best first, empty where nobody can sign in), and why.
+    """A row of the flow table: when it applies, its flows (best first, empty if no user can sign in), and the reason.
 
-    `matches` takes the environment variables and the facts; the first row that matches counts.
+    `matches` takes the environment variables and the runtime facts. The first matching row applies.
     """
 
     environment: RuntimeEnvironment
@@ -128,8 +128,8 @@ FLOW_TABLE: tuple[FlowRow, ...] = (
     ),
     FlowRow(
         RuntimeEnvironment.JUPYTER_WITH_REDIRECT,
-        # On a Hub the server extension sets the variable only where an administrator opted in, and removes an
-        # inherited one otherwise.
+        # On a Hub, the server extension sets the variable only if an administrator opted in, and otherwise removes an
+        # inherited one.
         lambda environ, facts: facts.has_kernel and bool(environ.get(REDIRECT_VARIABLE)),
         (Flow.REDIRECT, Flow.DEVICE, Flow.PASTE),
         "The Jupyter server receives the provider's response and passes it to the kernel.",
@@ -195,20 +195,20 @@ _ROWS = {row.environment: row for row in FLOW_TABLE}
 
 
 def detect_environment(environ: Mapping[str, str], facts: RuntimeInfo) -> RuntimeEnvironment:
-    """Return where a program with these variables and facts runs."""
+    """Return the runtime environment that these variables and facts indicate."""
     return next(row.environment for row in FLOW_TABLE if row.matches(environ, facts))
 
 
 def available_flows(environ: Mapping[str, str], facts: RuntimeInfo) -> frozenset[Flow]:
-    """Return the flows that a program with these variables and facts can carry out."""
+    """Return the flows that a program with these variables and facts supports."""
     if is_below_hub(environ):
         return BASIC_FLOWS | {Flow.HUB, Flow.REDIRECT}
-    # A terminal may inherit the variable from its server, but has no kernel to receive the callback.
+    # A terminal may inherit the variable from its server, but it has no kernel to receive the callback.
     return BASIC_FLOWS | ({Flow.REDIRECT} if facts.has_kernel and environ.get(REDIRECT_VARIABLE) else set())
 
 
 class SkippedFlow(NamedTuple):
-    """A flow that would come first and cannot be used; the reason is the end of a sentence."""
+    """A preferred flow that cannot be used; the reason completes a sentence."""
 
     flow: Flow
     reason: str
@@ -216,13 +216,13 @@ class SkippedFlow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowChoice:
-    """How to sign in here, and why, as a sentence.
+    """How to sign in here, and a sentence that explains why.
 
     Attributes:
-        flow: The flow; None when nobody can sign in, and then `remedy` says what to do instead.
-        fallbacks: What to try when that turns out not to work, in order; to be announced, never silent.
-        origin: Who chose: `argument`, `remembered`, `environment`, or the setting's name.
-        skipped: The flows that would have come before it.
+        flow: The flow, or None if no user can sign in; `remedy` then explains what to do instead.
+        fallbacks: The flows to try if the first one fails, in order. Callers must announce each switch.
+        origin: The source of the choice: `argument`, `remembered`, `environment`, or the setting's name.
+        skipped: Preferred flows that cannot be used.
     """
 
     flow: Flow | None
@@ -244,16 +244,16 @@ def choose_flow(
 ) -> FlowChoice:
     """Choose how to sign in.
 
-    `wanted` is what a person chose, and `origin` who chose that: `argument`, `remembered` or the setting's name.
-    `can_device` says whether the provider has a device endpoint, and is None when that is not known. `available` are
-    the flows that can be carried out here.
+    `wanted` is the user's choice, and `origin` its source: `argument`, `remembered`, or the setting's name.
+    `can_device` is whether the provider has a device endpoint, or None if unknown. `available` are the flows that can
+    be used here.
     """
     row = _ROWS[environment]
     origin = TABLE if wanted is None else origin or ARGUMENT
     choice = FlowChoice(flow=None, environment=environment, origin=TABLE, reason=row.reason)
-    # An explicit flow for a program without a terminal is honored.
+    # An explicitly chosen flow is honored even without a terminal.
     if environment.is_unattended and not (environment is RuntimeEnvironment.NO_TERMINAL and origin == ARGUMENT):
-        if Flow.HUB in available and wanted in {None, Flow.HUB}:  # which needs nobody
+        if Flow.HUB in available and wanted in {None, Flow.HUB}:  # requires no user
             return replace(choice, flow=Flow.HUB, origin=origin, reason=_HUB_REASON)
         return replace(choice, remedy=UNATTENDED_REMEDY)
     candidates = row.flows if wanted is None else (wanted, *(flow for flow in row.flows if flow is not wanted))
@@ -270,7 +270,7 @@ def choose_flow(
             reason = f"{wanted.value} was chosen by {chooser}, but {skipped[0].reason}."
             remedy = "Choose another way to sign in, or auto."
             return replace(choice, reason=reason, skipped=skipped[:1], remedy=remedy)
-        # A flow that was named just now is not replaced by another.
+        # A flow that was just requested explicitly has no fallback.
         fallbacks = () if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted)
         return replace(choice, flow=wanted, fallbacks=fallbacks, reason=f"It was chosen by {chooser}.")
     if not possible:
@@ -288,14 +288,14 @@ def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) 
 
 
 def is_worth_another_flow(error: MicromegasError) -> bool:
-    """Whether a sign-in that could not be started for this reason may work by another flow."""
+    """Whether another flow may succeed after a sign-in failed to start for this reason."""
     if error.sign_in_service is not None or isinstance(error, ProviderMisbehaved):
         return True
     return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
 
 
 class StartedLogin(Protocol):
-    """What the two functions below use of a `PendingLogin`."""
+    """The parts of a `PendingLogin` that the two functions below use."""
 
     @property
     def done(self) -> bool: ...  # noqa: D102
@@ -308,10 +308,10 @@ Login = TypeVar("Login", bound=StartedLogin)
 def start_first(
     flows: Sequence[Flow], *, reason: str = "", begin: Callable[[Flow, str], Login], show: Callable[[Login, str], bool]
 ) -> Login:
-    """Start the first of `flows` that can be started and that the user can use.
+    """Start the first of `flows` that can start and that the user can complete.
 
-    `begin` starts a flow and ends the one before. `show` shows a sign-in, and returns whether the user can use it. Both
-    get the reason for the flow.
+    `begin` starts a flow and ends the previous one. `show` shows a sign-in and returns whether the user can complete
+    it. Both receive the reason for the flow.
     """
     left = list(flows)
     while True:
@@ -331,7 +331,7 @@ def start_first(
 def take_pasted(
     login: StartedLogin, *, prompt: Callable[[], Secret | None], show_error: Callable[[MicromegasError], None]
 ) -> None:
-    """Prompt until an address fits or the sign-in ends, whose result reports any other failure."""
+    """Prompt until the user pastes a valid address or the sign-in ends; its result reports other failures."""
     for _ in range(MAX_PASTE_TRIES):
         pasted = prompt()
         if pasted is None:
@@ -357,13 +357,13 @@ def login_remedy(environment: RuntimeEnvironment, *, profile: str | None = None)
     return f"Run {command}, or set MICROMEGAS_OIDC_CLIENT_SECRET for a service account."
 
 
-# A gateway passes on to a kernel the variables that begin with KERNEL_ and no others. The first is set by this
-# project's Jupyter server extension, the second by its JupyterHub service.
+# A gateway forwards only variables that begin with KERNEL_ to a kernel. This project's Jupyter server extension sets
+# the first one, and its JupyterHub service sets the second.
 REDIRECT_VARIABLE = "KERNEL_MICROMEGAS_REDIRECT"
 HUB_VARIABLE = "KERNEL_MICROMEGAS_HUB"
-# Set by JupyterHub for every server that it starts: the server's own Hub credential.
+# JupyterHub sets it for each server that it starts: the server's own Hub credential.
 HUB_TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"  # noqa: S105 - a variable's name, not a token
-# They draw in the terminal that started them (`webbrowser` registers these where there is no display).
+# These draw in the terminal that started them. `webbrowser` registers them if there is no display.
 TEXT_BROWSERS = frozenset({"www-browser", "links", "elinks", "lynx", "w3m", "links2", "browsh"})
 BROWSER_START_SECONDS = 5.0
 
@@ -372,22 +372,22 @@ _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeInfo:
-    """What the choice of a flow depends on besides environment variables."""
+    """What the choice of a flow depends on, besides environment variables."""
 
     has_kernel: bool = False  # a Jupyter kernel runs this program
-    allows_input: bool | None = None  # the kernel's front end lets a person answer; None when it has not said
+    allows_input: bool | None = None  # whether the kernel's front end accepts user input; None if unknown
     has_terminal: bool = False  # standard input or standard error is a terminal
     is_colab: bool = False  # `google.colab` can be imported
-    has_browser: bool = False  # a browser with a window can be opened from here
+    has_browser: bool = False  # a graphical browser can be opened from here
 
 
 def gather_runtime_info(
     *, environ: Mapping[str, str] | None = None, shell: object = None, allows_input: bool | None = None
 ) -> RuntimeInfo:
-    """Find out where this process runs.
+    """Detect where this process runs.
 
-    `shell` stands in for the running IPython shell. `allows_input` is for a kernel whose user is known to be present,
-    such as after a click.
+    `shell` overrides the running IPython shell. `allows_input` is for a kernel that has an active user, such as after
+    a click.
     """
     kernel = getattr(_running_shell() if shell is None else shell, "kernel", None)
     if kernel is not None:
@@ -397,12 +397,12 @@ def gather_runtime_info(
 
 
 def is_below_hub(environ: Mapping[str, str]) -> bool:
-    """Whether a Hub with the sign-in service started this program's server, and its token is here, too."""
+    """Whether a Hub with the sign-in service started this program's server, and the server's Hub token is available."""
     return bool(environ.get(HUB_VARIABLE)) and bool(environ.get(HUB_TOKEN_VARIABLE))
 
 
 def is_remote_session(environ: Mapping[str, str]) -> bool:
-    """Whether the user works at another machine and can't see windows of this one."""
+    """Whether the user works on another machine and can't see windows on this one."""
     return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
 
 
@@ -424,19 +424,19 @@ class GraphicalBrowser:
         self._environ = os.environ if environ is None else environ
 
     def open(self, url: str) -> bool:
-        """Open `url` in a new tab; False when there is no such browser. Returns within a few seconds."""
+        """Open `url` in a new tab and return within a few seconds. Returns False if there is no such browser."""
         if not has_graphical_browser(self._environ):
             return False
         results: list[bool] = []
         opening = threading.Thread(target=lambda: results.append(_open(url)), name="micromegas-browser", daemon=True)
         opening.start()
-        # The user's own command (BROWSER) may stay in the foreground as long as its window is open.
+        # A custom command (BROWSER) may stay in the foreground as long as its window is open.
         opening.join(BROWSER_START_SECONDS)
         return results[0] if results else True
 
 
 def _browser_controller() -> webbrowser.BaseBrowser | None:
-    import webbrowser  # most programs open none
+    import webbrowser  # imported here because most programs open no browser
 
     with suppress(webbrowser.Error):
         return webbrowser.get()
@@ -445,13 +445,13 @@ def _browser_controller() -> webbrowser.BaseBrowser | None:
 
 def _open(url: str) -> bool:
     controller = _browser_controller()
-    with suppress(Exception):  # the user's own program, which can fail in any way
+    with suppress(Exception):  # a user-defined program can fail in any way
         return controller is not None and controller.open(url, new=2)
     return False
 
 
 def _running_shell() -> object:
-    # A program that runs in IPython has loaded it; loading it here to find that out would cost a terminal too much.
+    # A program that runs in IPython has already loaded it; loading it here would slow down terminals.
     ipython = sys.modules.get("IPython.core.getipython")
     return None if ipython is None else ipython.get_ipython()
 
@@ -472,13 +472,13 @@ def _is_colab() -> bool:
 
 def _is_terminal(stream: object) -> bool:
     with suppress(AttributeError, OSError, ValueError):
-        return bool(stream.isatty())  # type: ignore[attr-defined]  # whatever a program put in its place
+        return bool(stream.isatty())  # type: ignore[attr-defined]  # a program may have replaced the stream
     return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPrompt:
-    """What a person is shown: the address to open, or the code to type and where; and for how long it holds."""
+    """What a user sees: the address to open, or the code and the page to enter it on, and when they expire."""
 
     flow: Flow
     timeout_seconds: float
@@ -490,7 +490,7 @@ class LoginPrompt:
 
 
 class LoginFlow:
-    """A flow that is waiting for the user. Used by one `PendingLogin`, from several threads."""
+    """A flow that waits for the user. One `PendingLogin` uses it, from several threads."""
 
     def __init__(self, prompt: LoginPrompt) -> None:
         self.prompt = prompt
@@ -509,18 +509,18 @@ class LoginFlow:
         )
 
     def on_started(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the redirect URI when a browser is sent to the provider, where only then it is known."""
+        """Call `callback` with the redirect URI when a browser goes to the provider, if the URI is unknown earlier."""
 
     def show(self, outcome: LoginOutcome) -> None:
         """Show the outcome to the user."""
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Release what is held, once the page was seen or after `linger_seconds`; safe to call twice."""
+        """Release all resources once the last page was shown or after `linger_seconds`; safe to call twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeGrant:
-    """An authorization code grant with PKCE: the request, and the provider's description when it was made."""
+    """An authorization code grant with PKCE: the request, and the provider's metadata from when it was made."""
 
     request: AuthorizationRequest
     metadata: ProviderMetadata
@@ -528,11 +528,11 @@ class CodeGrant:
     needs_id_token: bool = True
 
     def code_in(self, query: Secret) -> Secret:
-        """Return the code that a callback carries; raises as `parse_callback`."""
+        """Return the code that a callback carries; raises the same errors as `parse_callback`."""
         return parse_callback(query, request=self.request, metadata=self.metadata)
 
     def redeem(self, code: Secret) -> TokenSet:
-        """Exchange the code for tokens, whose ID token is checked; raises as `ProviderConnection.exchange_code`."""
+        """Exchange the code and verify the ID token; raises the errors of `ProviderConnection.exchange_code`."""
         return self.connection.exchange_code(self.request, code, needs_id_token=self.needs_id_token)
 
 
@@ -547,7 +547,7 @@ class CallbackFlow(LoginFlow):
         self._ended = threading.Event()
 
     def accept(self, query: Secret) -> bool:
-        """Take a callback's query if it is this sign-in's, which takes one only; whether it is."""
+        """Accept a callback's query if it is the first one for this sign-in; return whether it was accepted."""
         with self._lock:
             if self._grant is None or self._ended.is_set() or not is_callback_of(query.reveal(), self._grant.request):
                 return False
@@ -575,7 +575,7 @@ class CallbackFlow(LoginFlow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequest:
-    """A requested sign-in, which every flow starts with; `OidcAuthProvider.begin_login` describes the fields."""
+    """A requested sign-in, the input of every flow; `OidcAuthProvider.begin_login` describes the fields."""
 
     connection: ProviderConnection
     store: TokenStore | None = None
@@ -592,7 +592,7 @@ class LoginRequest:
 
     @property
     def key(self) -> LoginKey:
-        """The key that the sign-in is stored with."""
+        """The key under which the sign-in is stored."""
         return LoginKey(
             issuer=self.connection.issuer,
             client_id=self.connection.client_id,
@@ -629,12 +629,12 @@ class LoginRequest:
         return seconds if maximum is None else min(seconds, maximum)
 
     def build_prompt(self, flow: Flow, timeout_seconds: float, **shown: str | None) -> LoginPrompt:
-        """Make a prompt that holds from now on."""
+        """Create a prompt whose lifetime starts now."""
         expires_at = self.connection.clock.now() + timedelta(seconds=timeout_seconds)
         return LoginPrompt(flow=flow, timeout_seconds=timeout_seconds, expires_at=expires_at, **shown)
 
 
-# Contrast of text on its background is at least 4.5:1 in both schemes (WCAG 2.2, 1.4.3).
+# The contrast between text and background is at least 4.5:1 in both color schemes (WCAG 2.2, 1.4.3).
 STYLE = (
     ":root{color-scheme:light dark;--page:#f5f6f8;--card:#fff;--text:#1c2128;--quiet:#57606a;--good:#1a7f37;"
     "--bad:#b42318;--line:#d8dee4}"
@@ -651,7 +651,7 @@ STYLE = (
 )
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 CONTENT_TYPE = "text/html; charset=utf-8"
-# Source: RFC 9700 sections 4.2.4 and 4.16 (the address holds code and state: no referrer, no caches, no framing).
+# Source: RFC 9700 sections 4.2.4 and 4.16. The address contains code and state, so no referrer, caches, or framing.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
@@ -668,16 +668,16 @@ SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
 
 _QR_CAPTION = "The page to open, with the code filled in:"
 _QR_BORDER_MODULES = 2
-# A longer address makes a code that a telephone cannot read off a screen at this size.
+# A longer address produces a code that a phone cannot scan from a screen at this size.
 MAX_QR_CHARACTERS = 512
-# Bright white on black, whatever the terminal's own colours are: light on dark is what the drawing means.
+# Bright white on black, regardless of the terminal's colors, because the QR code is drawn light on dark.
 _QR_COLOURS = "\x1b[97;40m"
 _USUAL_COLOURS = "\x1b[0m"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """An HTML page as it is sent, and its HTTP status."""
+    """An HTML page and its HTTP status."""
 
     status: int
     body: bytes
@@ -693,7 +693,7 @@ class LoginOutcome:
     remedy: str = ""
 
     def page(self) -> Page:
-        """Return the page that reports it."""
+        """Return the page that reports the outcome."""
         if not self.is_signed_in:
             title, hint = "You are not signed in", f"{self.remedy} You can close this tab.".strip()
             return _page(status=200, title=title, sentences=[self.what], hint=hint, is_failure=True)
@@ -711,7 +711,7 @@ def notice_page(*, status: int, what: str) -> Page:
 
 
 def handed_over_page() -> Page:
-    """Return the page for a callback whose outcome only the program that started the sign-in knows."""
+    """Return the page for a callback if only the program that started the sign-in knows the outcome."""
     return _page(
         status=200,
         title="Back to where you started",
@@ -751,7 +751,7 @@ NOT_UNDERSTOOD = "The request could not be understood."
 
 
 def terminal_qr(address: str, *, columns: int) -> list[str]:
-    """Return a QR code of the address, line by line; empty when it is missing, too long to scan, or too wide."""
+    """Return a QR code of the address as lines; empty if the address is missing or too long, or the code too wide."""
     if not 0 < len(address) <= MAX_QR_CHARACTERS:
         return []
     import segno

@@ -13,7 +13,7 @@ MAX_DEVICE_SECONDS = 1800.0
 
 
 class DeviceFlow(LoginFlow):
-    """A device authorization that is waiting for the user; `stopped` replaces the pauses between polls."""
+    """A device authorization that waits for the user; setting `stopped` cuts the pauses between polls short."""
 
     def __init__(self, request: LoginRequest, *, stopped: threading.Event | None = None) -> None:
         authorization = request.connection.start_device(
@@ -33,19 +33,19 @@ class DeviceFlow(LoginFlow):
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
-        """Poll at the provider's pace until the user has responded. Source: RFC 8628 section 3.5."""
+        """Poll with the interval that the provider requires until the user responds. Source: RFC 8628 section 3.5."""
         request, connection = self._request, self._request.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None
         while self._pause(pause_seconds):
             try:
-                # Keys first: the tokens are given once only and must not be lost for want of a key to check them with.
+                # Fetch the keys first: the provider returns the tokens only once, so a missing key must not lose them.
                 connection.keys()
                 answer = connection.poll_device(
                     self._authorization, scope=request.scope, needs_id_token=request.needs_id_token
                 )
             except Unavailable as error:
-                failure = error  # then it is polled half as often each time
+                failure = error  # the poll interval doubles after each failure
                 pause_seconds = min(2 * pause_seconds, max(MAX_PAUSE_SECONDS, interval_seconds))
                 continue
             if isinstance(answer, TokenSet):
@@ -54,7 +54,7 @@ class DeviceFlow(LoginFlow):
             interval_seconds += SLOW_DOWN_SECONDS if answer.slow_down else 0.0
             pause_seconds = interval_seconds
         if failure is not None and not self._stopped.is_set():
-            raise failure  # the user may have signed in, so don't report the opposite
+            raise failure  # the user may have signed in, so don't report a timeout
         return None
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ class DeviceFlow(LoginFlow):
         self._stopped.set()
 
     def _pause(self, seconds: float) -> bool:
-        """Wait; whether to poll once more."""
+        """Wait; return whether to poll again."""
         left_seconds = (self.prompt.expires_at - self._request.connection.clock.now()).total_seconds()
         if left_seconds <= 0 or self._stopped.wait(min(seconds, left_seconds)):
             return False

@@ -1,8 +1,8 @@
-"""The JupyterHub flows: the bearer token that the Hub holds of this person, and the Hub's one redirect for all users.
+"""The JupyterHub flows: the user's bearer token from the Hub, and the Hub's shared redirect for all users.
 
-The Hub signs people in, keeps their refresh tokens and refreshes; here the bearer token is in memory only. In the
-redirect, verifier, state, nonce and tokens stay here, and the Hub's service checks whose browser it is. How the service
-answers is documented in docs/jupyterhub.md.
+The Hub signs users in, stores their refresh tokens, and refreshes. This program keeps only the bearer token, in
+memory. During a redirect sign-in, the verifier, state, nonce, and tokens stay in this program, and the Hub's service
+checks that the browser belongs to the user. docs/jupyterhub.md documents the service's responses.
 """
 
 import threading
@@ -40,7 +40,7 @@ HUB = "JupyterHub"
 MAX_TOKEN_CHARACTERS = 4096
 MAX_TEXT_CHARACTERS = 2048
 MAX_LIFE_SECONDS = 7 * 24 * 3600
-# The service waits 25 seconds for the browser before it says that there is nothing yet.
+# The service waits 25 seconds for the browser before it responds that there is no callback yet.
 CALLBACK_TIMEOUT_SECONDS = 40.0
 PAUSE_SECONDS = 0.5
 UNKNOWN_SIGN_IN = "unknown_sign_in"
@@ -62,7 +62,7 @@ def _from_hub(error: _Error) -> _Error:
 
 
 class Refusal(NamedTuple):
-    """The error for one of the service's codes: the user must act (`LoginRequired`) or wait."""
+    """The error for a service's error code: the user must act (`LoginRequired`) or wait."""
 
     error_class: type[LoginRequired] | type[ProviderUnavailable] | type[ProviderMisbehaved]
     what: str
@@ -142,7 +142,7 @@ _UNREADABLE = Refusal(
 
 
 def refusal_of(status: int, body: SecretObject | None) -> Refusal:
-    """Return what a response without success amounts to; the service's own sentences are not shown."""
+    """Return the error that a failed response represents. The service's own messages are not shown."""
     code = None if body is None else body.get("error")
     if isinstance(code, str) and code in REFUSALS:
         return REFUSALS[code]
@@ -170,7 +170,7 @@ class HubEndpoint:
 
 
 def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
-    """Return where the service is; None outside a Hub that has one."""
+    """Return the service's endpoint, or None outside a Hub that has the service."""
     if not is_below_hub(environ):
         return None
     url, token = environ[HUB_VARIABLE], Secret(environ[HUB_TOKEN_VARIABLE])
@@ -186,7 +186,7 @@ def find_hub(environ: Mapping[str, str]) -> HubEndpoint | None:
 
 
 def check_hub_url(url: str, *, hub_api_url: str) -> None:
-    """Check that this server's token may be sent there: over https, or http to this machine or the Hub's own host."""
+    """Check that this server's token may be sent to `url`: over https, or over http to this machine or the Hub."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or not url.endswith("/") or set(url) & set("@?#"):
         raise ConfigurationError(f"{HUB_VARIABLE} is not the address of a service.", key=HUB_VARIABLE, remedy=_ADMIN)
@@ -212,7 +212,7 @@ class HubToken:
 
 
 class HubRedirect(NamedTuple):
-    """The redirect of the whole Hub: where the provider returns to, which provider, and which application."""
+    """The Hub's shared redirect: its redirect URI, provider, and application."""
 
     redirect_uri: str
     issuer: str
@@ -221,7 +221,7 @@ class HubRedirect(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubSignIn:
-    """A sign-in at the service: its name there, the page that the person opens, and how long it waits for them."""
+    """A sign-in on the service: its name, the page that the user opens, and how long the service waits."""
 
     name: str = field(repr=False)
     start_url: str = field(repr=False)
@@ -229,7 +229,7 @@ class HubSignIn:
 
 
 class HubService:
-    """Calls the service; safe to use from several threads. Its methods raise what `Refusal` says."""
+    """Calls the service; safe to use from several threads. Its methods raise `LoginRequired` or `Unavailable`."""
 
     def __init__(self, endpoint: HubEndpoint, *, http: HubHttp) -> None:
         self._endpoint = endpoint
@@ -240,7 +240,7 @@ class HubService:
         body = self._call("token", {})
         seconds = _seconds(body, "expires_in", minimum=0)
         if seconds == 0:
-            raise REFUSALS["provider_unavailable"].error()  # or the Hub would have refreshed it
+            raise REFUSALS["provider_unavailable"].error()  # otherwise the Hub would have refreshed it
         return HubToken(
             text=_secret(body, "access_token"),
             expires_in_seconds=seconds,
@@ -249,7 +249,7 @@ class HubService:
         )
 
     def redirect(self) -> HubRedirect:
-        """Fetch what the Hub's redirect is for."""
+        """Fetch the parameters of the Hub's redirect."""
         body = self._call("redirect", None)
         return HubRedirect(
             redirect_uri=_text(body, "redirect_uri"), issuer=_text(body, "issuer"), client_id=_text(body, "client_id")
@@ -260,22 +260,22 @@ class HubService:
         body = self._call("sign-ins", {"authorization_url": authorization_url}, expected=_CREATED)
         name = _text(body, "name")
         if not name.isascii() or not all(character.isalnum() or character in "-_." for character in name):
-            raise _UNREADABLE.error()  # it becomes part of an address
+            raise _UNREADABLE.error()  # the name becomes part of a URL
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
     def callback(self, name: str, *, timeout_seconds: float) -> Secret | None:
-        """Wait a while for the query that the browser came back with; None when it has not yet."""
+        """Wait briefly for the query that the browser returned with; None if it hasn't returned yet."""
         body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
 
     def close(self) -> None:
-        """Cut a call that is waiting, and make no more."""
+        """Abort any waiting call, and reject further calls."""
         self._http.close()
 
     def _call(
         self, path: str, body: Mapping[str, object] | None, *, expected: int = _OK, timeout_seconds: float | None = None
     ) -> SecretObject | None:
-        """Return the body of the response; None when there is nothing to say yet."""
+        """Return the response body, or None if the service has no result yet."""
         url = f"{self._endpoint.url}{path}"
         try:
             status, answer = self._http.call(
@@ -316,7 +316,7 @@ def _seconds(body: SecretObject | None, name: str, *, minimum: int = 1) -> int:
 
 
 class HubRedirectFlow(LoginFlow):
-    """A code grant whose redirect the Hub's service, which the flow owns, receives."""
+    """A code grant whose redirect the Hub's service receives. The flow owns the service client."""
 
     def __init__(self, request: LoginRequest, service: HubService) -> None:
         connection = request.connection
@@ -363,12 +363,12 @@ class HubRedirectFlow(LoginFlow):
         self._service.close()
 
     def close(self, *, linger_seconds: float = 0.0) -> None:  # noqa: ARG002 - the last page is the Hub's
-        """Make no more calls."""
+        """Close the service client."""
         self._service.close()
 
 
 class StoredSignIn(AuthProvider, Protocol):
-    """The interface of the user's own sign-in (`OidcAuthProvider`) that `HubTokenProvider` uses."""
+    """The part of the user's own sign-in (`OidcAuthProvider`) that `HubTokenProvider` uses."""
 
     def identity(self) -> Identity: ...  # noqa: D102
     def renew(self) -> None: ...  # noqa: D102
@@ -377,10 +377,10 @@ class StoredSignIn(AuthProvider, Protocol):
 
 
 class HubTokenProvider(CachedTokenSource):
-    """Returns the user's token from the Hub; safe to use from several threads, one of which fetches for all.
+    """Returns the user's token from the Hub. Safe to use from several threads: one fetches for all.
 
-    A token of another provider than `issuer` is not used. `stored` gives a sign-in that the person made here with the
-    same settings; it is used when the Hub refuses to give a token, not when it does not answer.
+    Tokens from a provider other than `issuer` are not used. `stored` returns the user's own sign-in with the same
+    settings. It is used if the Hub denies a token, but not if the Hub is unreachable.
     """
 
     def __init__(
@@ -401,7 +401,7 @@ class HubTokenProvider(CachedTokenSource):
 
     @property
     def through(self) -> str:
-        """What signed the person in: `JupyterHub`; empty while a sign-in of their own is used instead."""
+        """The sign-in's source: `JupyterHub`, or empty while the user's own sign-in is used instead."""
         return HUB if self._substitute is None else ""
 
     def get_token(self) -> str:
@@ -411,7 +411,7 @@ class HubTokenProvider(CachedTokenSource):
             try:
                 return substitute.get_token()
             except LoginRequired:
-                self._substitute = None  # it has ended, so try the Hub again
+                self._substitute = None  # it has expired, so try the Hub again
         try:
             return super().get_token()
         except LoginRequired:
@@ -434,7 +434,7 @@ class HubTokenProvider(CachedTokenSource):
         return stored.identity()
 
     def renew(self) -> None:
-        """Fetch another token; the Hub gives the same one again while enough of its life is left."""
+        """Fetch another token. The Hub returns the same one while enough of its lifetime is left."""
         if self._substitute is not None:
             self._substitute.renew()
         else:
@@ -448,7 +448,7 @@ class HubTokenProvider(CachedTokenSource):
             super().invalidate(token)
 
     def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` fetches another one (aware UTC, this machine's clock)."""
+        """Return the time from which `get_token` fetches another token (aware UTC, local clock)."""
         substitute = self._substitute
         return super().renewal_due_at() if substitute is None else substitute.renewal_due_at()
 

@@ -1,7 +1,7 @@
-"""The Jupyter redirect flow, in the kernel: the Jupyter server receives the redirect and passes on what it carries.
+"""The Jupyter redirect flow in the kernel: the Jupyter server receives the redirect and forwards its query.
 
-Verifier, state, nonce and tokens stay in the kernel. `server_extension` is the server's half, and the messages are
-what both say to each other.
+Verifier, state, nonce, and tokens stay in the kernel. `server_extension` is the server side. Both sides exchange the
+messages defined here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tornado.web import RequestHandler
 
 else:
-    RequestHandler = object  # this module loads no web server
+    RequestHandler = object  # this module imports no web server
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"
@@ -54,17 +54,17 @@ MAX_ADDRESS_CHARACTERS = 2048
 MAX_AUTHORIZATION_CHARACTERS = MAX_QUERY_CHARACTERS
 MAX_SENTENCE_CHARACTERS = 2000
 RANDOM_BYTES = 32
-"""How many random bytes make a name unguessable (RFC 9700 section 4.7 asks for enough of them in a state)."""
+"""Number of random bytes in a name, enough to be unguessable (RFC 9700 section 4.7 requires this of a state)."""
 
 START_PATH = "micromegas/start/"
 CALLBACK_PATH = "micromegas/callback"
 DONE_PATH = "micromegas/done"
 
 _MAX_PARAMETERS = 50
-# A kernel id is a UUID nearly everywhere; what provisioners and gateways make of it stays within this.
+# A kernel ID is nearly always a UUID. IDs from provisioners and gateways match this pattern, too.
 _KERNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"([A-Za-z0-9_-]{1,64})\.[A-Za-z0-9_-]{43}", re.ASCII)
-# RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
+# RFC 3986 section 3.2: a name or an IPv4 or bracketed IPv6 address, and a port, but no user.
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
 _Address = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ADDRESS_CHARACTERS)]
@@ -78,14 +78,14 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="action"):
 
 
 class StartRequest(_Message, frozen=True, tag="start"):
-    """Where should the browser go that opened the start address `name`? The provider returns it to `redirect_uri`."""
+    """Asks where to send the browser that opened the start address `name`. The provider redirects to `redirect_uri`."""
 
     name: _Name
     redirect_uri: _Address
 
 
 class CallbackRequest(_Message, frozen=True, tag="answer"):
-    """A browser came back with this query."""
+    """A browser returned with this query."""
 
     query: Secret
 
@@ -100,14 +100,14 @@ Request = StartRequest | CallbackRequest | OutcomeRequest
 
 
 class Started(_Message, frozen=True, tag="started"):
-    """The sign-in is waiting; the browser goes to `authorization_url`, whose state has the digest."""
+    """The sign-in is waiting. The browser goes to `authorization_url`; the digest is that of its state."""
 
     authorization_url: Secret
     state_digest: _Digest
 
 
 class Accepted(_Message, frozen=True, tag="accepted"):
-    """The callback belongs to a sign-in that was waiting for it; its outcome follows."""
+    """The callback belongs to a waiting sign-in. Its outcome follows."""
 
 
 class Unknown(_Message, frozen=True, tag="unknown"):
@@ -115,7 +115,7 @@ class Unknown(_Message, frozen=True, tag="unknown"):
 
 
 class StillWorking(_Message, frozen=True, tag="working"):
-    """The sign-in has its callback and has not ended yet."""
+    """The sign-in received its callback but hasn't finished."""
 
 
 class Ended(_Message, frozen=True, tag="ended"):
@@ -128,13 +128,13 @@ class Ended(_Message, frozen=True, tag="ended"):
 
     @classmethod
     def of(cls, outcome: LoginOutcome) -> Ended:
-        """Return the message about an outcome, whose sentences are cut."""
+        """Return the message for an outcome, with truncated sentences."""
         texts = {name: getattr(outcome, name)[:MAX_SENTENCE_CHARACTERS] for name in ("who", "what", "remedy")}
         return cls(is_signed_in=outcome.is_signed_in, **texts)
 
     @property
     def outcome(self) -> LoginOutcome:
-        """The outcome that the message is about."""
+        """The outcome that the message carries."""
         return LoginOutcome(is_signed_in=self.is_signed_in, who=self.who, what=self.what, remedy=self.remedy)
 
 
@@ -142,18 +142,18 @@ Reply = Started | Accepted | Unknown | StillWorking | Ended
 
 
 def build_message(message: Request | Reply) -> dict[str, object]:
-    """Return a message as it is sent."""
+    """Return a message as sent."""
     content: dict[str, object] = msgspec.to_builtins(message, enc_hook=lambda secret: secret.reveal())
     return content
 
 
 def parse_request(content: object) -> Request | None:
-    """Return the request that was sent; None when it is not one of this version."""
+    """Parse a request; None if it does not have this version's format."""
     return cast("Request | None", _parse(content, Request))
 
 
 def parse_reply(content: object) -> Reply | None:
-    """Return the reply that was sent; None when it is not one of this version."""
+    """Parse a reply; None if it does not have this version's format."""
     return cast("Reply | None", _parse(content, Reply))
 
 
@@ -173,12 +173,12 @@ def _secret(_type: type, value: object) -> Secret:
 
 
 def is_kernel_id(text: str) -> bool:
-    """Whether a text is valid before the dot of a name."""
+    """Whether a string is valid as a name's first part, before the dot."""
     return _KERNEL_ID.fullmatch(text) is not None
 
 
 def build_name(kernel_id: str, random: str) -> str:
-    """Return the name of one sign-in of a kernel; `random` is `RANDOM_BYTES` bytes as unpadded base64url."""
+    """Return the name of a kernel's sign-in; `random` is `RANDOM_BYTES` bytes as unpadded base64url."""
     name = f"{kernel_id}.{random}"
     if _NAME.fullmatch(name) is None:
         raise ValueError("not the parts of a name")
@@ -186,7 +186,7 @@ def build_name(kernel_id: str, random: str) -> str:
 
 
 def kernel_id_in(name: str) -> str | None:
-    """Return the kernel that a name leads to; None when it is not such a name."""
+    """Return the kernel ID in a name, or None if the name is invalid."""
     found = _NAME.fullmatch(name)
     return None if found is None else found.group(1)
 
@@ -202,12 +202,12 @@ def state_in(query: str) -> str | None:
 
 
 def digest_of(name: str) -> str:
-    """Return the SHA-256 of a name in hexadecimal digits, for where the name itself must not be kept."""
+    """Return the SHA-256 of a name in hexadecimal, for places that must not store the name itself."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def public_base(url: str) -> str | None:
-    """Return the address below which a Jupyter server's pages lie, with a slash at its end; None when it is none."""
+    """Return the base URL of a Jupyter server's pages, with a trailing slash, or None if it is invalid."""
     parts = split_plain_url(url, max_characters=MAX_ADDRESS_CHARACTERS)
     if parts is None or parts.scheme not in {"http", "https"} or set(url) & set("?#"):
         return None
@@ -217,30 +217,30 @@ def public_base(url: str) -> str | None:
 
 
 def callback_address(base: str) -> str:
-    """Return the redirect URI of a server whose pages lie below `base`, which `public_base` returned."""
+    """Return the redirect URI of a server with the base URL `base`, as returned by `public_base`."""
     return f"{base}{CALLBACK_PATH}"
 
 
 def is_callback_address(url: str) -> bool:
-    """Whether a redirect URI is a Jupyter server's."""
+    """Whether a redirect URI belongs to a Jupyter server."""
     return url.endswith(f"/{CALLBACK_PATH}") and public_base(url.removesuffix(CALLBACK_PATH)) is not None
 
 
 def is_web_address(url: str) -> bool:
-    """Whether a browser may be sent there at all: `http` or `https`, in printable ASCII."""
+    """Whether a browser may be redirected to this address: `http` or `https`, in printable ASCII."""
     return re.fullmatch(r"https?://[\x21-\x7e]+", url) is not None and "\\" not in url
 
 
 REDIRECT_TIMEOUT_SECONDS = 600.0
 MAX_LOGINS = 20
-"""How many sign-ins a kernel answers for, including ended ones; the oldest is forgotten."""
+"""Maximum number of sign-ins that a kernel keeps, including finished ones; the oldest is dropped."""
 
 
 class RedirectFlow(CallbackFlow):
     """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
 
-    The redirect URI comes with the first start, because only the server knows under which address a browser reaches
-    it; a start from another address begins anew, with a state of its own. The lock covers outcome and callback, too.
+    The redirect URI comes with the first start, because only the server knows the address that browsers use for it. A
+    start from another address starts over with a new state. The lock also guards outcome and callback.
     """
 
     def __init__(self, prompt: LoginPrompt, build_grant: Callable[[str], CodeGrant]) -> None:
@@ -251,18 +251,18 @@ class RedirectFlow(CallbackFlow):
 
     @property
     def state_digest(self) -> str | None:
-        """The digest of the state that a callback must carry; None before the first start."""
+        """The digest of the state that a callback must carry, or None before the first start."""
         with self._lock:
             return None if self._grant is None else _digest_of(self._grant)
 
     @property
     def outcome(self) -> LoginOutcome | None:
-        """How it ended; None while it runs."""
+        """The outcome, or None while the sign-in is running."""
         with self._lock:
             return self._outcome
 
     def start(self, redirect_uri: str) -> Started | None:
-        """Return where the browser goes that opened the start address; None when it is too late."""
+        """Return where to redirect the browser that opened the start address, or None if it is too late."""
         with self._lock:
             if self._ended.is_set():
                 return None
@@ -285,21 +285,21 @@ class RedirectFlow(CallbackFlow):
 
 
 class RedirectLogins:
-    """The sign-ins of one kernel, for its Jupyter server. Safe to use from several threads; nothing here waits.
+    """The sign-ins of one kernel, for its Jupyter server. Safe to use from several threads; no method waits.
 
-    The server's pages lie below `base_address`, a path or an address that ends with a slash.
+    The server's pages are below `base_address`, a path or URL that ends with a slash.
     """
 
     def __init__(self, *, kernel_id: str, base_address: str) -> None:
         self.kernel_id = kernel_id
         self._base_address = base_address
         self._lock = threading.Lock()
-        # By the digest of the start address's name: the name itself is not kept.
+        # Keyed by the digest of the start address's name, because the name itself is not stored.
         self._logins: OrderedDict[str, RedirectFlow] = OrderedDict()
 
     def start(self, request: LoginRequest) -> RedirectFlow:
-        """Start a sign-in, and handle its requests from now on."""
-        # Kept as it is now: later, on the thread that answers the server, nothing may be fetched.
+        """Register a sign-in and handle its requests from now on."""
+        # Fetched now, because the thread that replies to the server must not use the network later.
         metadata = request.connection.metadata()
 
         def build_grant(redirect_uri: str) -> CodeGrant:
@@ -320,7 +320,7 @@ class RedirectLogins:
         return login
 
     def reply_to(self, content: object) -> dict[str, object]:
-        """Return the reply to a request; what is unknown, replayed, expired or malformed gets the same one."""
+        """Return the reply to a request. Unknown, replayed, expired, and malformed requests all get the same reply."""
         return build_message(self._reply(content))
 
     def _reply(self, content: object) -> Reply:
@@ -362,7 +362,7 @@ def _digest_of(grant: CodeGrant) -> str:
 BINDING_SECONDS = 600
 OUTCOME_SECONDS = 120
 MAX_BINDINGS = 20
-"""How many sign-ins one browser may have under way."""
+"""Maximum number of concurrent sign-ins per browser."""
 
 _BINDING = "micromegas-login-"
 _OUTCOME = "micromegas-done"
@@ -374,7 +374,7 @@ _TOO_LONG: Final = notice_page(status=414, what="The address is too long to be t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieScope:
-    """Where the cookies of one server are sent, and their names; `base_url` is the path that browsers know for it."""
+    """The scope and names of a server's cookies; `base_url` is the path that browsers use for the server."""
 
     is_secure: bool
     base_url: str
@@ -382,17 +382,17 @@ class CookieScope:
 
     @property
     def prefix(self) -> str:
-        """Makes browsers reject such a cookie from a sibling host (RFC 6265bis section 4.1.3.2)."""
+        """The cookie prefix that makes browsers reject cookies from sibling hosts (RFC 6265bis section 4.1.3.2)."""
         return _HOST_PREFIX if self.is_secure and self.base_url == "/" else ""
 
     @property
     def path(self) -> str:
-        """Below which path the cookies are sent; the prefix requires the whole host."""
+        """The path of the cookies; the prefix requires the whole host."""
         return "/" if self.prefix else f"{self.base_url}{self.folder}"
 
     @property
     def outcome_name(self) -> str:
-        """The name of the cookie that identifies the sign-in of the last page."""
+        """The name of the cookie that identifies the last page's sign-in."""
         return f"{self.prefix}{_OUTCOME}"
 
     def binding_name(self, state_digest: str) -> str:
@@ -400,18 +400,18 @@ class CookieScope:
         return f"{self.prefix}{_BINDING}{state_digest[:_DIGEST_CHARACTERS]}"
 
     def bindings_in(self, names: Iterable[str]) -> list[str]:
-        """Return the names of the cookies that tie a sign-in to this browser; a neighbour can set others like them."""
+        """Return the names of cookies that may tie a sign-in to this browser. Sibling hosts can set similar ones."""
         form = re.compile(rf"{self.prefix}{_BINDING}[0-9a-f]{{{_DIGEST_CHARACTERS}}}")
         return [name for name in names if form.fullmatch(name)]
 
 
 def binding_value(username: str, state_digest: str) -> str:
-    """Return the binding cookie's value: whose browser may bring back which state."""
+    """Return the binding cookie's value, which identifies the browser that may return with a state."""
     return f"{state_digest} {username}"
 
 
 def parse_outcome_value(value: str) -> tuple[str, str] | None:
-    """Return the kernel and the state's digest that an outcome cookie names; None when it names none."""
+    """Return the kernel ID and state digest in an outcome cookie, or None if it is invalid."""
     kernel_id, _, digest = value.partition(" ")
     return (kernel_id, digest) if is_kernel_id(kernel_id) and digest and " " not in digest else None
 
@@ -422,12 +422,12 @@ def cookie_names_in(headers: Iterable[str]) -> Counter[str]:
 
 
 class LoginPageHandler(RequestHandler):
-    """A handler's signed cookies and pages; comes before tornado's handler among the base classes."""
+    """Signed cookies and pages for a handler; must precede tornado's handler in the base classes."""
 
     query: str = ""
 
     def cookie_scope(self) -> CookieScope:
-        """Return where the cookies are sent."""
+        """Return the scope of the cookies."""
         raise NotImplementedError
 
     def cookie_names(self) -> Mapping[str, int]:
@@ -435,14 +435,14 @@ class LoginPageHandler(RequestHandler):
         return cookie_names_in(self.request.headers.get_list("Cookie"))
 
     def read_cookie(self, name: str, life_seconds: int) -> str:
-        """Return a signed cookie's value; empty when it was not sent, was sent twice, is too old or not ours."""
+        """Return a signed cookie's value, or an empty string if it is missing, duplicated, too old, or not ours."""
         if self.cookie_names().get(name) != 1:
             return ""
         value = self.get_signed_cookie(name, max_age_days=life_seconds / _SECONDS_PER_DAY)
         return "" if value is None else value.decode("utf-8", "replace")
 
     def send_cookie(self, name: str, value: str, life_seconds: int) -> None:
-        """Set a signed cookie that scripts cannot read and other sites cannot send along with a form."""
+        """Set a signed cookie that scripts cannot read and that isn't sent with cross-site form posts."""
         scope = self.cookie_scope()
         self.set_signed_cookie(
             name,
@@ -456,12 +456,12 @@ class LoginPageHandler(RequestHandler):
         )
 
     def forget_cookie(self, name: str) -> None:
-        """Have the browser forget such a cookie."""
+        """Delete such a cookie from the browser."""
         scope = self.cookie_scope()
         self.clear_cookie(name, path=scope.path, secure=scope.is_secure, httponly=True, samesite="Lax")
 
     def bind_browser(self, username: str, state_digest: str) -> None:
-        """Remember in this browser that its person started a sign-in here."""
+        """Remember in this browser that its user started a sign-in here."""
         scope = self.cookie_scope()
         others = scope.bindings_in(self.cookie_names())
         if len(others) >= MAX_BINDINGS:
@@ -470,19 +470,19 @@ class LoginPageHandler(RequestHandler):
         self.send_cookie(scope.binding_name(state_digest), binding_value(username, state_digest), BINDING_SECONDS)
 
     def set_default_headers(self) -> None:
-        """Set the headers of every page and redirect of a sign-in."""
+        """Set the headers of all sign-in pages and redirects."""
         super().set_default_headers()
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
 
     def take_query(self) -> None:
-        """Take the query out of the request, so that all that logs or repeats an address sees the path only."""
+        """Remove the query from the request, so that anything that logs or echoes the address sees only the path."""
         self.query = self.request.query
         self.request.uri = self.request.path
         self.request.query = ""
         self.request.arguments = {}
         self.request.query_arguments = {}
-        # The page before may have had a sign-in's parameters in its address, too.
+        # The previous page's address may have contained a sign-in's parameters, too.
         self.request.headers.pop("Referer", None)
 
     def refuse_other_loads(self) -> bool:
@@ -493,7 +493,7 @@ class LoginPageHandler(RequestHandler):
         return True
 
     def refuse_long_query(self) -> bool:
-        """Reject an address that is too long for a callback; return whether it did."""
+        """Reject an address that is too long to be a callback; return whether it did."""
         if len(self.query) <= MAX_QUERY_CHARACTERS:
             return False
         self.send_page(_TOO_LONG)
@@ -501,7 +501,7 @@ class LoginPageHandler(RequestHandler):
 
     @property
     def is_from_other_site(self) -> bool:
-        """Whether another site sent the browser here, so that cookies may have been withheld."""
+        """Whether another site sent the browser here, so that cookies may be missing."""
         return self.request.headers.get("Sec-Fetch-Site") == "cross-site"
 
     def send_page(self, page: Page) -> None:
@@ -517,7 +517,7 @@ class LoginPageHandler(RequestHandler):
         self.finish()
 
     def compute_etag(self) -> None:
-        """Return none: these pages are never cached."""
+        """Return None: these pages are never cached."""
 
 
 _CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
@@ -526,14 +526,14 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
-    """Return the handler of redirect sign-ins of this kernel; None where no server sends it requests."""
+    """Return the handler of this kernel's redirect sign-ins, or None if no server sends it requests."""
     base = environ.get(REDIRECT_VARIABLE, "")
-    # A path if the server doesn't know its public address.
+    # A path if the public address of the server is unknown.
     is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
     base_address = base if is_path else public_base(base)
     if kernel is None or base_address is None:
         return None
-    # Jupyter's servers and gateways name the connection file after the kernel's id.
+    # Jupyter's servers and gateways put the kernel's ID in the connection file's name.
     connection_file = getattr(getattr(kernel, "parent", None), "connection_file", None)
     found = _CONNECTION_FILE.fullmatch(Path(str(connection_file)).name)
     kernel_id = found.group(1) if found else environ.get(_KERNEL_ID_VARIABLE, "")
@@ -549,7 +549,8 @@ def listen(kernel: Any, redirects: RedirectLogins) -> None:
     """Let `redirects` handle a Jupyter server's requests on the kernel's control channel, even while a cell runs."""
 
     def handle(stream: object, ident: object, parent: dict[str, Any]) -> None:
-        # On the kernel's control thread, so nothing blocks. The kernel stores the message as the last of its channel.
+        # Runs on the kernel's control thread, so it must not block. The kernel stores the message as its channel's
+        # latest.
         content, parent["content"] = parent.get("content"), {}
         kernel.session.send(stream, REPLY_TYPE, redirects.reply_to(content), parent, ident)
 
@@ -558,7 +559,7 @@ def listen(kernel: Any, redirects: RedirectLogins) -> None:
 
 
 def hides_requests(record: logging.LogRecord) -> bool:
-    """Whether a log line may be written: a kernel that logs what it receives would log a code."""
+    """Whether a log line may be written. A kernel that logs received messages would log a code."""
     arguments = record.args if isinstance(record.args, tuple) else (record.args,)
     headers = (argument.get("header") for argument in arguments if isinstance(argument, dict))
     return not any(isinstance(header, dict) and header.get("msg_type") == REQUEST_TYPE for header in headers)

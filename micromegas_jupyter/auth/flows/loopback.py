@@ -1,4 +1,4 @@
-"""The loopback flow: a browser on this machine comes back to a port of this process (RFC 8252 section 7.3)."""
+"""The loopback flow: a browser on this machine is redirected to a port of this process (RFC 8252 section 7.3)."""
 
 import hmac
 import logging
@@ -52,16 +52,16 @@ class LoopbackAddress:
 
     @property
     def bind_host(self) -> str:
-        """The address to listen on; a name is never looked up for that (RFC 8252 section 8.3)."""
+        """The address to listen on; it never requires a DNS lookup (RFC 8252 section 8.3)."""
         return "127.0.0.1" if self.host == "localhost" else self.host
 
     def authority(self, port: int) -> str:
-        """Return host and port in the form of a URL and the Host header."""
+        """Return host and port as in a URL or the Host header."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
-    """Read a redirect URI; None means any free port on 127.0.0.1. Source: RFC 8252 sections 7.3 and 8.3."""
+    """Parse a redirect URI; None means any free port on 127.0.0.1. Source: RFC 8252 sections 7.3 and 8.3."""
     if redirect_uri is None:
         return LoopbackAddress()
     try:
@@ -80,11 +80,11 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
 
 
 class LoopbackFlow(CallbackFlow):
-    """A code grant whose redirect comes to a port of this process; requests are handled on threads of their own."""
+    """A code grant whose redirect goes to a port of this process; separate threads handle the requests."""
 
     def __init__(self, request: LoginRequest) -> None:
         address = parse_loopback_address(request.redirect_uri)
-        metadata = request.connection.metadata()  # before a port is taken
+        metadata = request.connection.metadata()  # before a port is opened
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -116,12 +116,12 @@ class LoopbackFlow(CallbackFlow):
         self._thread.start()
 
     def show(self, outcome: LoginOutcome) -> None:
-        """Set the page that the browser shows at the end."""
+        """Set the page that the browser shows last."""
         self._page = outcome.page()
         self._finished.set()
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Stop listening; lingers only if a browser is about to fetch the last page."""
+        """Stop listening; waits only if a browser is about to fetch the last page."""
         if linger_seconds > 0 and self._came_back:
             self._page_seen.wait(linger_seconds)
         self._finished.set()
@@ -133,7 +133,7 @@ class LoopbackFlow(CallbackFlow):
         """Handle one GET request."""
         path, _, query = handler.path.partition("?")
         if handler.headers.get_all("Host") != [self._authority]:
-            # A page that points its own name at this machine reads nothing here: DNS rebinding.
+            # Protects against DNS rebinding: a page that resolves its own name to this machine gets no data.
             handler.send_page(_NOT_OURS)
         elif path == DONE_PATH:
             self._answer_done(handler)
@@ -144,7 +144,7 @@ class LoopbackFlow(CallbackFlow):
         elif path == self._callback_path:
             if self.accept(Secret(query)):
                 self._came_back = True
-                handler.send_redirect(303, DONE_PATH)  # so that the code leaves the address bar and the history
+                handler.send_redirect(303, DONE_PATH)  # keeps the code out of the address bar and the history
             else:
                 handler.send_page(_NOT_OURS)
         elif self._ended.is_set():
@@ -180,14 +180,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__((address.bind_host, address.port), _Handler)
 
     def server_bind(self) -> None:
-        # The base class looks its own address up in the name service, which may take seconds and is not needed.
+        # The base class would look up its own address in DNS, which may take seconds and is not needed.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's arguments
-        # The base class prints a traceback, which would put a request's address into the terminal or the notebook.
+        # The base class would print a traceback with the request's address to the terminal or notebook.
         _log.debug("A request to the sign-in listener failed.")
 
 
@@ -214,14 +214,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_head(status, {"Location": location, "Content-Length": "0"})
 
     def send_error(self, code: int, *_texts: Any, **_more: Any) -> None:
-        """Respond to a request that isn't HTTP; the base class would echo parts of it."""
+        """Respond to an invalid HTTP request; the base class would echo parts of it."""
         self.close_connection = True
         if not hasattr(self, "command"):
             self.command = "GET"
         self.send_page(notice_page(status=int(code), what=NOT_UNDERSTOOD))
 
     def log_message(self, *_parts: Any, **_more: Any) -> None:
-        """Write nothing: the request line holds code and state."""
+        """Do nothing, because the request line contains code and state."""
 
     def _send_head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response_only(status)

@@ -1,6 +1,6 @@
-"""The paste flow: the person pastes the address that their browser ended at, where no redirect can reach this program.
+"""The paste flow: the user pastes their browser's final address, because no redirect can reach this program.
 
-Nobody listens at that address: the browser shows that it cannot be reached, which is expected.
+No server listens on that address. The browser shows that it can't connect, which is expected.
 """
 
 from urllib.parse import parse_qsl
@@ -22,8 +22,8 @@ from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS, is_ca
 TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024
 MAX_TRIES = 10
-# A fixed port, because some providers compare it (RFC 8252 section 7.3 asks them not to), so that one address can be
-# registered.
+# A fixed port, so that one address can be registered: some providers compare ports, although RFC 8252 section 7.3 says
+# not to.
 PASTE_PORT = 48080
 
 _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
@@ -42,8 +42,8 @@ class PasteFlow(CallbackFlow):
         self._tries = 0
 
     def submit(self, text: str | Secret) -> None:
-        """Submit what the user pasted: the whole address, or the part after its question mark."""
-        text = text if isinstance(text, Secret) else Secret(text)  # or a traceback would show it
+        """Submit the user's input: the whole address, or the part after its question mark."""
+        text = text if isinstance(text, Secret) else Secret(text)  # keeps it out of tracebacks
         with self._lock:
             if self._ended.is_set():
                 raise UsageError("This sign-in no longer accepts a URL.", remedy="Start the sign-in again.")
@@ -80,7 +80,7 @@ class PasteFlow(CallbackFlow):
 
 
 def _query_in(text: str) -> str:
-    """Return the query string of a pasted address, which a terminal or a mail program may have broken or quoted."""
+    """Return the query string of a pasted address, which a terminal or mail program may have broken or quoted."""
     address = "".join(text.split()).strip(_QUOTES)
     before, mark, after = address.partition("?")
     query = after if mark and "=" not in before else address

@@ -1,1 +1,1 @@
-"""The tokens of a sign-in: their text format, where they are stored, and how they are kept valid."""
+"""The tokens of a sign-in: their text format, their storage, and their renewal."""

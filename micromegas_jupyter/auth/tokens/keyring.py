@@ -1,7 +1,7 @@
-"""A sign-in in the operating system's keyring, and the small file that tells other programs about it.
+"""A sign-in stored in the operating system's keyring, with a small file that informs other programs about it.
 
-The file holds no secret, and upstream's programs know nothing of it. Which backend of the library `keyring` is used is
-decided here: the library would ask each whether it works, and the one for KWallet starts a session bus to find out.
+The file contains no secret, and upstream's programs don't use it. This module chooses the backend of the `keyring`
+library, because the library would probe every backend, and the KWallet one starts a session bus to do so.
 """
 
 import configparser
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 SERVICE = "micromegas_jupyter"
 MARKER_SUFFIX = ".keyring.json"
 MAX_PARTS = 64
-# Windows holds 2560 bytes of UTF-16 in one entry; others have room.
+# Windows limits an entry to 2560 bytes of UTF-16; other platforms allow more.
 MAX_PART_CHARACTERS = 1200 if sys.platform == "win32" else 65_536
 CALL_SECONDS = 10.0
 UNLOCK_SECONDS = 20.0  # a locked keyring prompts the user for its password
-RUN_FOLDER = Path("/run/user")  # where systemd puts each user's session bus
+RUN_FOLDER = Path("/run/user")  # systemd puts each user's session bus there
 
 _PROBE = "probe"
 _READ_COUNT = 3
@@ -76,9 +76,9 @@ _log = logging.getLogger(__name__)
 
 
 class SystemKeyring:
-    """Stores named texts in a keyring; every call has a deadline. Safe to use from several threads.
+    """Stores named strings in a keyring; every call has a deadline. Safe to use from several threads.
 
-    Each method raises `TokenStoreError` when the keyring does not answer in time, or refuses.
+    Each method raises `TokenStoreError` if the keyring does not respond in time or fails.
     """
 
     def __init__(self, backend: "KeyringBackend", *, call_seconds: float = CALL_SECONDS) -> None:
@@ -86,16 +86,16 @@ class SystemKeyring:
         self._call_seconds = call_seconds
 
     def read(self, name: str) -> Secret | None:
-        """Return the text with that name, None when there is none."""
+        """Return the string stored under that name, or None."""
         text = _in_time(lambda: self._backend.get_password(SERVICE, name), self._call_seconds)
         return None if text is None else Secret(text)
 
     def write(self, name: str, text: Secret) -> None:
-        """Store `text` under `name`, in place of what was there."""
+        """Store `text` under `name`, replacing any previous value."""
         _in_time(lambda: self._backend.set_password(SERVICE, name, text.reveal()), self._call_seconds)
 
     def delete(self, name: str) -> bool:
-        """Delete the text with that name; True when there was one."""
+        """Delete the string stored under that name; return whether it existed."""
         if self.read(name) is None:
             return False
         _in_time(lambda: self._backend.delete_password(SERVICE, name), self._call_seconds)
@@ -105,15 +105,16 @@ class SystemKeyring:
 def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: float = UNLOCK_SECONDS) -> SystemKeyring:
     """Return the user's keyring within twice `unlock_seconds`; never starts a session bus.
 
-    A keyring that was chosen for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is
-    used unless it stores secrets badly.
+    A keyring configured for the library (`keyring.set_keyring`, `PYTHON_KEYRING_BACKEND`, `keyringrc.cfg`) is used
+    unless its storage is insecure.
     """
     environ = process_variables(environ)
     try:
         import_module("keyring")
     except ImportError:
         raise _unusable("the Python package keyring is not installed") from None
-    # Asking the library for the backend that the program set (`keyring.set_keyring`) would choose one.
+    # Reading the attribute directly, because the library's getter (`keyring.get_keyring`) would choose a backend if
+    # the program hasn't set one.
     backend = cast("KeyringBackend | None", getattr(import_module("keyring.core"), "_keyring_backend", None))
     name = None if backend is not None else _chosen_name(environ) or _BACKENDS.get(sys.platform, _LINUX_BACKEND)
     _check_allowed(type(backend).__module__ if name is None else name.rpartition(".")[0], environ)
@@ -124,10 +125,10 @@ def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: fl
 
 
 def session_bus_address(environ: Mapping[str, str]) -> str | None:
-    """Return the address of the session bus that runs already, None when none is known."""
+    """Return the address of the running session bus, or None if unknown."""
     address = environ.get(_BUS_ADDRESS)
     if address:
-        # Any other kind may tell the library to start a bus: "autolaunch:" does.
+        # Other kinds of address may make the library start a bus, such as "autolaunch:".
         return address if all(each.startswith("unix:") for each in address.split(";")) else None
     if not hasattr(os, "getuid"):
         return None
@@ -140,10 +141,10 @@ def session_bus_address(environ: Mapping[str, str]) -> str | None:
 
 
 class KeyringTokenStore(TokenStore):
-    """Stores one sign-in in a keyring: in one entry, or in several where the platform limits their length.
+    """Stores one sign-in in a keyring: in one entry, or in several if the platform limits their length.
 
-    A program that is killed between two parts leaves a text that does not match its digest, which is no sign-in. The
-    file at `path` says which sign-in the keyring holds; the keyring is opened once, and not to read the file alone.
+    If a program is killed between two parts, the text does not match its digest, and the sign-in is ignored. The file
+    at `path` identifies the sign-in in the keyring. The keyring is opened only once, and not just to read the file.
     """
 
     def __init__(
@@ -172,15 +173,15 @@ class KeyringTokenStore(TokenStore):
         self._check_key(key)
         for tries_left in reversed(range(_READ_COUNT)):
             login = self._stored()
-            # Another program may have written the entry: its tokens are not for the issuer that the file names.
+            # Another program may have written the entry, and its tokens may not be for the issuer in the file.
             if login is not None and login.key == key:
                 return login, mark
             if tries_left:
-                threading.Event().wait(_READ_PAUSE_SECONDS)  # perhaps only some of the parts are written yet
+                threading.Event().wait(_READ_PAUSE_SECONDS)  # some parts may not be written yet
         raise LoginRequired("The system's keyring does not contain the stored sign-in.")
 
     def stored_key(self) -> LoginKey | None:
-        """See `TokenStore.stored_key`; the keyring is not asked."""
+        """See `TokenStore.stored_key`; does not access the keyring."""
         try:
             return _parse_marker(read_store_file(self.path)[0])
         except LoginRequired:
@@ -209,7 +210,7 @@ class KeyringTokenStore(TokenStore):
         return mark
 
     def remove(self) -> int:
-        """See `TokenStore.remove`. The file goes first, so that the sign-in has ended for every program."""
+        """See `TokenStore.remove`. The file is removed first, so that the sign-in ends for every program."""
         if self._has_other_key():
             return 0
         count = int(remove_store_file(self.path))
@@ -252,7 +253,7 @@ class KeyringTokenStore(TokenStore):
         return [Secret(text[start : start + size]) for start in range(0, len(text), size)]
 
     def _delete_parts(self, keyring: SystemKeyring, *, first: int = 0) -> bool:
-        """Delete the parts from `first` on; True when there was one."""
+        """Delete the parts starting with `first`; return whether there were any."""
         for number in range(first, MAX_PARTS):
             if not keyring.delete(self._part_name(number)):
                 return number > first
@@ -278,7 +279,7 @@ def _parse_entry(text: str) -> StoredLogin | None:
         document = decode_strict_json(text)
         if not isinstance(document, dict):
             return None
-        # The previous version's text of the token file has neither scope nor resource.
+        # The previous version's token file has neither scope nor resource.
         key, login = parse_key(str(document.get("extras"))), parse_token_file(str(document.get("token_file")))
     except (JsonError, LoginRequired):
         return None
@@ -297,7 +298,7 @@ def _check_allowed(module: str, environ: Mapping[str, str]) -> None:
         address = session_bus_address(environ)
         if address is None:
             raise _unusable("no session bus is running for this session")
-        os.environ.setdefault(_BUS_ADDRESS, address)  # the libraries look nowhere else, or start a bus
+        os.environ.setdefault(_BUS_ADDRESS, address)  # otherwise the libraries look elsewhere or start a bus
 
 
 def _chosen_name(environ: Mapping[str, str]) -> str | None:
@@ -316,15 +317,16 @@ def _chosen_name(environ: Mapping[str, str]) -> str | None:
 def _load_backend(name: str) -> "KeyringBackend":
     module, _, kind = name.rpartition(".")
     found = getattr(import_module(module), kind)
-    if found.priority <= 0:  # asking for it is how the library finds out whether a backend works here
+    if found.priority <= 0:  # reading `priority` is how the library tests whether a backend works here
         raise RuntimeError("not recommended")
     return cast("KeyringBackend", found())
 
 
 class _Calls:
-    """Makes each call on a thread of its own, since the library has no deadlines and may ask for a password.
+    """Makes each call on a separate thread, because the library has no deadlines and may prompt for a password.
 
-    A call that does not end keeps its thread. Until it ends, further calls fail at once, so threads do not pile up.
+    A call that doesn't return occupies its thread. Until it returns, further calls fail immediately, so threads do not
+    pile up.
     """
 
     def __init__(self) -> None:
@@ -348,11 +350,11 @@ class _Calls:
             reason = f"it does not answer in {timeout_seconds:.0f} s; perhaps it waits to be unlocked"
         except Exception as error:  # noqa: BLE001 - backends raise what their platform gives them
             reason = type(error).__name__
-        # Outside the handler: the text and the frames of a backend's error may hold what was to be stored.
+        # Outside the handler, because the text and frames of a backend's error may contain the stored secret.
         raise _unusable(reason)
 
 
-_in_time = _Calls().run  # one for the process, because a user enters one password at a time
+_in_time = _Calls().run  # one per process, because a user enters one password at a time
 
 
 def _resolve(future: Future[_Answer], call: Callable[[], _Answer]) -> None:

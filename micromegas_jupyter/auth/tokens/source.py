@@ -1,4 +1,4 @@
-"""Bearer tokens that stay valid: one refresher for people, JupyterHub, service accounts, and workloads."""
+"""Bearer tokens that stay valid: one refresher for users, JupyterHub, service accounts, and workloads."""
 
 import logging
 import threading
@@ -36,17 +36,17 @@ from micromegas_jupyter.oidc.jwt import (
     shown_text,
 )
 
-# A token is renewed in the last five minutes or the last quarter of its life, whichever is shorter, so that tokens
-# that live for a few minutes are usable, too.
+# A token is renewed in the last five minutes or the last quarter of its lifetime, whichever is shorter, so that tokens
+# with a lifetime of a few minutes are usable, too.
 MAX_MARGIN = timedelta(minutes=5)
 MARGIN_SHARE = 4
-# A server that rejects every token must not make a program renew again and again.
+# A server that rejects every token must not make a program renew repeatedly.
 FORCED_PAUSE_SECONDS = 10.0
 RENEWAL_WAIT_SECONDS = 60.0
-# In an outage: twice a second while a token is needed, twice a minute while the old one is still valid.
+# In an outage: twice a second while a token is needed, and twice a minute while the old one is still valid.
 NEEDED_PAUSE_SECONDS = 0.5
 OPTIONAL_PAUSE_SECONDS = 30.0
-# The life of a token without a known end: RFC 6749 section 5.1 leaves it open.
+# The assumed lifetime of a token without a known expiry, which RFC 6749 section 5.1 makes optional.
 UNKNOWN_LIFETIME = timedelta(minutes=5)
 MAX_CACHED = timedelta(hours=24)
 
@@ -61,13 +61,13 @@ def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerToken:
-    """A token with its times by this machine's clock (aware UTC); unknown times are None.
+    """A token with its times by the local clock (aware UTC), None if unknown.
 
     Attributes:
         text: The token.
         due_at: When it should be renewed.
         expires_at: When it expires.
-        is_renewable: Whether it can be renewed at all.
+        is_renewable: Whether it can be renewed.
     """
 
     text: Secret
@@ -76,16 +76,16 @@ class BearerToken:
     is_renewable: bool = True
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether it has not expired."""
+        """Whether the token has not expired."""
         return self.expires_at is None or now < self.expires_at
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it should be renewed."""
+        """Whether the token should be renewed."""
         return self.due_at is not None and now >= self.due_at
 
 
 class TokenSource:
-    """An `AuthProvider` that renews its token in time; a subclass holds the token and obtains the next one.
+    """An `AuthProvider` that renews its token before it expires; subclasses hold the token and obtain the next one.
 
     Safe to use from several threads: one of them renews, and the others use the token while it is valid and otherwise
     wait for the result. Each caller gets its own error object, because callers add facts to it. `bearer` is for
@@ -102,11 +102,11 @@ class TokenSource:
         self._forced_at: float | None = None
 
     def _held(self, bearer: Bearer | None) -> BearerToken | None:
-        """Return the token that is held, without calling anyone."""
+        """Return the token that is held, without any calls."""
         raise NotImplementedError
 
     def _obtain(self, bearer: Bearer | None, *, is_optional: bool) -> BearerToken:
-        """Obtain and hold the next token, unless `_needs_renewal` finds that the one that is held will do."""
+        """Obtain and hold the next token, unless `_needs_renewal` finds that the current one is sufficient."""
         raise NotImplementedError
 
     def _check_renewable(self, bearer: Bearer | None) -> None:
@@ -117,37 +117,37 @@ class TokenSource:
         return held is not None and held.text == token
 
     def get_token(self) -> str:
-        """Return a token that is valid now, renewing it if needed.
+        """Return a currently valid token, renewing it if needed.
 
         Raises:
             LoginRequired: JupyterHub requires that its user sign in again.
             LoginFailed: The platform or the provider rejects the program.
-            ProviderUnavailable: A token is needed, and the platform or the provider does not respond.
+            ProviderUnavailable: A token is needed, but the platform or the provider does not respond.
             ProviderMisbehaved: A response breaks the protocol.
             ConfigurationError: The program does not run on its platform, or is set up incorrectly.
         """
         return self._valid_token(None).reveal()
 
     def renew(self) -> None:
-        """Renew the token now, at most every ten seconds; on failure the present one stays in use."""
+        """Renew the token now, at most every ten seconds; on failure the current one stays in use."""
         self._renew(None)
 
     def invalidate(self, token: str) -> None:
-        """Have the next `get_token` renew because a server rejected `token`; other tokens change nothing."""
+        """Make the next `get_token` renew because a server rejected `token`; other tokens change nothing."""
         refused = Secret(token)
-        with suppress(MicromegasError):  # the next `get_token` reports that nothing can be read
+        with suppress(MicromegasError):  # the next `get_token` reports that the store is unreadable
             if self._is_held(refused):
                 self._refused = refused
 
     def renewal_due_at(self) -> datetime | None:
-        """Return when `get_token` will renew the token (aware UTC); None if there is nothing to renew."""
+        """Return when `get_token` will renew the token (aware UTC), or None if there is nothing to renew."""
         with suppress(MicromegasError):
             held = self._held(None)
             return held.due_at if held is not None and held.is_renewable else None
         return None
 
     def _valid_token(self, bearer: Bearer | None) -> Secret:
-        may_force = self._may_force()  # before the token is read, or one from before a renewal could pass as rejected
+        may_force = self._may_force()  # before reading the token, which a renewal may replace
         held, now = self._held(bearer), self._clock.now()
         is_refused = may_force and held is not None and held.text == self._refused
         is_valid = held is not None and held.is_valid(now)
@@ -159,7 +159,7 @@ class TokenSource:
         except MicromegasError as error:
             if not is_valid:
                 raise
-            held = self._held(bearer)  # raises if the sign-in is gone
+            held = self._held(bearer)  # raises if no sign-in exists any longer
             _log.warning("A token could not be renewed; the old one stays in use.", extra={"code": error.code})
             renewed = None
         if renewed is None and held is None:
@@ -171,13 +171,13 @@ class TokenSource:
         try:
             self._check_renewable(bearer)
         except LoginRequired:
-            self._valid_token(bearer)  # raises if the present token has expired, too
+            self._valid_token(bearer)  # raises if the current token has expired, too
             return
         refused, self._refused = self._refused, None if held is None else held.text
         try:
             self._renew_once(bearer, is_optional=False, is_forced=self._may_force())
         except MicromegasError:
-            self._refused = refused  # or each later call would try again
+            self._refused = refused  # otherwise each later call would try again
             raise
 
     def _needs_renewal(self, held: BearerToken | None) -> bool:
@@ -190,10 +190,10 @@ class TokenSource:
         return self._forced_at is None or self._clock.monotonic() - self._forced_at >= FORCED_PAUSE_SECONDS
 
     def _renew_once(self, bearer: Bearer | None, *, is_optional: bool, is_forced: bool) -> BearerToken | None:
-        """Obtain a token, one thread after another: late callers get the failure that they waited for.
+        """Obtain a token, one thread at a time; late callers receive the failure of the attempt that they waited for.
 
-        `is_optional` means that the caller has a valid token: it neither waits for another thread nor tries again soon
-        after a failure. Returns None only for such a call, if nothing was obtained.
+        `is_optional` means that the caller has a valid token: it neither waits for another thread nor retries soon
+        after a failure. Returns None only for such a call, if no token was obtained.
         """
         failures_seen = self._failure_count
         if is_optional and self._pause_left(OPTIONAL_PAUSE_SECONDS) > 0:
@@ -215,7 +215,7 @@ class TokenSource:
             self._failure = self._refused = None
             return obtained
         finally:
-            if is_forced:  # not earlier: other callers whose token was rejected wait for this
+            if is_forced:  # not earlier, because other callers with a rejected token wait for this
                 self._forced_at = self._clock.monotonic()
             self._renewing.release()
 
@@ -230,7 +230,7 @@ class TokenSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceToken:
-    """A bearer token of a program; its times are this machine's (aware UTC), an unknown end is None."""
+    """A program's bearer token; its times are by the local clock (aware UTC), None if unknown."""
 
     text: Secret
     obtained_at: datetime
@@ -249,12 +249,12 @@ class CachedTokenSource(TokenSource):
         raise NotImplementedError
 
     def renew(self) -> None:
-        """Fetch the next token now, even just after a server rejected one; on failure the present one stays in use."""
+        """Fetch the next token now, even just after a server rejected one; on failure the current one stays in use."""
         self._forced_at = None
         super().renew()
 
     def invalidate(self, token: str) -> None:
-        """Forget `token` because a server rejected it, at most every ten seconds; other tokens change nothing."""
+        """Discard `token` because a server rejected it, at most every ten seconds; other tokens change nothing."""
         if self._may_force() and self._is_held(Secret(token)):
             self._forced_at = self._clock.monotonic()
             self._cached = None
@@ -281,19 +281,19 @@ class CachedTokenSource(TokenSource):
 def checked_token(value: object, *, source: str) -> Secret:
     """Return a token from `source` as a secret."""
     token = usable_token(value) if value else None
-    del value  # a verbose traceback shows variables
+    del value  # verbose tracebacks show variables
     if token is None or " " in token.reveal():
         raise ProviderMisbehaved(f"{source} didn't return a usable token.", remedy="Tell the platform's administrator.")
     return token
 
 
-# A smaller difference is the network's, not the clock's; a larger one is for a person to correct.
+# Smaller differences are network latency; larger ones must be corrected by an administrator.
 _MIN_OFFSET = timedelta(seconds=2)
 _MAX_OFFSET = timedelta(hours=24)
 
 
 def clock_offset(date: datetime | None, now: datetime) -> timedelta:
-    """Return how far the other side's clock (its Date header) is ahead of this machine's, within reason."""
+    """Return how far the other side's clock (its Date header) is ahead of the local one, within limits."""
     offset = timedelta() if date is None else date - now
     return offset if _MIN_OFFSET < abs(offset) <= _MAX_OFFSET else timedelta()
 
@@ -301,9 +301,10 @@ def clock_offset(date: datetime | None, now: datetime) -> timedelta:
 def jwt_service_token(
     token: Secret, *, audience: str | None, now: datetime, source: str, date: datetime | None = None
 ) -> ServiceToken:
-    """Make a service token of a JWT, whose end is its own `exp`; nothing else in it is trusted or used.
+    """Create a service token from a JWT, using only its `exp`; nothing else in it is trusted or used.
 
-    A requested `audience` has to be in it. `date` is the source's own clock when the token came.
+    If an `audience` is requested, the token must contain it. `date` is the source's own clock when it issued the
+    token.
     """
     try:
         claims = parse_token(token.reveal()).claims
@@ -317,18 +318,18 @@ def jwt_service_token(
 
 
 def opaque_service_token(token: Secret, *, now: datetime, expires_at: datetime | None) -> ServiceToken:
-    """Make a service token of text that only its receiver understands; without `expires_at`, a JWT's `exp` counts."""
+    """Create a service token from text that is opaque to clients; without `expires_at`, a JWT's `exp` counts."""
     if expires_at is None:
         with suppress(TokenProblem):
             expires_at = expiry_of(parse_token(token.reveal()).claims)
     return ServiceToken(text=token, obtained_at=now, expires_at=expires_at)
 
 
-# A process that is suspended and resumed again and again gives up eventually.
+# A process that is suspended and resumed repeatedly gives up eventually.
 _MAX_LEASES = 3
-# How soon to refresh again if the provider returned no ID token.
+# The minimum pause before another refresh if the provider returned no ID token.
 MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)
-# Stored times are whole seconds, and clocks that differ by two seconds count as equal.
+# Stored times are whole seconds, and clocks that differ by up to two seconds count as equal.
 _INACCURACY = timedelta(seconds=2)
 
 T = TypeVar("T")
@@ -336,14 +337,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The tokens of one sign-in and the claims of its ID token, if there is one; times are by the provider's clock."""
+    """The tokens of a sign-in and the claims of its ID token, if there is one; times are by the provider's clock."""
 
     tokens: TokenSet
     claims: IdTokenClaims | None
 
     @property
     def reuses_id_token(self) -> bool:
-        """Whether the ID token was already due when the access token came, so that none came with it."""
+        """Whether the ID token was already due when the access token was issued, so the refresh returned no new one."""
         obtained_at = self.tokens.obtained_at
         if self.claims is None or obtained_at is None:
             return False
@@ -351,10 +352,10 @@ class Session:
         return obtained_at >= due_at(begins_at, ends_at) - min(_INACCURACY, (ends_at - begins_at) / 4)
 
     def renewable_from(self, bearer: Bearer) -> datetime | None:
-        """Return from when on another refresh may bring more than the last one did; None when that is at once.
+        """Return when another refresh may return more than the last one did, or None if immediately.
 
-        A provider that refreshed without an ID token may never give one. So the pauses grow with the time since the
-        ID token ended, and are the same for all programs that share the sign-in.
+        A provider that refreshed without an ID token may never return one. So the pauses grow with the time since the
+        ID token expired, and are the same for all programs that share the sign-in.
         """
         obtained_at = self.tokens.obtained_at
         if bearer is Bearer.ACCESS_TOKEN or self.claims is None or obtained_at is None or not self.reuses_id_token:
@@ -362,7 +363,7 @@ class Session:
         return obtained_at + max(MIN_ID_TOKEN_PAUSE, obtained_at - self.claims.expires_at)
 
     def bearer_token(self, bearer: Bearer, *, offset: timedelta) -> BearerToken | None:
-        """Return the token that `bearer` names, or None; `offset` is how far the provider's clock is ahead."""
+        """Return the token that `bearer` selects, or None; `offset` is how far the provider's clock is ahead."""
         if bearer is Bearer.ACCESS_TOKEN:
             text, begins_at, ends_at = self.tokens.access_token, self.tokens.obtained_at, self.tokens.expires_at
         elif self.claims is None or self.tokens.id_token is None:
@@ -381,7 +382,7 @@ class Session:
 
 
 def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
-    """Make a session of tokens that were verified when they came."""
+    """Create a session from tokens that were verified on receipt."""
     if tokens.id_token is None:
         return Session(tokens=tokens, claims=None)
     try:
@@ -393,21 +394,21 @@ def session_of(tokens: TokenSet, *, issuer: str, client_id: str) -> Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
-    """A session with the mark of the store when it held that session; without a mark the store is read again."""
+    """A session and the store's mark when it held that session; without a mark, the store is read again."""
 
     session: Session | None
     mark: FileMark | None = None
 
 
 class SessionSource(TokenSource):
-    """Holds one sign-in in step with its store and refreshes it.
+    """Holds one sign-in, refreshes it, and keeps it in sync with its store.
 
-    With a store it follows the store: another program's sign-in, refresh, or logout counts here, too. The state is one
-    value that is replaced as a whole. A thread that puts an older one back is corrected at the next use, because its
-    mark no longer equals the store's. An unknown scope of `key` is taken from the stored sign-in.
+    Another program's sign-in, refresh, or logout in the same store takes effect here, too. The state is one immutable
+    value. If a thread restores an older value, the next use corrects it, because its mark no longer equals the
+    store's. If the scope of `key` is unknown, the stored sign-in's scope is used.
     """
 
-    issuer = client_id = ""  # a traceback shows the object before it is complete
+    issuer = client_id = ""  # tracebacks show the object before it is complete
 
     def __init__(
         self,
@@ -433,23 +434,23 @@ class SessionSource(TokenSource):
 
     @property
     def _connection(self) -> ProviderConnection:
-        """The provider's connection, which is first used when a token is due."""
+        """The connection to the provider, first used when a token is due."""
         if self._connected is None:
             self._connected = self._connect()
         return self._connected
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How far the provider's clock is ahead of this machine's, as far as that was measured."""
+        """How far the provider's clock is ahead of the local one, as far as it was measured."""
         return 0.0 if self._connected is None else self._connected.clock_offset_seconds
 
     def _begin(self, session: Session) -> None:
-        """Take a new sign-in, which counts in place of the stored one until it is saved."""
+        """Start a new sign-in, which takes precedence over the stored one until it is saved."""
         self._follows_store = False
         self._state = _State(session=session)
 
     def _current(self, *, reads_store: bool = False) -> Session:
-        """Return the present session without calling the provider; `reads_store` even if the store looks unchanged."""
+        """Return the session without calling the provider; `reads_store` reads the store even if it looks unchanged."""
         state = self._state
         if self.store is None or not self._follows_store:
             if state.session is None:
@@ -477,7 +478,7 @@ class SessionSource(TokenSource):
             raise _ended(session)
 
     def _keep(self, *, check: Callable[[], None] = lambda: None) -> None:
-        """Store the session in place of any other sign-in, unless `check` raises under the store's lock."""
+        """Store the session, replacing any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
             raise TokenStoreError("There is no file for the sign-in.", remedy="Specify a token file.")
         session, store = self._current(), self.store
@@ -493,9 +494,9 @@ class SessionSource(TokenSource):
         self._follows_store = True
 
     def _end(self) -> tuple[Session | None, int]:
-        """Forget the session here and in the store; returns what it was and how many files or entries were removed.
+        """Remove the session here and from the store; return it and the number of removed files or entries.
 
-        A sign-in of another provider, application or request is left alone; a damaged one is removed.
+        A sign-in with another provider, application, or request is left alone; a damaged one is removed.
         """
         session = self._state.session
         removed_count = 0
@@ -517,7 +518,7 @@ class SessionSource(TokenSource):
             login, mark = store.load()
             session = self._session_of(login)
         except BaseException:
-            self._state = _State(session=None)  # what is gone or cannot be read is not used from memory
+            self._state = _State(session=None)  # a removed or unreadable sign-in must not be used from memory
             raise
         self._scope = login.key.scope or self._scope
         self._state = _State(session=session, mark=mark)
@@ -540,7 +541,7 @@ class SessionSource(TokenSource):
                 except Unavailable:
                     present = self._held(bearer)
                     if is_optional and present is not None:
-                        return present  # another process refreshes; the present token serves until then
+                        return present  # another process is refreshing; the current token is used until then
                     raise
             session = self._current(reads_store=True)
             token = self._bearer_token(session, bearer)
@@ -552,7 +553,7 @@ class SessionSource(TokenSource):
                 refreshed = self._refresh(session, session.tokens.refresh_token)
             except Unavailable:
                 if self.store is not None:
-                    self.store.check_lock()  # if this process was suspended, its successor may have new tokens
+                    self.store.check_lock()  # if this process was suspended, another one may have stored new tokens
                 raise
             token = self._bearer_token(refreshed, bearer)
             if token is None:
@@ -562,7 +563,7 @@ class SessionSource(TokenSource):
             return token
 
     def _refresh(self, session: Session, refresh_token: Secret) -> Session:
-        # Keys first: once the refresh token is spent, its successor must not be lost for want of a key.
+        # Fetch the keys first: once the refresh token is used, a missing key must not lose the new one.
         self._connection.keys()
         if self.store is not None:
             self.store.note_spending()
@@ -580,9 +581,9 @@ class SessionSource(TokenSource):
     def _accept(self, session: Session, answer: TokenSet) -> Session:
         """Store the provider's response, as far as it can be trusted.
 
-        The old refresh token may be spent by now, so its successor is stored also when the ID token cannot be checked
-        or is not acceptable: it goes to nobody but the provider, and what it brings must be for the same person. An
-        answer for somebody else leaves the tokens that are there, and nothing to refresh them with.
+        The old refresh token may be used up by now, so the new one is stored even if the ID token cannot be verified
+        or is invalid: it is only ever sent to the provider, and the tokens it returns must be for the same user. A
+        response for another user leaves the current tokens in place, without a refresh token.
         """
         claims = None
         try:
@@ -605,10 +606,10 @@ class SessionSource(TokenSource):
         return replaced
 
     def _replace(self, session: Session, successor: Session) -> Session:
-        """Store `successor` in place of `session`, and return the session that counts now; only under the store's lock.
+        """Store `successor` in place of `session` and return the resulting session; only under the store's lock.
 
-        If the lock was taken over because this process was suspended, it is acquired again, so that what was stored
-        meanwhile is compared with what was refreshed.
+        If the lock was taken over because this process was suspended, it is acquired again, so that any changes in the
+        meantime are compared with the refreshed tokens.
         """
         store = self.store
         if store is None:
@@ -630,10 +631,10 @@ class SessionSource(TokenSource):
         return successor
 
     def _replace_stored(self, store: TokenStore, session: Session, successor: Session) -> Session:
-        """Do the same, or raise `LeaseLost`.
+        """Do the same as `_replace`, or raise `LeaseLost`.
 
-        Upstream's programs take no lock. So the store is read once more, and its tokens are compared with what was
-        refreshed: its mark would also change when somebody changes the file's mode.
+        Upstream's programs use no lock. So the store is read once more, and its tokens are compared with the refreshed
+        ones. Comparing marks is not enough, because a mark also changes with the file's mode.
         """
         mark = self._state.mark
         try:
@@ -644,7 +645,8 @@ class SessionSource(TokenSource):
             mark = store.save(self._login_of(successor))
             self._follows_store = True
         except TokenStoreError as error:
-            # What was stored before is still there, so the new tokens serve from memory until they can be stored.
+            # The store's previous content is still there, so the new tokens are used from memory until they can be
+            # stored.
             _log.warning("Refreshed tokens could not be stored.", extra={"code": error.code})
         self._state = _State(session=successor, mark=mark)
         return successor
@@ -659,7 +661,7 @@ class SessionSource(TokenSource):
 
 
 def _with_leases(work: Callable[[], T]) -> T:
-    """Do `work`, which acquires a store's lock, again if another program took the lock over meanwhile."""
+    """Run `work`, which acquires a store's lock, and repeat it if another program took over the lock."""
     for _ in range(_MAX_LEASES):
         with suppress(LeaseLost):
             return work()
@@ -667,7 +669,7 @@ def _with_leases(work: Callable[[], T]) -> T:
 
 
 def _is_spent(stored: Session, session: Session) -> bool:
-    """Whether another program found that the refresh token of `session` was spent already, and stored nothing newer."""
+    """Whether another program found the refresh token of `session` already used, and stored no newer one."""
     return stored.tokens.refresh_token is None and stored.tokens.access_token == session.tokens.access_token
 
 
@@ -690,16 +692,16 @@ _MAX_SHOWN_CHARACTERS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who is signed in, from the claims of the ID token that was verified when it came.
+    """The signed-in user, from the claims of the ID token that was verified on receipt.
 
     Attributes:
-        subject: The issuer's name for the person; unique together with the issuer.
-        name: The person's name, for display.
-        email: The person's address, for display.
-        issuer: The provider.
-        expires_at: When the ID token ends (aware UTC).
-        renews: Whether it is renewed without the person.
-        groups: The person's groups and roles, as far as the token names them; for display.
+        subject: The issuer's identifier for the user; unique together with the issuer.
+        name: The user's name, for display.
+        email: The user's email address, for display.
+        issuer: The provider's issuer URL.
+        expires_at: When the ID token expires (aware UTC).
+        renews: Whether it is renewed without user interaction.
+        groups: The user's groups and roles, if the token contains them; for display.
     """
 
     subject: str
@@ -712,7 +714,7 @@ class Identity:
 
 
 def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
-    """Return who is signed in by the ID token or a readable access token; `bearer` names the one whose end counts."""
+    """Return the user from the ID token or a readable access token; `bearer` selects the token whose expiry counts."""
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:
         ends_at = session.tokens.expires_at if bearer is Bearer.ACCESS_TOKEN else None
@@ -738,7 +740,7 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
 
 
 def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: datetime) -> Identity:
-    """Return who a token from a trusted service is for; `user` when the token does not say."""
+    """Return the user of a token from a trusted service; `user` if the token doesn't identify one."""
     claims: Mapping[str, object] = {}
     with suppress(TokenProblem):  # the token may be opaque to this program
         claims = parse_token(bearer.reveal()).claims
@@ -763,32 +765,32 @@ def _identity_of_claims(
     )
 
 
-# A machine that slept, and a user who signs in or out elsewhere, are noticed within this time.
+# Upper bound for detecting a machine's wake-up, or a sign-in or sign-out in another program.
 MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 5.0
 # After one attempt without a new token, another program may be refreshing it.
 MAX_VAIN_ATTEMPTS = 2
-# A program that exits before the provider's response is stored loses the sign-in if refresh tokens are used once.
+# A program that exits before storing the provider's response loses the sign-in if refresh tokens are single-use.
 STOP_WAIT_SECONDS = 3.0
 
 
 class RenewableProvider(Protocol):
-    """What can be kept fresh."""
+    """A provider whose token can be kept fresh."""
 
     def get_token(self) -> str:
-        """Return a token that is valid now, renewing it when that is due."""
+        """Return a currently valid token, renewing it when it is due."""
 
     def renewal_due_at(self) -> datetime | None:
-        """Return from when on `get_token` renews; None when there is nothing to renew."""
+        """Return the time from which `get_token` renews, or None if there is nothing to renew."""
 
 
 class BackgroundRenewal:
-    """One thread that keeps one provider's token fresh, from `start` to `stop`.
+    """A thread that keeps one provider's token fresh, from `start` to `stop`.
 
-    It keeps neither the provider nor itself alive: the thread ends when either is garbage. After a failure it waits
-    five seconds, then twice as long each time, up to a minute. In the thread, `on_change` gets an error when renewing
-    begins to fail, and None for each new token and when it works again. `wait` waits until the renewal is stopped and
-    returns whether it is.
+    It keeps neither the provider nor this object alive: the thread stops when either is garbage-collected. After a
+    failure it waits five seconds, and then twice as long each time, up to a minute. In the thread, `on_change`
+    receives an error when renewal starts to fail, and None for each new token and when renewal works again. `wait`
+    waits until renewal is stopped and returns whether it is.
     """
 
     def __init__(
@@ -811,11 +813,11 @@ class BackgroundRenewal:
         self._finish = weakref.finalize(self, _finish, stopped, self._thread)
 
     def start(self) -> None:
-        """Begin; only once."""
+        """Start the thread; call only once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, after a renewal that has begun or a few seconds."""
+        """Stop the thread, after any renewal in progress or a few seconds."""
         self._finish()
 
 
@@ -833,7 +835,7 @@ def _keep_fresh(
         try:
             due_at = provider.renewal_due_at()
             if due_at is None or due_at <= clock.now():
-                provider.get_token()  # with nothing to renew, it reports whether there is a sign-in at all
+                provider.get_token()  # if there is nothing to renew, this reports whether a sign-in exists
                 due_at = provider.renewal_due_at()
             left_seconds = MAX_WAIT_SECONDS if due_at is None else (due_at - clock.now()).total_seconds()
             if left_seconds > 0:
@@ -844,7 +846,7 @@ def _keep_fresh(
                 if vain_attempts >= MAX_VAIN_ATTEMPTS:
                     error = ProviderUnavailable("the identity provider returned no new token.")
         except MicromegasError as failure:
-            error = failure.with_traceback(None)  # its frames hold the provider
+            error = failure.with_traceback(None)  # its frames reference the provider
         except Exception as failure:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(failure).__name__})
             error = InternalError("The token could not be renewed.", remedy="The log has more.")

@@ -1,7 +1,7 @@
 """Storage of a sign-in: the token file and its lock.
 
-One program of a user writes at a time: a lease is held across reading, refreshing and saving. A program that is
-suspended loses it to the next one that needs it.
+Programs of the same user write one at a time: each holds a lease while it reads, refreshes, and saves. A suspended
+program loses its lease to the next one that needs it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-_MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: what a datetime can hold, with room for sums
+_MAX_EPOCH_SECONDS = 253_000_000_000  # the year 9987: within a datetime's range, with room for additions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginKey:
     """The parameters of a sign-in; sign-ins with different keys never replace each other.
 
-    `audience` names the API at providers that want it (Auth0), `resource` at those that follow RFC 8707. A `scope` of
-    None is unknown.
+    `audience` is the API for providers that require one (Auth0), and `resource` for those that follow RFC 8707. A
+    `scope` of None is unknown.
     """
 
     issuer: str
@@ -66,7 +66,7 @@ class LoginKey:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that differ between keys; part of file names, so it never changes."""
+        """Twelve hex digits that identify the key. They are part of file names, so the algorithm must never change."""
         scope = " ".join(sorted((self.scope or "").split()))
         parts = [self.issuer, self.client_id, self.audience or "", scope]
         if self.resource:
@@ -74,9 +74,10 @@ class LoginKey:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
     def satisfies(self, requested: LoginKey) -> bool:
-        """Whether a stored sign-in with this key is what a sign-in with `requested` would get.
+        """Whether a stored sign-in with this key satisfies a sign-in with the key `requested`.
 
-        An unknown stored scope, as upstream leaves it, satisfies any; its order says nothing (RFC 6749 section 3.3).
+        An unknown stored scope, as written by upstream, satisfies any scope. The order of a scope's values is
+        irrelevant (RFC 6749 section 3.3).
         """
         same = ("issuer", "client_id", "audience")
         if any((getattr(self, name) or None) != (getattr(requested, name) or None) for name in same):
@@ -90,14 +91,14 @@ class LoginKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLogin:
-    """One sign-in as it is stored; its tokens may be sent to the issuer of its key only."""
+    """A stored sign-in; its tokens may be sent only to the issuer in its key."""
 
     key: LoginKey
     tokens: TokenSet
 
 
 def build_token_file(login: StoredLogin) -> str:
-    """Return the token file's content: upstream's names, indented by two, without any client secret.
+    """Return the token file's content: upstream's names, indented by two spaces, without any client secret.
 
     Upstream ignores `scope` and `resource` when it reads the file and drops them when it writes it.
     """
@@ -127,7 +128,7 @@ def build_token(tokens: TokenSet) -> dict[str, object]:
 
 
 def parse_token_file(text: str) -> StoredLogin:
-    """Read a token file; unknown members are ignored."""
+    """Parse a token file; unknown members are ignored."""
     document = _object(text)
     key, token = _key(document), secret_object(document.get("token"))
     if token is None:
@@ -136,7 +137,7 @@ def parse_token_file(text: str) -> StoredLogin:
 
 
 def parse_token(token: Mapping[str, object]) -> TokenSet:
-    """Read upstream's dictionary of tokens."""
+    """Parse upstream's dictionary of tokens."""
     access_token = _secret(token, "access_token")
     if access_token is None:
         raise LoginRequired("The stored sign-in contains no token.")
@@ -159,12 +160,12 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
 
 
 def build_key(key: LoginKey) -> dict[str, object]:
-    """Return a sign-in's key as a document, which stands in for the token file when a keyring holds the tokens."""
+    """Return a sign-in's key as a document, used instead of the token file if a keyring stores the tokens."""
     return asdict(key)
 
 
 def parse_key(text: str) -> LoginKey:
-    """Read the key in a token file (even if its tokens are unusable) or in a document of `build_key`."""
+    """Parse the key from a token file (even if its tokens are unusable) or from a document of `build_key`."""
     return _key(_object(text))
 
 
@@ -217,8 +218,8 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) and 0 <= number < _MAX_EPOCH_SECONDS else None
 
 
-LOCK_WAIT_SECONDS = 45.0  # longer than a refresh can take: three calls of ten seconds
-OLD_EXTRAS_SUFFIX = ".extras.json"  # the previous version kept scope and resource there
+LOCK_WAIT_SECONDS = 45.0  # longer than any refresh: three calls of ten seconds each
+OLD_EXTRAS_SUFFIX = ".extras.json"  # the previous version stored scope and resource there
 
 _LOCK_POLL_SECONDS = 0.02
 _NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
@@ -237,12 +238,12 @@ _Read = TypeVar("_Read")
 class TokenStore(ABC):
     """Stores one sign-in for all programs of a user; safe to use from several threads and processes.
 
-    It rests on a file (`~` is expanded) with a lock file beside it, which stays for those who wait for it. With a `key`
-    it neither reads nor replaces another sign-in.
+    It is based on a file (`~` is expanded) and a lock file next to it, which is never removed because others may wait
+    for it. With a `key`, it neither reads nor replaces a sign-in with another key.
 
-    Methods raise `LoginRequired` when nothing is stored, or what is there is damaged or has another key;
-    `TokenStoreError` when the store cannot be used safely, and then what was stored still is; and `Unavailable` when
-    another program holds the lock for too long.
+    Methods raise `LoginRequired` if no sign-in is stored, or the stored one is damaged or has another key;
+    `TokenStoreError` if the store cannot be used safely (its content is then unchanged); and `Unavailable` if another
+    program holds the lock for too long.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: LoginKey | None = None) -> None:
@@ -255,20 +256,20 @@ class TokenStore(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """A display name for the place where the sign-in is stored."""
+        """A display name for the storage location."""
 
     def mark(self) -> FileMark | None:
-        """Return a mark that changes with every change of what is stored; None when nothing is. Costs one `lstat`."""
+        """Return a mark that changes with each change of the content, or None if it is empty. Costs one `lstat`."""
         with store_errors(self.path):
             return mark_of(self.path)
 
     @abstractmethod
     def load(self) -> tuple[StoredLogin, FileMark]:
-        """Return what is stored, with the mark that belongs to it."""
+        """Return the stored sign-in and its mark."""
 
     @abstractmethod
     def stored_key(self) -> LoginKey | None:
-        """Return the key of the stored sign-in, None when nothing readable is there."""
+        """Return the key of the stored sign-in, or None if there is no readable one."""
 
     @abstractmethod
     def check_usable(self) -> None:
@@ -276,23 +277,23 @@ class TokenStore(ABC):
 
     @abstractmethod
     def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in in place of any other with the same key; only for the holder of the lock.
+        """Store a sign-in, replacing any other with the same key; only for the holder of the lock.
 
         Raises `LeaseLost`, and stores nothing, if another program has taken the lock over.
         """
 
     @abstractmethod
     def remove(self) -> int:
-        """Remove what is stored, unless it has another key; returns how many files or entries there were."""
+        """Remove the stored sign-in unless it has another key; return the number of removed files or entries."""
 
     @contextmanager
     def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS, interrupts: bool = False) -> Iterator[None]:
         """Hold the lock that all writers share; the operating system releases it when the process exits.
 
-        After ten seconds, the lock of a suspended process is taken over, and that process stores nothing any more. If
-        it may have spent a refresh token (`note_spending`), that happens only if the caller `interrupts`, because the
-        caller stores another sign-in; otherwise `Unavailable` is raised. A lock file of another user is rejected: its
-        owner could block everyone.
+        After ten seconds, the lock of a suspended process is taken over, and that process can no longer store
+        anything. If it may have used a refresh token (`note_spending`), the lock is taken over only if the caller
+        `interrupts`, because the caller stores another sign-in. Otherwise `Unavailable` is raised. A lock file owned
+        by another user is rejected, because its owner could block everyone.
         """
         _ensure_own_folder(self.path.parent)
         with store_errors(self._lock_path):
@@ -309,7 +310,7 @@ class TokenStore(ABC):
             yield
 
     def _acquire(self, held: ExitStack, *, wait_seconds: float, interrupts: bool) -> Lease | None:
-        """Acquire the lock until `held` ends, and return its lease; None where only a plain lock is possible."""
+        """Acquire the lock until `held` closes, and return its lease, or None if only a plain lock is possible."""
         try:
             lease = self._lease_file.acquire(wait_seconds=wait_seconds, interrupts_critical=interrupts)
         except OSError as error:
@@ -318,7 +319,7 @@ class TokenStore(ABC):
         else:
             held.callback(lease.release)
             return lease
-        from filelock import FileLock, Timeout  # can lock on other systems
+        from filelock import FileLock, Timeout  # provides locks on other systems
 
         lock = FileLock(self._lock_path, timeout=wait_seconds, mode=PRIVATE_FILE_MODE, poll_interval=_LOCK_POLL_SECONDS)
         try:
@@ -340,10 +341,10 @@ class TokenStore(ABC):
             lease.check()
 
     def note_spending(self) -> None:
-        """Note that a refresh token is about to be sent; raises as `check_lock`.
+        """Note that a refresh token is about to be sent; raises the errors of `check_lock`.
 
-        If the provider is known to replace refresh tokens, no other program sends that one until the lock is released,
-        even while this process is suspended: a token that comes twice may end the sign-in (RFC 9700 section 4.14.2).
+        If the provider is known to rotate refresh tokens, no other program sends this one until the lock is released,
+        even while this process is suspended: sending a token twice may end the sign-in (RFC 9700 section 4.14.2).
         """
         if (lease := self._lease) is None:
             return
@@ -353,7 +354,7 @@ class TokenStore(ABC):
             lease.check()
 
     def note_stored(self, *, rotates: bool | None) -> None:
-        """Note that new tokens are stored, and whether the provider replaces refresh tokens; None if not known."""
+        """Note that new tokens are stored, and whether the provider rotates refresh tokens (None if unknown)."""
         if (lease := self._lease) is not None:
             lease.leave_critical(**{_ROTATES: rotates})
 
@@ -373,7 +374,7 @@ class TokenStore(ABC):
         try:
             stored = self.stored_key()
         except TokenStoreError:
-            return False  # the caller's own steps report the problem with the file
+            return False  # the caller's next steps report the problem with the file
         return stored is not None and not stored.satisfies(self._key)
 
     def _check_not_replaced(self) -> None:
@@ -440,7 +441,7 @@ class FileTokenStore(TokenStore):
             except LoginRequired:
                 if tries_left == 0:
                     raise
-                # Upstream's programs write the file in place, so only half of it may be there yet.
+                # Upstream's programs write the file in place, so it may be incomplete.
                 threading.Event().wait(_READ_PAUSE_SECONDS)
         raise AssertionError
 
@@ -469,19 +470,19 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def read_store_file(path: Path) -> tuple[bytes, FileMark]:
-    """Read a file of a store; raises as `store_errors`."""
+    """Read a file of a store; raises the errors of `store_errors`."""
     with store_errors(path):
         return read_private_file(path)
 
 
 def write_store_file(path: Path, content: bytes, *, check: Callable[[], None] = lambda: None) -> FileMark:
-    """Replace a file of a store, unless `check` raises; raises as `store_errors`."""
+    """Replace a file of a store, unless `check` raises; raises the errors of `store_errors`."""
     with store_errors(path):
         return write_private_file(path, content, check=check)
 
 
 def remove_store_file(path: Path) -> bool:
-    """Remove a file of a store; raises as `store_errors`."""
+    """Remove a file of a store; raises the errors of `store_errors`."""
     with store_errors(path):
         return remove_file(path)
 

@@ -1,4 +1,4 @@
-"""PEP 249 (DB-API) and ADBC's extensions of it: a client is also a connection."""
+"""PEP 249 (DB-API) and ADBC's extensions to it: a client is also a connection."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ConnectionMethods(ABC):
-    """The methods of PEP 249 and ADBC's extensions of it, for pandas, Polars, JupySQL, and marimo."""
+    """The methods of PEP 249 and ADBC's extensions, for pandas, Polars, JupySQL, and marimo."""
 
     Warning: ClassVar = Warning
     Error: ClassVar = errors.Error
@@ -29,7 +29,7 @@ class ConnectionMethods(ABC):
 
     @property
     def adbc_current_catalog(self) -> str:
-        """The name of the one catalog: none, except in marimo."""
+        """The name of the only catalog: empty, except in marimo."""
         from micromegas_jupyter.client.workarounds.marimo_catalog import catalog_name
 
         return catalog_name()
@@ -55,13 +55,13 @@ class ConnectionMethods(ABC):
         """Do nothing: the server has no transactions."""
 
     def adbc_get_info(self) -> dict[str | int, Any]:
-        """Return what ADBC shows of a driver and its database."""
+        """Return ADBC's information about a driver and its database."""
         from micromegas_jupyter.client.dbapi.catalog import driver_info
 
         return driver_info()
 
     def adbc_get_table_types(self) -> list[str]:
-        """Return the types of tables: `table`."""
+        """Return the table types: `table`."""
         return ["table"]
 
     def adbc_get_table_schema(
@@ -86,14 +86,14 @@ class ConnectionMethods(ABC):
         table_types_filter: list[str] | None = None,
         column_name_filter: str | None = None,
     ) -> "pa.RecordBatchReader":
-        """Return tables and their columns in ADBC's nested form; in the filters, `%` and `_` stand for other text.
+        """Return tables and their columns in ADBC's nested form; in the filters, `%` and `_` are wildcards.
 
         Args:
             depth: `catalogs`, `db_schemas`, `tables`, or `all`; `columns` is the same as `all`.
-            catalog_filter: A pattern for catalogs: there is one, without a name.
-            db_schema_filter: A pattern for schemas: there is one, without a name.
+            catalog_filter: A pattern for catalogs. The only catalog has no name.
+            db_schema_filter: A pattern for schemas. The only schema has no name.
             table_name_filter: A pattern for tables.
-            table_types_filter: Types of tables; all are `table`.
+            table_types_filter: Table types; all tables have the type `table`.
             column_name_filter: A pattern for columns.
         """
         from micromegas_jupyter.client.dbapi.catalog import Filters, build_objects

@@ -57,7 +57,7 @@ _OBJECTS: Final = pa.schema(
 
 
 class Filters(NamedTuple):
-    """Patterns in which `%` and `_` stand for other text, and types of tables; None lets everything through."""
+    """Patterns with the wildcards `%` and `_`, and table types; None matches everything."""
 
     catalog: str | None
     db_schema: str | None
@@ -69,7 +69,7 @@ class Filters(NamedTuple):
 def build_objects(
     list_tables: Callable[[], Mapping[str, pa.Schema]], depth: str, filters: Filters
 ) -> pa.RecordBatchReader:
-    """Return the tree of catalogs, schemas, tables and columns down to `depth`, and list tables only if needed."""
+    """Return the tree of catalogs, schemas, tables, and columns down to `depth`, and list tables only if needed."""
     if depth not in _DEPTHS:
         raise UsageError(f"depth {depth!r} is not valid.", remedy=f"Choose one of {', '.join(_DEPTHS)}.")
     level = _DEPTHS.index(depth)
@@ -123,7 +123,7 @@ def find_table(tables: Mapping[str, pa.Schema], name: str, *, catalog: str | Non
 
 
 def driver_info() -> dict[str | int, Any]:
-    """Return what ADBC shows of a driver."""
+    """Return ADBC's information about the driver."""
     return {
         "vendor_name": vendor_name(),
         "vendor_sql": True,

@@ -1,4 +1,4 @@
-"""PEP 249's cursor with ADBC's extensions: the batches of one query after the other, as rows or as Arrow data."""
+"""PEP 249's cursor with ADBC's extensions: the batches of one query at a time, as rows or as Arrow data."""
 
 import sys
 import warnings
@@ -31,7 +31,7 @@ _HINT: Final = (
 
 
 class Statements(Protocol):
-    """What a cursor needs of its connection."""
+    """The methods of its connection that a cursor uses."""
 
     def open_query(  # noqa: D102
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
@@ -41,9 +41,9 @@ class Statements(Protocol):
 
 
 class Cursor:
-    """Runs one statement at a time, with `?` for each parameter; made by `FlightSQLClient.cursor`, for one thread.
+    """Runs one statement at a time, with `?` for each parameter; created by `FlightSQLClient.cursor`, for one thread.
 
-    Binary JSON (JSONB) becomes JSON text. Errors are those of `query`, each of which is also an error of PEP 249.
+    Binary JSON (JSONB) becomes JSON text. Errors are those of `query`; each is also a PEP 249 error.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -122,7 +122,7 @@ class Cursor:
     def adbc_ingest(self, table_name: str, data: Any, mode: str = "create", **options: Any) -> int:
         """Add the rows of Arrow data to a table, and return their number; `mode` as for `bulk_ingest`.
 
-        ADBC's options `catalog_name`, `db_schema_name` and `temporary` may only have their defaults.
+        ADBC's options `catalog_name`, `db_schema_name`, and `temporary` only accept their defaults.
         """
         if named := [name for name, option in options.items() if option]:
             raise UnsupportedRequest(f"The server doesn't support {named[0]}.", remedy="Leave it out.")
@@ -192,7 +192,7 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Return Python's values, which have no nanoseconds."""
+    """Return Python values, which have no nanoseconds."""
     kind = column.type
     if getattr(kind, "unit", None) == "ns":
         zone = {"tz": kind.tz} if pa.types.is_timestamp(kind) else {}
@@ -203,11 +203,11 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _show_hint() -> None:
-    """Tell once what reading by rows loses, if pandas or Polars may be reading and what they need is not installed."""
+    """Warn once about what row-by-row reading loses, if pandas or Polars may be reading and lacks a package."""
     if sys.modules.keys() & {"pandas", "polars"} and find_spec("adbc_driver_manager") is None:
         _warn_once()
 
 
 @cache
 def _warn_once() -> None:
-    warnings.warn(_HINT, stacklevel=5)  # where pandas or Polars fetches
+    warnings.warn(_HINT, stacklevel=5)  # the line that calls pandas or Polars

@@ -11,7 +11,7 @@ _is = pa.types
 
 
 class TypeObject:
-    """Equals every Arrow type that one of `checks` accepts; for a dictionary, the type of its values counts."""
+    """Equals every Arrow type that one of `checks` accepts; for a dictionary, its value type counts."""
 
     def __init__(self, *checks: Callable[[pa.DataType], bool]) -> None:
         self._checks = checks
@@ -34,16 +34,16 @@ ROWID: Final = TypeObject()
 Binary: Final = bytes
 Date: Final = date
 Time: Final = time
-#: Times are bound with a zone.
+#: Times are bound with a time zone.
 Timestamp: Final = partial(datetime, tzinfo=UTC)
 TimestampFromTicks: Final = partial(datetime.fromtimestamp, tz=UTC)
 
 
 def DateFromTicks(ticks: float) -> date:  # noqa: N802 - PEP 249's name
-    """Return the date in UTC of seconds since 1970."""
+    """Return the UTC date for seconds since 1970."""
     return TimestampFromTicks(ticks).date()
 
 
 def TimeFromTicks(ticks: float) -> time:  # noqa: N802 - PEP 249's name
-    """Return the time of day in UTC of seconds since 1970."""
+    """Return the UTC time of day for seconds since 1970."""
     return TimestampFromTicks(ticks).time()

@@ -15,13 +15,13 @@ from typing import Any
 
 
 class ArrowConnection:
-    """Base of the client's class if `adbc_driver_manager` is installed, and namesake of an ADBC driver."""
+    """Base of the client's class if `adbc_driver_manager` is installed, named like an ADBC driver."""
 
     __module__ = "adbc_driver_micromegas"
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # `isinstance` looks here before it compares types
-        """The type, which pandas takes for ADBC's by then."""
+    def __class__(self) -> Any:  # `isinstance` checks this before it compares types
+        """The type; pandas has loaded ADBC's type by the time it checks this."""
         connection = getattr(sys.modules.get("adbc_driver_manager.dbapi"), "Connection", None)
         if connection is not None:
             connection.register(ArrowConnection)

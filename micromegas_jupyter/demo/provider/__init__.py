@@ -1,4 +1,4 @@
-"""The demo's identity provider: real in protocol, worthless as protection, as everybody knows the password."""
+"""The demo's identity provider: a real protocol without real protection, because the password is public."""
 
 from micromegas_jupyter.demo.provider.provider import DemoProvider
 

@@ -25,7 +25,7 @@ _GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 
 
 def is_document_url(client_id: str) -> bool:
-    """Whether a client ID is the URL of a document (section 3), which is https, or http on this machine."""
+    """Whether a client ID is the URL of a document (section 3): https, or http to this machine."""
     parts = split_plain_url(client_id, max_characters=MAX_URL_CHARACTERS)
     return (
         parts is not None
@@ -37,7 +37,7 @@ def is_document_url(client_id: str) -> bool:
 
 
 def open_http() -> ProviderHttp:
-    """Return the client that fetches documents: within five seconds and 5 KiB, without redirects."""
+    """Return the HTTP client for documents: at most five seconds and 5 KiB, without redirects."""
     return ProviderHttp(timeout_seconds=_FETCH_SECONDS, max_bytes=_MAX_DOCUMENT_BYTES)
 
 
@@ -45,7 +45,7 @@ def fetch_client(http: ProviderHttp, client_id: str) -> Client:
     """Fetch an application's document; raises `MicromegasError`.
 
     Private addresses are not contacted, so that a client ID can't be used to scan the network. Loopback is allowed,
-    because all users of the demo are on this machine.
+    because all of the demo's users are on this machine.
     """
     answer = http.fetch_json(client_id, refuses_private=not is_loopback_url(client_id), kind="The site")
     if not answer.is_success:
@@ -73,13 +73,13 @@ def read_client(client_id: str, document: object) -> Client:
         client_id=client_id,
         grant_types=_GRANT_TYPES,
         redirect_uris="|".join(filter(None, patterns)),
-        # Anyone can publish any name; the host is what can be trusted.
+        # Anyone can publish any name; only the host can be trusted.
         name=f"{cut(str(name), _MAX_NAME_CHARACTERS)} ({host_text(client_id)})",
     )
 
 
 def _pattern(redirect_uri: object) -> str:
-    """Return the pattern of a redirect URI, empty if nothing is sent there; on loopback the port varies (RFC 8252)."""
+    """Return the pattern of a redirect URI, empty if it can't be used; on loopback the port varies (RFC 8252)."""
     parts = split_plain_url(redirect_uri, max_characters=MAX_URL_CHARACTERS) if isinstance(redirect_uri, str) else None
     if parts is None or "@" in parts.netloc or parts.fragment:
         return ""

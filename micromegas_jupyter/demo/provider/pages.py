@@ -1,6 +1,6 @@
-"""The pages for people: sign-in and consent, for applications and for other devices, and signing out.
+"""The pages for users: sign-in and consent, for applications and for other devices, and sign-out.
 
-All links are relative, for use below a prefix. The request in the query is checked anew at every step.
+All links are relative, so that the pages work below a prefix. Every step checks the request in the query again.
 """
 
 import hmac
@@ -40,7 +40,7 @@ _LOOPBACK_PAGE = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0
 
 
 class Pages:
-    """All pages; the browser's session is found once per request and its cookie set on the response."""
+    """All pages; the browser's session is found once per request, and its cookie is set on the response."""
 
     def __init__(self, provider: TokenIssuer) -> None:
         self._provider = provider
@@ -59,11 +59,11 @@ class Pages:
         app.after_request(self._set_cookie)
 
     def home(self) -> Response:
-        """Say what this is."""
+        """Return a page that explains the provider."""
         return self._page("home.html", issuer=self._provider.issuer, people=PEOPLE.values())
 
     def authorize(self) -> Response:
-        """Answer a step of the authorization request in the query."""
+        """Handle a step of the authorization request in the query."""
         query = flask.request.args
         fetched: Client | MicromegasError | None = flask.g.get("fetched_client")
         if isinstance(fetched, MicromegasError):
@@ -77,7 +77,7 @@ class Pages:
         client, redirect_uri = self._provider.find_client(query.get("client_id", "")), query.get("redirect_uri", "")
         is_repeated = any(len(query.getlist(name)) > 1 for name in ("client_id", "redirect_uri"))
         if client is None or is_repeated or not client.is_redirect_uri(redirect_uri):
-            # RFC 9700 section 4.11: nobody is sent to an address that is not the application's.
+            # RFC 9700 section 4.11: never redirect to a URI that is not the application's.
             return self._error_page(
                 "Signing in cannot start",
                 "The application that sent you here is not registered, names a redirect URI that is not "
@@ -91,7 +91,7 @@ class Pages:
             return self._send_back(redirect_uri, error=error.code, error_description=error.description)
 
     def type_code(self) -> Response:
-        """Take a device's code. A link that holds one only fills the field (RFC 8628 section 5.4)."""
+        """Prompt for a device's code. A link with a code only fills in the field (RFC 8628 section 5.4)."""
         if flask.request.method == "GET":
             return self._code_page(flask.request.args.get("user_code", ""))
         if not self._is_own_form():
@@ -103,7 +103,7 @@ class Pages:
         return flask.Response(status=303, headers={"Location": f"device-confirm?user_code={quote(user_code)}"})
 
     def confirm_device(self) -> Response:
-        """Sign in, then allow or deny the device whose code is in the query (RFC 8628 section 3.3)."""
+        """Sign in, then allow or deny the device with the code in the query (RFC 8628 section 3.3)."""
         user_code = normalize_user_code(flask.request.args.get("user_code", ""))
         device = self._state.find_waiting_device(user_code, now=self._clock.now())
         if device is None:
@@ -118,7 +118,7 @@ class Pages:
         return self._done_page("The other device is signed in", "It continues automatically.")
 
     def logout(self) -> Response:
-        """End the session for an application with the person's ID token (RP-Initiated Logout 1.0), else ask first."""
+        """End the session for an application with the user's ID token (RP-Initiated Logout 1.0), or ask first."""
         values = flask.request.values
         try:
             subject, audience = self._read_hint(values.get("id_token_hint"))
@@ -136,13 +136,13 @@ class Pages:
             return self._page("sign_out.html")
         self._replace_session(None)
         target = values.get("post_logout_redirect_uri", "")
-        # Section 3: without an ID token nothing proves that the application itself asked.
+        # Section 3: without an ID token, nothing proves that the application itself made the request.
         if audience and values.get("client_id", audience) == audience and _LOOPBACK_PAGE.fullmatch(target):
             return _redirect(target, state=values.get("state"))
         return self._done_page("You are signed out", "This browser is signed out of the demo's identity provider.")
 
     def _fetch_client(self) -> None:
-        """Fetch the document of an application whose ID is its URL; before the lock is taken, because it takes time."""
+        """Fetch the document of an application with a URL as ID; before the lock is acquired, because it takes time."""
         request, client_id = flask.request, flask.request.args.get("client_id", "")
         if request.endpoint == "authorize" and request.method == "GET" and is_document_url(client_id):
             try:
@@ -155,8 +155,8 @@ class Pages:
         query = flask.request.args
         prompts = self._check_request()
         if "none" in prompts:
-            # OpenID Connect Core 1.0 section 3.1.2.1: no page at all. RFC 8252 section 8.6: anybody on this machine
-            # can call itself this application, so the person is asked each time.
+            # OpenID Connect Core 1.0 section 3.1.2.1: no page at all. RFC 8252 section 8.6: any program on this
+            # machine can impersonate this application, so the user must consent each time.
             raise OAuthError("login_required" if self._needs_sign_in() else "consent_required")
         redirect = urlsplit(redirect_uri)
         scope = self._provider.select_scope(client, query.get("scope"))
@@ -203,7 +203,7 @@ class Pages:
         destination: str | None = None,
         user_code: str | None = None,
     ) -> Response | Grant | None:
-        """Return the next page of sign-in and consent; in the end what the person allowed, None when they denied it."""
+        """Return the next page of sign-in and consent, or at the end the user's decision, None if denied."""
         session, form = self._session(), flask.request.form
         again = flask.Response(
             status=303, headers={"Location": f"{flask.request.path[1:]}?{flask.request.query_string.decode('latin-1')}"}
@@ -244,13 +244,13 @@ class Pages:
         if person is None or not hmac.compare_digest(password.encode("utf-8", "replace"), PASSWORD.encode()):
             log.info("sign-in refused")
             return False
-        # A cookie known before the sign-in is worth nothing after it.
+        # A cookie from before the sign-in becomes invalid (session fixation).
         self._replace_session(SignedIn(person=person, authenticated_at=self._clock.now()))
         log.info("signed in", extra={"subject": person.subject})
         return True
 
     def _session(self) -> Session:
-        """Return this browser's session, a new one when it has none."""
+        """Return this browser's session, creating one if needed."""
         if "session" not in flask.g:
             cookie = flask.request.cookies.get(self._provider.cookie[0], "")
             flask.g.session = self._state.sessions.get(cookie) or self._state.open_session()
@@ -258,7 +258,7 @@ class Pages:
         return session
 
     def _replace_session(self, signed_in: SignedIn | None) -> None:
-        """End this browser's session, copied cookies included, and give it a new one."""
+        """End this browser's session, including copied cookies, and create a new one."""
         self._state.sessions.pop(self._session().cookie, None)
         flask.g.session = self._state.open_session(signed_in, fresh_for=flask.request.query_string)
 
@@ -270,23 +270,23 @@ class Pages:
         return response
 
     def _is_own_form(self) -> bool:
-        """Whether the posted form was made for this browser."""
+        """Whether the submitted form was created for this browser."""
         given = flask.request.form.get("form_token", "").encode("utf-8", "replace")
         return hmac.compare_digest(given, self._session().form_token.encode())
 
     def _send_back(self, redirect_uri: str, **answer: str) -> Response:
-        """Redirect to the application; errors, too, name the issuer (RFC 9207 section 2)."""
+        """Redirect to the application; errors also contain the issuer (RFC 9207 section 2)."""
         return _redirect(redirect_uri, **answer, state=flask.request.args.get("state"), iss=self._provider.issuer)
 
     def _read_hint(self, token: str | None) -> tuple[str | None, str | None]:
-        """Return subject and application of an ID token; its times do not matter (section 2)."""
+        """Return subject and application from an ID token; its times are ignored (section 2)."""
         claims = self._provider.read_own_token(token) if token else {}
         subject, audience = claims.get("sub"), claims.get("aud")
-        # An access token is signed by the same key, but no application is its audience.
+        # Access tokens are signed with the same key, but their audience is never an application.
         return (str(subject), str(audience)) if audience in self._provider.clients else (None, None)
 
     def _page(self, template: str, *, status: int = 200, **values: object) -> Response:
-        """Return a page; every template finds the browser's form token and who is signed in."""
+        """Return a page; every template has the browser's form token and the signed-in user."""
         session = self._session()
         person = session.signed_in.person if session.signed_in else None
         text = flask.render_template(template, form_token=session.form_token, signed_in=person, **values)
@@ -312,18 +312,18 @@ class Pages:
         return self._page("message.html", title=title, what=what, remedy="You can close this page.", is_error=False)
 
     def _error_page(self, title: str, what: str, remedy: str) -> Response:
-        """Return a page that says what happened and what to do; it leads nowhere else."""
+        """Return a page with the error and the remedy, without links."""
         return self._page("message.html", status=400, title=title, what=what, remedy=remedy, is_error=True)
 
 
 def normalize_user_code(typed: str) -> str:
-    """Return a typed code in the form in which codes are made: capital letters, a hyphen in the middle."""
+    """Return a typed code in canonical form: uppercase letters with a hyphen in the middle."""
     letters = "".join(character for character in typed.upper() if character.isalnum())
     return f"{letters[:4]}-{letters[4:]}"
 
 
 def _redirect(target: str, **parameters: str | None) -> Response:
-    """Send the browser on with those parameters that have a value; RFC 9700 section 4.12 asks for 303."""
+    """Redirect the browser with all nonempty parameters; RFC 9700 section 4.12 requires 303."""
     given = urlencode({name: value for name, value in parameters.items() if value})
     separator = "&" if "?" in target else "?"
     return flask.Response(status=303, headers={"Location": f"{target}{separator}{given}" if given else target})

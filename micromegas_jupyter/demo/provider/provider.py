@@ -1,4 +1,4 @@
-"""`DemoProvider`: the endpoints for programs, and their server; the tests' provider says other things in them."""
+"""`DemoProvider`: the endpoints for programs, and their server; tests use a provider that scripts them differently."""
 
 import hashlib
 import logging
@@ -42,8 +42,8 @@ log = logging.getLogger("micromegas_jupyter.demo.provider")
 _STOP_TIMEOUT_SECONDS = 5.0
 _MAX_BODY_BYTES = 64 * 1024
 _HEADERS = {
-    # No form-action: browsers apply it to the redirects that follow a form as well, and the answer of the consent
-    # form leads to the application, at any port.
+    # No form-action: browsers also apply it to redirects after a form, and the consent form redirects to the
+    # application, on any port.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -52,34 +52,34 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# RFC 8628 section 6.1: letters without vowels, which are easy to tell apart and make no words.
+# RFC 8628 section 6.1: letters without vowels, which are easy to distinguish and form no words.
 _USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
-# RFC 8628 section 3.5: after slow_down the interval is 5 seconds longer, for good. A network delivers a request early
-# or late; only a clearly early one is an offense.
+# RFC 8628 section 3.5: after slow_down, the interval is permanently 5 seconds longer. Network delays make requests
+# early or late, so only a clearly early one counts.
 _SLOW_DOWN_SECONDS = 5
 _INTERVAL_TOLERANCE = 0.9
 _MAX_LOGGED_CHARACTERS = 64
-# What a device hears while its person still types: nothing is wrong.
+# Responses to a device while its user is still typing; these aren't errors.
 _PENDING = frozenset({"authorization_pending", "slow_down"})
 
 Form = Mapping[str, str]
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Answers one request per connection and writes nothing: its own log lines hold the query, and so codes."""
+    """Handles one request per connection and logs nothing: its default log lines contain the query, and thus codes."""
 
     protocol_version = "HTTP/1.0"
     timeout = 30
 
     def log(self, _type: str, _message: str, *_args: object) -> None:
-        """Write nothing; the application logs each request without its query."""
+        """Do nothing; the application logs each request without its query."""
 
 
 class DemoProvider(TokenIssuer):
-    """An OpenID provider on loopback, everything in memory; a context manager.
+    """An in-memory OpenID provider on loopback; a context manager.
 
-    Tokens live briefly, so that the renewal is seen. `jupyter_base_url` is the path, with a slash at both ends, of the
-    Jupyter server that shows the pages to browsers, at whatever host.
+    Tokens are short-lived, so that users see renewals. `jupyter_base_url` is the path, with slashes at both ends, of
+    the Jupyter server that shows the pages to browsers, on any host.
     """
 
     poll_seconds = 0.05
@@ -101,9 +101,9 @@ class DemoProvider(TokenIssuer):
 
     @cached_property
     def app(self) -> flask.Flask:
-        """The application, which needs no socket."""
+        """The application, which can be used without a socket."""
         app = _SerialApp()
-        # Any other name is refused, so that no name on the internet can be pointed at this machine to read its pages.
+        # Any other host name is rejected, to prevent DNS rebinding.
         app.config.update(TRUSTED_HOSTS=[HOST, "localhost"], MAX_CONTENT_LENGTH=_MAX_BODY_BYTES)
         self.register(app)
         app.after_request(_finish)
@@ -112,7 +112,7 @@ class DemoProvider(TokenIssuer):
         return app
 
     def start(self) -> None:
-        """Listen on any free port, then answer on a daemon thread. Returns once requests are taken."""
+        """Listen on any free port and handle requests on a daemon thread. Returns once requests are accepted."""
         with socket.create_server((HOST, 0), backlog=64) as listener:
             self.port = listener.getsockname()[1]
             self._server = make_server(
@@ -125,7 +125,7 @@ class DemoProvider(TokenIssuer):
         log.info("provider started", extra={"issuer": self.issuer})
 
     def stop(self) -> None:
-        """Stop answering and close the port. Everything that was signed in is gone; stopping twice is fine."""
+        """Stop handling requests and close the port. All sign-ins are lost; repeated calls do nothing."""
         server, thread = self._server, self._thread
         self._server = self._thread = None
         if server is None or thread is None:
@@ -154,7 +154,7 @@ class DemoProvider(TokenIssuer):
         Pages(self).register(app)
 
     def metadata(self) -> Json:
-        """Return the discovery document; below a Jupyter server without the endpoints that need the pages' address."""
+        """Return the discovery document; below a Jupyter server, without the endpoints that need the pages' URL."""
         has_pages = self.jupyter_base_url is None
         person_endpoints = {
             "end_session_endpoint": f"{self.issuer}/logout",
@@ -198,7 +198,7 @@ class DemoProvider(TokenIssuer):
         return flask.jsonify(answer(client, request.form))
 
     def answer_token(self, client: Client, form: Form) -> Json:
-        """Answer the token endpoint."""
+        """Handle a request to the token endpoint."""
         grants: dict[str, Callable[[Client, Form], Json]] = {
             AUTHORIZATION_CODE: self._exchange_code,
             REFRESH_TOKEN: self.refresh,
@@ -214,7 +214,7 @@ class DemoProvider(TokenIssuer):
         return grants[grant_type](client, form)
 
     def answer_revocation(self, client: Client, form: Form) -> Json:
-        """End the family of a refresh token (RFC 7009)."""
+        """Revoke a refresh token's whole family (RFC 7009)."""
         text = _require(form, "token")
         if text.count(".") == 2:  # noqa: PLR2004 - a signed token (RFC 7515 section 3.1)
             raise OAuthError("unsupported_token_type", "A signed access token is good until it expires.")
@@ -226,7 +226,7 @@ class DemoProvider(TokenIssuer):
         return {}
 
     def answer_device_authorization(self, client: Client, form: Form) -> Json:
-        """Give a device its pair of codes (RFC 8628 section 3.2)."""
+        """Return a device's pair of codes (RFC 8628 section 3.2)."""
         _check_grant_type(client, DEVICE_CODE)
         letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(8))
         user_code, device_code = f"{letters[:4]}-{letters[4:]}", secrets.token_urlsafe()
@@ -254,7 +254,7 @@ class DemoProvider(TokenIssuer):
             raise OAuthError("invalid_grant")
         _check_resource(code.grant, form)
         if code.is_used:
-            # RFC 6749 section 4.1.2: a second use ends everything issued from the first.
+            # RFC 6749 section 4.1.2: a second use revokes everything issued from the first.
             code.grant.is_revoked = True
         is_used, code.is_used = code.is_used, True
         challenge = encode_base64url(hashlib.sha256(verifier.encode("utf-8", "replace")).digest())
@@ -268,13 +268,13 @@ class DemoProvider(TokenIssuer):
         return self.issue_tokens(code.grant, scope=code.grant.scope, nonce=code.nonce)
 
     def refresh(self, client: Client, form: Form) -> Json:
-        """Exchange a refresh token, which is good once."""
+        """Exchange a refresh token, which is single-use."""
         token = self.state.refresh_tokens.get(_require(form, "refresh_token"))
         if token is None or token.grant.client.client_id != client.client_id:
             raise OAuthError("invalid_grant")
         _check_resource(token.grant, form)
         if token.is_used:
-            # RFC 9700 section 4.14.2: a second use ends the whole family.
+            # RFC 9700 section 4.14.2: a second use revokes the whole family.
             token.grant.is_revoked = True
         if token.grant.is_revoked:
             raise OAuthError("invalid_grant")
@@ -286,7 +286,7 @@ class DemoProvider(TokenIssuer):
         return self.issue_tokens(token.grant, scope=scope)
 
     def answer_device(self, client: Client, form: Form) -> Json:
-        """Answer a poll (RFC 8628 section 3.5); a code that was answered already is as good as an unknown one."""
+        """Handle a poll (RFC 8628 section 3.5); a used code is treated like an unknown one."""
         device_code = _require(form, "device_code")
         device = self.state.devices.get(device_code)
         if device is None or device.client is not client:
@@ -307,14 +307,14 @@ class DemoProvider(TokenIssuer):
 
 
 class _SerialApp(flask.Flask):
-    """Answers one request at a time, so that nothing that it remembers needs a lock of its own."""
+    """Handles one request at a time, so that its state needs no locks."""
 
     def __init__(self) -> None:
         super().__init__(__name__)
         self._lock = threading.Lock()
 
     def dispatch_request(self) -> ResponseReturnValue:
-        """Answer a request once its body has been read, which takes as long as the client pleases."""
+        """Handle a request after its body has been read, which takes as long as the client chooses."""
         _ = flask.request.form
         with self._lock:
             return super().dispatch_request()
@@ -328,7 +328,7 @@ def _require(form: Form, name: str) -> str:
 
 
 def _check_resource(grant: Grant, form: Form) -> None:
-    """Check that a token is requested for the resource that the person allowed (RFC 8707 section 2.2)."""
+    """Check that a token is requested for the resource that the user allowed (RFC 8707 section 2.2)."""
     requested = form.get("resource")
     if requested is not None and requested != (grant.resource or TokenIssuer.lake_audience):
         raise OAuthError("invalid_target", "The user allowed access to another resource.")
@@ -340,7 +340,7 @@ def _check_grant_type(client: Client, grant_type: str) -> None:
 
 
 def _read_basic() -> tuple[str, str] | None:
-    """Return name and secret of an Authorization header; its parts are form-encoded (RFC 6749 section 2.3.1)."""
+    """Return name and secret from an Authorization header; its parts are form-encoded (RFC 6749 section 2.3.1)."""
     if "Authorization" not in flask.request.headers:
         return None
     authorization = flask.request.authorization
@@ -350,7 +350,7 @@ def _read_basic() -> tuple[str, str] | None:
 
 
 def _refuse(error: OAuthError) -> Response:
-    """Answer with the error, and log which application was refused; it is a name that nobody checked."""
+    """Return the error, and log the rejected application's name, which is unverified."""
     if error.code not in _PENDING:
         name = (_read_basic() or (flask.request.form.get("client_id", ""), ""))[0][:_MAX_LOGGED_CHARACTERS]
         extra = {"endpoint": flask.request.endpoint, "client_id": name, "error": error.code}
@@ -376,6 +376,6 @@ def _finish(response: Response) -> Response:
 def _fail(error: Exception) -> HTTPException:
     if isinstance(error, HTTPException):
         return error
-    # The exception's own text may hold a code or a token, so only its kind and endpoint are logged.
+    # The exception's text may contain a code or a token, so only its type and the endpoint are logged.
     log.error("request failed", extra={"endpoint": flask.request.endpoint or "none", "error": type(error).__name__})
     return InternalServerError()

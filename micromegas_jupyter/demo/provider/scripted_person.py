@@ -1,4 +1,4 @@
-"""A person without a browser, for `micromegas demo --check` and for tests."""
+"""A scripted user without a browser, for `micromegas demo --check` and for tests."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +26,10 @@ _BAD_REQUEST = 400
 def sign_in(
     url: str, *, person: str = "alice", password: str = PASSWORD, allow: bool = True, visit_callback: bool = True
 ) -> str:
-    """Follow `url` through sign-in and consent; return the URL of the answer, which `visit_callback` fetches, too."""
+    """Follow `url` through sign-in and consent; return the redirect's URL, which `visit_callback` also fetches."""
     fields: dict[str, str] | None = None
     answer_url: str | None = None
-    # No proxy of the environment: all of it stays on this machine.
+    # No proxy from the environment, because all requests stay on this machine.
     opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(), _NoRedirects())
     for _step in range(_MAX_STEPS):
         # RFC 6749 sections 4.1.2 and 4.1.2.1.
@@ -53,7 +53,7 @@ def sign_in(
 
 
 class ScriptedPerson:
-    """A `core.system.Browser` that signs in on a thread at each opened page; a context manager that waits at exit."""
+    """A `core.system.Browser` that signs in on a thread for each opened page; a context manager that waits on exit."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options  # of `sign_in`
@@ -61,12 +61,12 @@ class ScriptedPerson:
         self._failure: LoginFailed | None = None
 
     def open(self, url: str) -> bool:
-        """Begin to follow `url` and return at once."""
+        """Start to follow `url` and return immediately."""
         self._threads.append(start_thread(partial(self._follow, url), name="scripted-person"))
         return True
 
     def wait(self) -> None:
-        """Wait until the sign-in at each opened page is over; raises `LoginFailed` when one of them could not be."""
+        """Wait until the sign-in for each opened page is over; raises `LoginFailed` if one of them failed."""
         while self._threads:
             thread = self._threads.pop()
             thread.join(_TOTAL_TIMEOUT_SECONDS)
@@ -92,7 +92,7 @@ class ScriptedPerson:
 
 @dataclass(slots=True, kw_only=True)
 class HtmlForm:
-    """One form of a page: the absolute URL it is sent to, its fields, and the name and value of each named button."""
+    """A form on a page: the absolute URL of its action, its fields, and the name and value of each named button."""
 
     action: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class _FormParser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         if tag == "form":
-            # An action that is missing or empty is the page itself, query included.
+            # A missing or empty action is the page itself, including its query.
             action = urljoin(self._page_url, values["action"]) if values.get("action") else self._page_url
             self.forms.append(HtmlForm(action=action))
             self._is_inside = True
@@ -133,11 +133,11 @@ class _FormParser(HTMLParser):
 
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_arguments: object) -> None:
-        """Leave it to the caller."""
+        """Do nothing, so that the caller handles the redirect."""
 
 
 def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
-    """Return where the page redirects to, if it does, and its text. urllib, unlike requests, logs no addresses."""
+    """Return where the page redirects to, if it does, and its text. Unlike requests, urllib logs no URLs."""
     if urlsplit(url).hostname not in LOOPBACK_HOSTS:
         raise LoginFailed("The scripted sign-in was sent away from this machine.")
     data = None if fields is None else urlencode(fields).encode()

@@ -1,4 +1,4 @@
-"""What the provider remembers, and the tokens that it issues. It answers one request at a time: no locks."""
+"""The provider's state, and the tokens that it issues. Requests are handled one at a time, so there are no locks."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from micromegas_jupyter.core.text import MAX_URL_CHARACTERS, is_loopback_url, sp
 
 PASSWORD = "demo"  # noqa: S105 - stated on the sign-in page: the demo protects nothing
 
-# Below a Jupyter server's base URL, where its proxy shows the pages.
+# The path below a Jupyter server's base URL at which its proxy shows the pages.
 PAGES = "micromegas-demo"
 
 AUTHORIZATION_CODE = "authorization_code"
@@ -43,18 +43,18 @@ SCOPE_MEANINGS = {
     "offline_access": "Keep you signed in, renewing automatically until you sign out",
 }
 
-# RFC 8252 section 7.3: any port, decided by the application at the time of the request; nothing else may vary, but for
-# the base URL of a Jupyter server, which is what the demo's reader chose.
+# RFC 8252 section 7.3: any port, chosen by the application for each request; nothing else may vary except a Jupyter
+# server's base URL, which the demo's user chose.
 _LOOPBACK_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:(?:/[\w~-]+)*/micromegas)?/callback"
-# Where OAuthenticator has people come back to, for a Hub on this machine.
+# The callback of OAuthenticator, for a Hub on this machine.
 _HUB_CALLBACK = r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[1-9]\d{0,4})?(?:/[\w~-]+)*/hub/oauth_callback"
-# RFC 3986 section 3.2: a name, an IPv4 or a bracketed IPv6 address, and a port; no user.
+# RFC 3986 section 3.2: a name or an IPv4 or bracketed IPv6 address, and a port, but no user.
 _ORIGIN = r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who can sign in. Who is an administrator is the server's setting, not a claim made here."""
+    """A user who can sign in. The server's settings define administrators, not a claim from this provider."""
 
     key: str
     name: str
@@ -62,21 +62,21 @@ class Person:
 
     @property
     def subject(self) -> str:
-        """The `sub` claim; the same after every start."""
+        """The `sub` claim, which is the same after each start."""
         return f"demo-{self.key}"
 
     @property
     def initials(self) -> str:
-        """Two letters for the picture on the page."""
+        """Two letters for the avatar on the page."""
         return "".join(part[0] for part in self.name.split())
 
     @property
     def email(self) -> str:
-        """An address that this provider vouches for."""
+        """An email address that this provider vouches for."""
         return f"{self.key}@example.com"
 
     def build_claims(self, scope: str) -> dict[str, object]:
-        """Return the claims that the scopes open (OpenID Connect Core 1.0, 5.4); `groups` come with `profile`."""
+        """Return the claims for the scopes (OpenID Connect Core 1.0, 5.4); `groups` belongs to `profile`."""
         claims: dict[str, object] = {}
         if "profile" in scope.split():
             first, _, last = self.name.partition(" ")
@@ -95,9 +95,9 @@ PEOPLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A registered application; `redirect_uris` is a regular expression for the whole of a redirect URI.
+    """A registered application; `redirect_uris` is a regular expression that matches a complete redirect URI.
 
-    Its `name` is for people.
+    Its `name` is for display.
     """
 
     client_id: str
@@ -107,7 +107,7 @@ class Client:
     name: str = "Micromegas notebooks"
 
     def is_redirect_uri(self, redirect_uri: str) -> bool:
-        """Whether an answer may be sent there."""
+        """Whether a response may be sent there."""
         return self.redirect_uris is not None and bool(re.fullmatch(self.redirect_uris, redirect_uri, re.ASCII))
 
     def is_secret(self, secret: str | None) -> bool:
@@ -119,7 +119,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """A person, and when they gave their password (aware UTC)."""
+    """A user, and when they entered their password (aware UTC)."""
 
     person: Person
     authenticated_at: datetime
@@ -127,7 +127,7 @@ class SignedIn:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One browser; `fresh_for` is the query of the request for which the person has just given the password."""
+    """A browser's session; `fresh_for` is the query of the request for which the user has just entered the password."""
 
     cookie: str = field(default_factory=secrets.token_urlsafe, repr=False)
     form_token: str = field(default_factory=secrets.token_urlsafe, repr=False)
@@ -137,7 +137,7 @@ class Session:
 
 @dataclass(slots=True, kw_only=True)
 class Grant:
-    """What a person allowed one application; everything issued from it ends when it is revoked.
+    """A user's consent for an application; revoking it invalidates everything issued from it.
 
     Its access tokens are for `resource` (RFC 8707), by default the lake.
     """
@@ -151,7 +151,7 @@ class Grant:
 
 @dataclass(slots=True, kw_only=True)
 class AuthorizationCode:
-    """A code and everything that the token request is compared with."""
+    """A code, and the values to compare with the token request."""
 
     grant: Grant
     redirect_uri: str
@@ -163,7 +163,7 @@ class AuthorizationCode:
 
 @dataclass(slots=True, kw_only=True)
 class RefreshToken:
-    """A refresh token, remembered after its use so that a second one is noticed."""
+    """A refresh token, remembered after its use so that a second use is detected."""
 
     grant: Grant
     is_used: bool = False
@@ -171,7 +171,7 @@ class RefreshToken:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceAuthorization:
-    """A device that waits for a person (RFC 8628); `grant` is what they decided, None for nothing."""
+    """A device that waits for a user (RFC 8628); `grant` is the decision, or None if denied or pending."""
 
     client: Client
     scope: str
@@ -185,7 +185,7 @@ class DeviceAuthorization:
 
 
 class OAuthError(Exception):
-    """A request that is refused with one of the codes that RFC 6749 and its companions define."""
+    """A request that is rejected with an error code from RFC 6749 and related RFCs."""
 
     def __init__(self, code: str, description: str = "") -> None:
         super().__init__(code)
@@ -194,17 +194,17 @@ class OAuthError(Exception):
 
 
 class ProviderState:
-    """Everything that is remembered, by the secret text that names it, each for a limited time."""
+    """Everything that is remembered, by its secret value, each for a limited time."""
 
     def __init__(self, clock: Clock) -> None:
         timer = clock.monotonic
-        # Codes are remembered longer than they are good for, so that a second use is noticed and an expired one is
-        # told from an unknown one.
+        # Codes are remembered longer than they are valid, so that a second use is detected, and expired codes are
+        # distinguished from unknown ones.
         self.codes: TTLCache[str, AuthorizationCode] = TTLCache(_MAX_ENTRIES, 10 * CODE_LIFETIME_SECONDS, timer)
         self.devices: TTLCache[str, DeviceAuthorization] = TTLCache(_MAX_ENTRIES, 2 * DEVICE_LIFETIME_SECONDS, timer)
         self.refresh_tokens: TTLCache[str, RefreshToken] = TTLCache(_MAX_ENTRIES, _REFRESH_LIFETIME_SECONDS, timer)
         self.sessions: TTLCache[str, Session] = TTLCache(_MAX_ENTRIES, _SESSION_LIFETIME_SECONDS, timer)
-        # By URL, as long as their refresh tokens: the token endpoint fetches nothing.
+        # By URL, for as long as their refresh tokens: the token endpoint fetches nothing.
         self.url_clients: TTLCache[str, Client] = TTLCache(_MAX_URL_CLIENTS, _REFRESH_LIFETIME_SECONDS, timer)
 
     def open_session(self, signed_in: SignedIn | None = None, *, fresh_for: bytes | None = None) -> Session:
@@ -214,7 +214,7 @@ class ProviderState:
         return session
 
     def find_waiting_device(self, user_code: str, *, now: datetime) -> DeviceAuthorization | None:
-        """Return the device that waits for this code to be typed."""
+        """Return the device that waits for this code to be entered."""
         waiting = (device for device in self.devices.values() if not device.is_decided and now < device.expires_at)
         return next((device for device in waiting if device.user_code == user_code), None)
 
@@ -226,7 +226,7 @@ Json = dict[str, object]
 
 
 class TokenIssuer:
-    """Signs tokens for the applications; `port` is where the provider listens, once it does."""
+    """Signs tokens for the applications; `port` is the provider's port once it is listening."""
 
     client_id = "micromegas-demo"
     service_client_id = "micromegas-demo-service"
@@ -249,14 +249,14 @@ class TokenIssuer:
     @property
     def cookie(self) -> tuple[str, str]:
         """The name and path of the browser's cookie."""
-        # Cookies of one host reach all its ports, so the name holds the port. Behind Jupyter, other servers of the same
-        # host, as on a Hub, do not get them.
+        # A host's cookies are sent to all its ports, so the name contains the port. Behind Jupyter, other servers on
+        # the same host, as on a Hub, do not receive them.
         path = "/" if self.jupyter_base_url is None else f"{self.jupyter_base_url}{PAGES}/"
         return f"micromegas_demo_{self.port}", path
 
     @cached_property
     def clients(self) -> dict[str, Client]:
-        """The registered applications: people's, the service account's and a Hub's. A Jupyter server has any host."""
+        """The applications for users, the service account, and a Hub. A Jupyter server may have any host."""
         redirect_uris = _LOOPBACK_CALLBACK
         if self.jupyter_base_url is not None:
             redirect_uris += f"|{_ORIGIN}{re.escape(self.jupyter_base_url)}micromegas/callback"
@@ -265,7 +265,7 @@ class TokenIssuer:
         service = Client(
             client_id=self.service_client_id, grant_types=(CLIENT_CREDENTIALS,), secret=self.service_secret
         )
-        # A JupyterHub that somebody sets up beside the demo; its secret is known to all, as people's passwords are.
+        # A JupyterHub alongside the demo; its secret is public, like the users' passwords.
         hub = Client(
             client_id=self.hub_client_id,
             grant_types=(AUTHORIZATION_CODE, REFRESH_TOKEN),
@@ -276,20 +276,20 @@ class TokenIssuer:
         return {client.client_id: client for client in (person, service, hub)}
 
     def find_client(self, client_id: str) -> Client | None:
-        """Return the application with this ID: a registered one, or one that was fetched from its URL."""
+        """Return the application with this ID: a registered one, or one fetched from its URL."""
         return self.clients.get(client_id) or self.state.url_clients.get(client_id)
 
     @cached_property
     def signing_key(self) -> RSAKey:
-        """The key of this start."""
+        """The signing key, which is new at each start."""
         return RSAKey.generate_key(2048, {"alg": SIGNING_ALGORITHM, "use": "sig"}, auto_kid=True)
 
     def public_keys(self) -> Json:
-        """Return the JWK set with public parts only (RFC 7517 section 5)."""
+        """Return the JWK set with only public parts (RFC 7517 section 5)."""
         return {**KeySet([self.signing_key]).as_dict(private=False)}
 
     def check_request(self, parameters: MultiDict[str, str]) -> None:
-        """Check that each parameter comes once (RFC 6749 section 3.2) and names a usable resource (RFC 8707)."""
+        """Check that each parameter occurs once (RFC 6749 section 3.2) and the resource is valid (RFC 8707)."""
         for name, values in parameters.lists():
             if len(values) > 1 and name != "resource":
                 raise OAuthError("invalid_request", "A parameter appears more than once.")
@@ -301,19 +301,19 @@ class TokenIssuer:
                 raise OAuthError("invalid_target", "The resource is not an https URL, or http on this machine.")
 
     def select_scope(self, client: Client, scope: str | None) -> str:
-        """Return those of the requested scopes that a client may have; the rest is left out."""
+        """Return the requested scopes that a client may have, and drop the others."""
         known = SCOPE_MEANINGS if client.redirect_uris is not None else ()
         return " ".join(name for name in dict.fromkeys((scope or "").split()) if name in known)
 
     def read_own_token(self, token: str) -> Mapping[str, object]:
-        """Return the claims of a token that was signed here, whatever its times (raises `JoseError`, `ValueError`)."""
+        """Return the claims of a token that was signed here, ignoring its times (raises `JoseError`, `ValueError`)."""
         return jwt.decode(token, self.signing_key, algorithms=[SIGNING_ALGORITHM]).claims
 
     def sign(self, token_type: str, claims: Json) -> str:
-        """Return a token of these claims, issued now."""
+        """Return a token with these claims, issued now."""
         now = self.clock.now().timestamp()
         header = {"alg": SIGNING_ALGORITHM, "kid": self.signing_key.kid, "typ": token_type}
-        # Not before `expires_in` is over.
+        # Not before `expires_in` has passed.
         issued = {"iss": self.issuer, "iat": int(now), "exp": math.ceil(now) + self.token_lifetime_seconds, **claims}
         return jwt.encode(header, issued, self.signing_key, algorithms=[SIGNING_ALGORITHM])
 

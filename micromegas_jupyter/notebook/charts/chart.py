@@ -1,6 +1,6 @@
-"""A chart of rows as the value of a cell: the grid of a result with this chart open.
+"""A chart of rows as a cell's value: the grid of a result with this chart open.
 
-The options name columns, or the columns' roles choose them.
+Options select columns; without options, the columns' roles select them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Chart:
-    """A chart of the rows, drawn as `kind` or as the columns' roles suggest.
+    """A chart of the rows, drawn as `kind` or as suggested by the columns' roles.
 
-    `table` is an Arrow table, a DataFrame of pandas or polars, or a result. `x`, `y` (one or several) and `color` name
-    columns. `agg` is one or several of count, sum, mean, min, max, and percentiles such as p95; `bins` is about how
-    many slots the x axis has, and `log` its logarithmic axes: x, y, or xy. `spec` is the Vega-Lite specification
-    (version 5), with the data in it. Raises `UsageError` when there is nothing to draw.
+    `table` is an Arrow table, a DataFrame of pandas or polars, or a result. `x`, `y` (one or several), and `color` are
+    column names. `agg` is one or several of count, sum, mean, min, max, and percentiles such as p95; `bins` is the
+    approximate number of slots on the x axis, and `log` selects logarithmic axes: x, y, or xy. `spec` is the Vega-Lite
+    specification (version 5), including the data. Raises `UsageError` if there is nothing to draw.
     """
 
     def __init__(  # noqa: PLR0913 - options by name
@@ -50,14 +50,14 @@ class Chart:
         self.plot = build_plot(self._table.column_names, options)
 
     def to_altair(self) -> Any:
-        """Return the chart as one of Altair's, to change it."""
+        """Return the chart as an Altair chart, to customize it."""
         with extra("charts"):
             import altair as alt
 
         return alt.Chart.from_dict(self.spec)
 
     def save(self, path: str | Path) -> None:
-        """Write the chart: `.json` for the specification, `.svg` or `.png` for a picture."""
+        """Save the chart: `.json` for the specification, `.svg` or `.png` for an image."""
         suffix = Path(path).suffix.lower()
         if suffix not in {".json", ".svg", ".png"}:
             raise UsageError("A chart is saved as .json, .svg or .png.", remedy="End the file's name with one of them.")

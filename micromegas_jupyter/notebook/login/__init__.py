@@ -1,1 +1,1 @@
-"""Signing in from a notebook: the sign-in that is under way, its state, and how both are shown."""
+"""Signing in from a notebook: the pending sign-in, its state, and how both are displayed."""

@@ -39,7 +39,7 @@ VARIABLE_OF_OPTION = MappingProxyType(
         "audience": "MICROMEGAS_OIDC_AUDIENCE",
     }
 )
-"""The variable that each option of `%micromegas_login` replaces."""
+"""The variable that each option of `%micromegas_login` overrides."""
 
 _URI_VARIABLE = "MICROMEGAS_ANALYTICS_URI"
 _MAX_CONNECTIONS = 8
@@ -53,10 +53,10 @@ class PersonalProvider(AuthProvider, Protocol):
     """The provider of a user's sign-in; service accounts and key files aren't included."""
 
     def identity(self) -> Identity:
-        """Return who is signed in."""
+        """Return the signed-in user."""
 
     def renew(self) -> None:
-        """Renew the token now, where that is possible."""
+        """Renew the token now, if possible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class FlowToUse:
 
 
 class NotebookServices:
-    """The magics' dependencies on the rest of the package, loaded on first use. Tests have one of their own."""
+    """The magics' dependencies on the rest of the package, loaded on first use. Tests replace it."""
 
     clock: Clock = SYSTEM_CLOCK
     browser: Browser = GraphicalBrowser()
@@ -80,14 +80,14 @@ class NotebookServices:
     remember_flow = staticmethod(client_side.remember_flow)
 
     def __init__(self) -> None:
-        self._redirects: RedirectLogins | None = None  # the kernel's one handler of sign-ins by redirect
+        self._redirects: RedirectLogins | None = None  # the kernel's only handler of redirect sign-ins
 
     def choose_flow(
         self, settings: ClientSettings, shell: object, preference: str | None, *, is_clicked: bool = False
     ) -> FlowToUse:
-        """Return how a user signs in from this shell; raises if nobody can, or not by the `--flow` they specified.
+        """Return how a user signs in from this shell; raises if no user can, or not with the specified `--flow`.
 
-        `is_clicked`: they clicked a button, whose message does not say that a user is present.
+        `is_clicked`: the user clicked a button. The button's message does not otherwise show that a user is present.
         """
         from micromegas_jupyter.wiring import sign_in as signing_in  # loaded when a user signs in
 
@@ -117,17 +117,18 @@ class NotebookServices:
         return signing_in.begin_login(settings, flow=flow, redirects=self._redirects)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
-        """End all sign-ins of the settings' profile; the text of what it returns is the line to show."""
-        # A browser that opens on the kernel's machine may not be the user's, so the report includes the address.
+        """End all sign-ins of the settings' profile; `str` of the returned report is the line to show."""
+        # A browser that opens on the kernel's machine may not be the user's, so the report includes the URL.
         browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)
 
     def renewal(
         self, provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]
     ) -> BackgroundRenewal | None:
-        """Return what keeps a provider's token fresh; None for providers that need nothing."""
-        # Service accounts renew when a token is needed: nobody watches how long it lasts. So does JupyterHub's sign-in:
-        # messages to the widget outside of cells count as a person's activity, which keeps a server from being culled.
+        """Return the background renewal of a provider's token; None if the provider needs none."""
+        # Service accounts renew when a token is needed, because nothing displays their expiry. So does JupyterHub's
+        # sign-in: messages to the widget outside of cells count as user activity, which would keep an idle server from
+        # being culled.
         if getattr(provider, "through", "") or not callable(getattr(provider, "renewal_due_at", None)):
             return None
         return BackgroundRenewal(cast("RenewableProvider", provider), clock=self.clock, on_change=on_change)
@@ -136,11 +137,11 @@ class NotebookServices:
         """Prompt the user for a line; a notebook doesn't show the input."""
         import getpass
 
-        # A kernel puts its front end's password input in place of `getpass`.
+        # A kernel replaces `getpass` with its front end's password input.
         if not gather_runtime_info().has_kernel and sys.stdin.isatty():
             from prompt_toolkit import prompt as prompt_hidden
 
-            # A terminal that is read by lines takes no more than 1,024 to 4,096 characters; this one is not.
+            # Reading a line from a terminal is limited to 1,024 to 4,096 characters; this function isn't.
             return prompt_hidden(question, is_password=True)
         return getpass.getpass(question)
 
@@ -151,7 +152,7 @@ class _NoBrowser:
 
 
 def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
-    """Return why a person signs in by this flow; empty for one they named, and where nobody would wonder."""
+    """Return why a user signs in with this flow; empty if the user specified it, or if the reason is obvious."""
     if choice.origin == ARGUMENT:
         return ""
     if choice.skipped:
@@ -165,18 +166,18 @@ def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChoice:
-    """Which settings to use: of a profile or the configured one, with variables and a server in place of theirs."""
+    """Which settings to use: a profile's or the configured ones, overridden by variables and a server."""
 
     profile: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     as_service_account: bool = False
     uri: str | None = None
-    settings: ClientSettings | None = None  # read when the choice got a name; None reads them afresh each time
+    settings: ClientSettings | None = None  # read when the choice was named; None reads them each time
 
     def with_options(
         self, *, profile: str | None, options: Mapping[str, str | None], as_service_account: bool | None = None
     ) -> SettingsChoice:
-        """Return the choice that a magic's options make: a profile starts afresh, options alone leave the profile."""
+        """Return the choice for a magic's options: a profile starts over, other options keep the profile."""
         variables = {VARIABLE_OF_OPTION[name]: value for name, value in options.items() if value}
         choice = self
         if profile is not None or variables:
@@ -185,7 +186,7 @@ class SettingsChoice:
         return choice if as_service_account is None else replace(choice, as_service_account=as_service_account)
 
     def read(self, dependencies: NotebookServices, *, profile: str | None = None) -> ClientSettings:
-        """Read the settings; those of `profile` alone when it is another one."""
+        """Read the settings; only those of `profile` if it is another one."""
         if profile is not None and profile != self.profile:
             return dependencies.load_settings(profile=profile)
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
@@ -195,7 +196,7 @@ class SettingsChoice:
 
 
 class Notices:
-    """Notices of a server about the credential, each text once; safe to use from several threads."""
+    """A server's notices about the credential, each text once; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._new: deque[str] = deque(maxlen=_MAX_NOTICES)
@@ -213,7 +214,7 @@ class Notices:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Connection:
-    """A client, the provider of its tokens (if a sign-in is configured), what renews them, and the server's notices."""
+    """A client, its token provider (if a sign-in is configured), the background renewal, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
@@ -221,16 +222,16 @@ class Connection:
     notices: Notices = field(default_factory=Notices)
 
     def close(self, *, keeps_readers: bool = False) -> None:
-        """Stop the renewal and close the client, with `keeps_readers` after its last reader has ended."""
+        """Stop the renewal and close the client, with `keeps_readers` after its last reader has finished."""
         if self.renewal is not None:
             self.renewal.stop()
         self.client.close(keeps_readers=keeps_readers)
 
 
 class Connections:
-    """The open connections by their settings; retires the oldest when there are too many, and closes all in `close`.
+    """The open connections by their settings; retires the oldest if there are too many, and closes all in `close`.
 
-    A retired connection makes no new calls and renews no token, and is closed after its last reader has ended.
+    A retired connection doesn't make new calls or renew its token. It is closed after its last reader has finished.
     """
 
     def __init__(
@@ -240,9 +241,9 @@ class Connections:
     ) -> None:
         self._dependencies = dependencies
         self._on_renewal = on_renewal
-        self._lock = Lock()  # guards the next, and `_is_closed`
+        self._lock = Lock()  # guards the next line, and `_is_closed`
         self._by_settings: dict[ClientSettings, Connection] = {}
-        self._retired: list[Connection] = []  # which may still have readers
+        self._retired: list[Connection] = []  # these may still have readers
         #: The providers of servers that belong to this notebook.
         self.local: dict[ClientSettings, AuthProvider] = {}
         #: The profiles that require a click to sign in.
@@ -250,7 +251,7 @@ class Connections:
         self._is_closed = False
 
     def get(self, settings: ClientSettings) -> Connection:
-        """Return the connection of these settings, opened on first use; without any network."""
+        """Return the connection for these settings, opened on first use; without network I/O."""
         known = self.current(settings)
         if known is not None:
             return known
@@ -268,8 +269,8 @@ class Connections:
         return self.put(settings, provider, is_newer=False)
 
     def put(self, settings: ClientSettings, provider: AuthProvider | None, *, is_newer: bool = True) -> Connection:
-        """Open a connection; one that was opened meanwhile may be in use and stays, unless this provider is newer."""
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        """Open a connection. One opened in the meantime may be in use and is kept, unless this provider is newer."""
+        # ipykernel 7 uses a context variable to find the cell that a widget's message belongs to.
         context = contextvars.copy_context()
         client = self._dependencies.open_client(settings, provider)
         renewal = None
@@ -282,7 +283,7 @@ class Connections:
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
             if known is not None or self._is_closed:
-                # A sign-in may finish while the extension is unloaded, and this one would stay open.
+                # A sign-in may finish while the extension is unloaded, and would leave this one open.
                 closing = [connection]
             else:
                 closing = [self._by_settings.pop(settings)] if settings in self._by_settings else []
@@ -295,11 +296,11 @@ class Connections:
         return known or connection
 
     def current(self, settings: ClientSettings) -> Connection | None:
-        """Return the connection of these settings if it is open already."""
+        """Return the connection of these settings if it is already open."""
         return self._by_settings.get(settings)
 
     def drop(self, is_wanted: Callable[[ClientSettings], bool], *, keeps_readers: bool = True) -> None:
-        """Retire the connections whose settings are wanted; without `keeps_readers`, end their readers, too."""
+        """Retire the connections whose settings match; without `keeps_readers`, stop their readers, too."""
         with self._lock:
             dropped = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
         if keeps_readers:
@@ -313,14 +314,14 @@ class Connections:
             connection.close(keeps_readers=True)
         with self._lock:
             self._retired = [one for one in (*self._retired, *connections) if one.client.is_in_use]
-            kept = 0 if self._is_closed else _MAX_RETIRED  # `close` does not see what is retired after it
+            kept = 0 if self._is_closed else _MAX_RETIRED  # `close` does not see connections that are retired after it
             closing = self._retired[: max(len(self._retired) - kept, 0)]
             del self._retired[: len(closing)]
         for connection in closing:
             connection.close()
 
     def close(self) -> None:
-        """Close all, running readers included, and keep none that is opened later."""
+        """Close all connections, including running readers, and any that are opened later."""
         self._is_closed = True
         self.drop(lambda _: True, keeps_readers=False)
         with self._lock:

@@ -1,4 +1,4 @@
-"""The sign-in card: what stands on it in each state, the widget that the browser draws it with, and its buttons."""
+"""The sign-in card: its contents in each state, the widget that draws it in the browser, and its buttons."""
 
 import html
 import logging
@@ -42,9 +42,9 @@ from micromegas_jupyter.notebook.shell import (
 )
 
 View = dict[str, object]
-"""What a card shows: `mark`, `title` (`opened` once the user has followed the link), and `lines`, where `{left}` is the
-time until `seconds` are over. Then `ended` replaces that line. A `code` and its `qr`, `buttons`, `help` for a user who
-comes back without a sign-in, and `facts` that unfold below a `summary`."""
+"""A card's contents: `mark`, `title` (`opened` once the user has followed the link), and `lines`, in which `{left}` is
+the time until `seconds` have passed. Then `ended` replaces that line. A `code` and its `qr`, `buttons`, `help` for a
+user who returns without a sign-in, and `facts` that expand below a `summary`."""
 
 _LABEL = "Micromegas sign-in"
 _ACTIONS = {
@@ -60,11 +60,11 @@ _CONFIRM_SIGN_OUT = {
 }
 _MARKS = {IdentityStatus.SIGNED_IN: "●", IdentityStatus.FAILED: "▲"}
 MAX_SHOWN_GROUPS = 32
-_QUIET_MODULES = 4  # the white frame that a scanner needs (ISO/IEC 18004, section 9.1)
+_QUIET_MODULES = 4  # the white border that scanners need (ISO/IEC 18004, section 9.1)
 
 
 def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
-    """Return what the card shows; `note` is the outcome of the last button, `working` what it is doing."""
+    """Return the card's contents; `note` is the outcome of the last button, `working` its current action."""
     seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()
     shared = {"label": _LABEL, "note": note, "working": working, "seconds": seconds, "awaited": state.is_awaited}
     return {**shared, **_state_view(state)}
@@ -108,7 +108,7 @@ def _button(action: str) -> View:
 
 
 def _waiting_texts(state: IdentityState) -> tuple[str, list[str]]:
-    """Return the title of a sign-in under way, and its lines."""
+    """Return the title and the lines of a pending sign-in."""
     title, place, what = f"Sign in to {state.server_name or state.issuer}", f"for {state.server}", "notebook"
     if state.server_name:
         place = f"at {state.issuer} {place}"
@@ -127,19 +127,19 @@ def _waiting_texts(state: IdentityState) -> tuple[str, list[str]]:
 
 
 def _clock_texts(state: IdentityState) -> tuple[str, str]:
-    """Return how long a token works, and the line once it does not."""
+    """Return how long a token remains valid, and the line for when it has expired."""
     if state.ends_at is None:
         return "", ""
     if state.renews is None:
         return "expires in {left}", "expired"
     if not state.renews:
         return "expires in {left}, does not renew by itself", f"The sign-in to {state.issuer} has expired."
-    # JupyterHub renews when a token is needed, and not before.
+    # JupyterHub renews only when a token is needed.
     return "expires in {left}, renews by itself", "renews at the next query" if state.through else "renewing now"
 
 
 def _facts(state: IdentityState) -> View:
-    """Return what is folded away, and the line that summarizes it."""
+    """Return the collapsed facts, and the line that summarizes them."""
     names, count = state.groups[:MAX_SHOWN_GROUPS], state.group_count
     groups = ", ".join([*names, f"and {count - len(names)} more"] if count > len(names) else names)
     many = f"{count} group{'' if count == 1 else 's'}" if count else ""
@@ -169,7 +169,7 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
 
 
 def lines_as_html(lines: Sequence[str], state: IdentityState) -> str:
-    """Return the lines as a paragraph with a link; no QR code, because a page that is reloaded saves it as it was."""
+    """Return the lines as a paragraph with a link; no QR code, because a reloaded page would save an outdated one."""
     parts = [html.escape(line) for line in lines]
     if state.address:
         label = "Open the page" if state.user_code else "Sign in"
@@ -183,14 +183,14 @@ _STATIC = Path(__file__).parents[1] / "frontend" / "static"
 class IdentityCard(anywidget.AnyWidget):
     """Shows one `IdentityState`; `frontend/src/card/card.ts` draws it and counts down.
 
-    Widget state is saved inside notebooks: the view never holds a token or the address of a sign-in, which goes to the
-    open pages as a message. Times are durations, because the browser's clock and the kernel's differ.
+    Widget state is saved in notebooks. Therefore the view never contains a token or the URL of a sign-in, which is
+    sent to the open pages as a message. Times are durations, because the browser's and the kernel's clocks differ.
     """
 
     _esm = _STATIC / "card.js"
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
-    #: The view's status as a page has it, which a page sets where a notebook's cells depend on traits.
+    #: The view's status as a page has it. Pages set it in notebooks in which cells depend on traits.
     status = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
@@ -206,7 +206,7 @@ class IdentityCard(anywidget.AnyWidget):
         self.send_address()
 
     def apply(self, state: IdentityState) -> None:
-        """Show `state` from now on; any thread."""
+        """Show `state` from now on; thread-safe."""
         before, self._state = self._state, state
         self._note = ""
         if before.address != state.address:
@@ -214,18 +214,18 @@ class IdentityCard(anywidget.AnyWidget):
         self._draw()
 
     def begin_action(self, action: str) -> None:
-        """Show that something is being done; any thread."""
+        """Show that an action is running; thread-safe."""
         self._note, self._working = "", _ACTIONS[action][1]
         self._draw()
 
     def end_action(self, *, error: str = "", news: str = "") -> None:
-        """Show that it is done, with news for a moment, or with an error's line that it is not; any thread."""
+        """Show that the action has finished, with brief news, or with an error line if it failed; thread-safe."""
         self._note, self._working = error, ""
         self._draw()
         self.send_address(news)
 
     def send_address(self, news: str = "") -> None:
-        """Send the open pages the sign-in address, if any, and a sentence to show briefly."""
+        """Send the sign-in URL, if any, and a brief notice to the open pages."""
         self.send({"address": self._state.address, "news": news})
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - ipywidgets' own signature
@@ -241,7 +241,7 @@ class IdentityCard(anywidget.AnyWidget):
         return build_view(self._state, now=self._clock.now(), note=self._note, working=self._working)
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
-        """Pass a button on, or send a page that was loaded the address; anything else comes from no page of ours."""
+        """Handle a button, or send the URL to a newly loaded page; other messages are not from our pages."""
         pressed = content.get("action") if isinstance(content, dict) else None
         if pressed == "":
             self.send_address()
@@ -260,9 +260,9 @@ class IdentityCard(anywidget.AnyWidget):
 
 @lru_cache(maxsize=8)
 def build_qr_code(address: str) -> View | None:
-    """Return the QR code of an address, with its white frame: the side in modules, and the path of the dark ones.
+    """Return the QR code of a URL with its white border: the side length in modules, and the path of the dark ones.
 
-    None for an address that is empty or too long to be read off a screen.
+    Returns None for a URL that is empty or too long to be scanned from a screen.
     """
     if not 0 < len(address) <= MAX_QR_CHARACTERS:
         return None
@@ -306,7 +306,7 @@ _MAX_HANDLES = 64
 
 
 class IdentityDisplay:
-    """Shows the session's state; all cells of a notebook show one card, so none of them is outdated."""
+    """Shows the session's state; all cells of a notebook show the same card, so it is never outdated."""
 
     def __init__(self, shell: Any, session: NotebookSession) -> None:
         self._shell = shell
@@ -323,10 +323,10 @@ class IdentityDisplay:
             card.send_address(TOO_LATE)
         elif action == "sign_in" and self._session.pending(shown[0]) is not None:
             self._busy.release()
-            card.send_address()  # a reloaded page requested it too late
+            card.send_address()  # a reloaded page requested the URL too late
         else:
             card.begin_action(action)
-            # A card's message must not block the kernel.
+            # Handling a card's message must not block the kernel.
             start_thread(self._run, action, shown[0], card, name=f"micromegas-{action}")
 
     def _run(self, action: str, settings: ClientSettings, card: IdentityCard) -> None:
@@ -335,7 +335,7 @@ class IdentityDisplay:
             news = self._do(action, settings)
         except MicromegasError as failure:
             error = error_lines(failure)[0]
-        except Exception as failure:  # noqa: BLE001 - whatever happens, the buttons work again
+        except Exception as failure:  # noqa: BLE001 - the buttons must work again
             _log.error("A button of the sign-in card failed.", extra={"kind": type(failure).__name__})
             error = error_lines(InternalError("The action failed."))[0]
         finally:
@@ -384,18 +384,18 @@ class IdentityDisplay:
                 self._offers.append(handle)
 
     def notice(self) -> Any:
-        """Return what a cell shows that waits for a sign-in: the card's MIME bundle and its metadata."""
+        """Return the output of a cell that waits for a sign-in: the card's MIME bundle and its metadata."""
         state = self._session.state
         return None if state is None else self.current_card(state)._repr_mimebundle_()
 
     def close(self) -> None:
-        """Put text in place of the card in all cells: without its kernel a widget cannot be shown again."""
+        """Replace the card with text in all cells, because a widget cannot be shown again without its kernel."""
         card, self._card = self._card, None
         if card is None:
             return
         state = self._session.state
         if state is not None:
-            # It is no longer renewed, and a pending sign-in is canceled.
+            # Renewal stops, and any pending sign-in is canceled.
             now = self._session.dependencies.clock.now()
             lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
@@ -403,7 +403,7 @@ class IdentityDisplay:
         card.close()
 
     def current_card(self, state: IdentityState) -> IdentityCard:
-        """Return the card, which shows the state; the first cell that shows it makes it."""
+        """Return the card that shows the state; the first cell that shows it creates it."""
         if self._card is None:
             self._card = IdentityCard(state, clock=self._session.dependencies.clock, on_press=self.press)
             self._session.listener, self._session.remind = self._follow, self._card.send_address

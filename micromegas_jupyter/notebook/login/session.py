@@ -1,4 +1,4 @@
-"""One notebook's session: the sign-in that is under way, connections, and the state that is shown."""
+"""A notebook's session: the pending sign-in, the connections, and the displayed state."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _MAX_CODE_CHARACTERS = 64
 _START_PATH = re.compile(rf"/(?!/)[\x21-\x7e]*{START_PATH}[A-Za-z0-9_.-]+", re.ASCII)
 _MAX_DETAIL_CHARACTERS = 300
 CHECK_SECONDS = 1.0
-"""The pause between two looks at the stored sign-in: a file of this machine, no network."""
+"""The interval for checking the stored sign-in, a local file."""
 
 _SIGNED_OUT_LOCALLY = (
     "This notebook has forgotten the token that {through} gave it. You stay signed in there until you log out of the "
@@ -61,7 +61,7 @@ _SIGNED_OUT_LOCALLY = (
 
 
 def _web_address(address: str | None) -> str:
-    # Only such an address becomes a link.
+    # Only http and https URLs become links.
     return "" if address is None or not address.startswith(("http://", "https://")) else printable(address)
 
 
@@ -81,13 +81,13 @@ _WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in automatically, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityState:
-    """The state of a sign-in that is shown; never with a token in it, and with an address only while it waits.
+    """The displayed state of a sign-in; it never contains a token, and contains a URL only while waiting.
 
     `title` is set if no sign-in is needed. `is_personal`: a user signed in, `through` JupyterHub or here. `groups` are
-    the token's until the server responds. `ends_at` is the end of the token, or of the time to sign in (aware UTC).
-    `detail` explains the status; `help` is for a user who comes back without a sign-in. `is_awaited`: a cell waits for
-    the sign-in. While it waits there is an `address` to open (a path if it is the Jupyter server's own), and perhaps a
-    `user_code` to enter there; `scan_address` contains it, for another device's camera, and is never opened here.
+    the token's until the server responds. `ends_at` is when the token or the sign-in expires (aware UTC). `detail`
+    explains the status; `help` is for a user who returns without a sign-in. `is_awaited`: a cell waits for the
+    sign-in. While waiting, there is an `address` to open (a path if it is the Jupyter server's own), and in some flows
+    a `user_code` to enter there; `scan_address` contains it, for another device's camera, and is never opened here.
     """
 
     status: IdentityStatus
@@ -116,7 +116,7 @@ class IdentityState:
 
     @property
     def has_token(self) -> bool:
-        """Whether there was a token that worked when the state was last updated."""
+        """Whether there was a valid token when the state was last updated."""
         return self.status in {IdentityStatus.SIGNED_IN, IdentityStatus.FAILED}
 
 
@@ -124,7 +124,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
     """Return the state of a pending sign-in, with the user's next step."""
     address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
     if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
-        # A path, because the kernel may not know its server's public address.
+        # A path, because the kernel may not know its server's public URL.
         address = login.start_url or ""
     return IdentityState(
         status=IdentityStatus.WAITING,
@@ -141,7 +141,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
 
 
 def signed_in_state(settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-    """Return the state of a provider that has just given a token."""
+    """Return the state of a provider that has just returned a token."""
     server, issuer = host_text(settings.uri), host_text(settings.issuer or "")
     signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=server)
     if provider is None:
@@ -185,11 +185,11 @@ def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str
 
 
 def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
-    """Return a signed-in state with the server's answer to "who am I"; None when it does not offer that."""
+    """Return a signed-in state with the server's identity response; None if the server doesn't support it."""
     milliseconds = f"{seconds * 1000:.0f} ms"
     if answer is None:
         if state.title == WRAPPED_TITLE:
-            return state  # that client cannot ask, and nothing was sent
+            return state  # the client doesn't support the request, and sent nothing
         return replace(state, server_line=f"connected; the server does not say as whom, {milliseconds}")
     who = shown_name(answer.email or answer.name or answer.subject)
     return replace(
@@ -202,7 +202,7 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
 
 
 def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
-    """Return the state after a call that failed; unchanged by errors that do not concern the sign-in."""
+    """Return the state after a failed call; unchanged by errors that don't concern the sign-in."""
     if not state.has_token:
         return state
     match error:
@@ -224,8 +224,8 @@ def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState
 
 
 def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
-    """Return the state after a call that worked: `fresh` of the provider, with what the server had said before."""
-    # Another user may have signed in elsewhere since.
+    """Return the state after a successful call: the provider's `fresh` state, with the server's earlier response."""
+    # Another user may have signed in elsewhere in the meantime.
     if state.subject and state.subject != fresh.subject:
         return fresh
     return replace(
@@ -238,17 +238,17 @@ def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
 
 
 def shown_detail(text: str) -> str:
-    """Return a detail fit to be shown: control characters written out, and cut when it is long."""
+    """Return a detail fit for display: control characters escaped, and truncated if long."""
     return cut(printable(text), _MAX_DETAIL_CHARACTERS)
 
 
 def offered_actions(state: IdentityState) -> tuple[str, ...]:
-    """Return the card's buttons in this state, in their order."""
+    """Return the card's buttons in this state, in order."""
     if state.status is IdentityStatus.SIGNED_OUT:
         return ("sign_in",) if state.issuer or state.through else ()
     if state.status is IdentityStatus.WAITING:
         if state.flow is Flow.PASTE:
-            return ("sign_in",)  # the cell below prompts for the address and completes it
+            return ("sign_in",)  # the cell below prompts for the URL and completes the sign-in
         return ("sign_in", "cancel") if state.flow is Flow.DEVICE else ("sign_in", "show_code", "cancel")
     if not state.is_personal or state.through:
         return ("refresh",)
@@ -258,7 +258,7 @@ def offered_actions(state: IdentityState) -> tuple[str, ...]:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Attempt:
-    """A sign-in under way, until `over` is set."""
+    """A pending sign-in, until `over` is set."""
 
     settings: ClientSettings
     login: Login
@@ -267,10 +267,10 @@ class Attempt:
 
 
 class NotebookSession:
-    """The sign-in that is under way, the connections, and the state that is shown; `close` ends everything.
+    """The pending sign-in, the connections, and the displayed state; `close` ends everything.
 
-    Each change of the state goes to `listener`, on any thread, in order; `remind` is called while a sign-in waits, for
-    whoever has missed its address.
+    `listener` receives each change of the state, on any thread, in order. `remind` is called while a sign-in waits,
+    for pages that have missed its URL.
     """
 
     def __init__(self, dependencies: NotebookServices) -> None:
@@ -282,17 +282,17 @@ class NotebookSession:
         self._notifying = Lock()
         self.choice = SettingsChoice()
         self.connections = Connections(dependencies, self._note_renewal)
-        self.attempt: Attempt | None = None  # the newest one
+        self.attempt: Attempt | None = None  # the most recent one
         self._beginning = Lock()  # held while one sign-in replaces another
         self._ending = Lock()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, falling back to the last used ones and then to the configured ones."""
+        """Return the settings of `profile`, or the last used ones, or the configured ones."""
         return self.choice.read(self.dependencies, profile=profile)
 
     @property
     def state(self) -> IdentityState | None:
-        """The state that is shown; None before there was any."""
+        """The displayed state, or None before the first."""
         return None if self.shown is None else self.shown[1]
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
@@ -314,19 +314,19 @@ class NotebookSession:
         self._notify()
 
     def _notify(self) -> None:
-        with self._notifying:  # so that the last state that is passed on is the newest
+        with self._notifying:  # so that the last state to be reported is the newest
             if self.shown is not None:
                 self.listener(self.shown[1])
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] = lambda: None) -> Connection:
-        """Return the connection of these settings; waits for a sign-in that is under way, after `on_wait`."""
+        """Return the connection for these settings; waits for a pending sign-in, after calling `on_wait`."""
         while (attempt := self.pending(settings)) is not None:
             self._change_waiting(attempt, is_awaited=True)
             on_wait()
             try:
                 self.finish(attempt)
             except MicromegasError:
-                with self._beginning:  # another flow may just be replacing it
+                with self._beginning:  # another flow may be replacing it
                     if self.pending(settings) is None:
                         raise
             finally:
@@ -336,7 +336,7 @@ class NotebookSession:
     def begin_sign_in(
         self, settings: ClientSettings, shell: object, preference: str | None = None, *, is_clicked: bool = False
     ) -> None:
-        """Start a sign-in for a button or a query, neither of which can prompt for an address."""
+        """Start a sign-in for a button or a query, neither of which can prompt for a URL."""
         choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
@@ -353,15 +353,15 @@ class NotebookSession:
         on_begun: Callable[[Login], bool] = lambda _: True,
         on_signed_in: Callable[[], None] = lambda: None,
     ) -> Attempt:
-        """Start a sign-in in place of one that may be under way; returns while it continues in the background.
+        """Start a sign-in, replacing any pending one; returns while it continues in the background.
 
-        `on_begun` shows it and returns whether the user can use it; if not, the next fallback is tried. `on_signed_in`
-        is called once when it ends with a token.
+        `on_begun` shows the sign-in and returns whether the user can use it; if not, the next fallback is tried.
+        `on_signed_in` is called once when the sign-in has succeeded.
         """
         attempts: list[Attempt] = []
 
         def begin(flow: Flow, reason: str) -> Login:
-            with self._beginning:  # until it is shown, or a replaced sign-in could be shown over its successor
+            with self._beginning:  # until it is shown; otherwise a replaced sign-in could be shown over its successor
                 self.cancel()
                 login = self.dependencies.begin_login(settings, flow)
                 attempts.append(Attempt(settings=settings, login=login, on_signed_in=on_signed_in))
@@ -380,7 +380,7 @@ class NotebookSession:
         settings, login = attempt.settings, attempt.login
         self.attempt = attempt
         self.show(settings, waiting_state(settings, login, detail=reason))
-        # ipykernel 7 finds the cell that a widget's message belongs to in a context variable.
+        # ipykernel 7 uses a context variable to find the cell that a widget's message belongs to.
         context, started = contextvars.copy_context(), contextvars.copy_context()
         login.on_done(lambda *_: context.run(self._finish_in_background, attempt))
         login.on_started(lambda redirect_uri: started.run(self._note_started, attempt, redirect_uri))
@@ -388,7 +388,7 @@ class NotebookSession:
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
 
     def finish(self, attempt: Attempt) -> None:
-        """Wait for the outcome; the first thread that notices it shows it. Raises as the sign-in failed."""
+        """Wait for the outcome; the first thread that sees it displays it. Raises the sign-in's error."""
         settings = attempt.settings
         try:
             provider = attempt.login.result()
@@ -397,30 +397,30 @@ class NotebookSession:
                 detail = f"{error.what} Try again here, or run %micromegas_login."
                 self.show(settings, signed_out_state(settings, detail=detail))
             elif self.connections.current(settings) is not None:
-                return  # something else has signed the user in
+                return  # another sign-in has succeeded
             raise
         if self._end(attempt, provider):
             attempt.on_signed_in()
 
     def pending(self, settings: ClientSettings) -> Attempt | None:
-        """Return the sign-in with these settings that is under way."""
+        """Return the pending sign-in for these settings."""
         attempt = self.attempt
         return attempt if attempt is not None and not attempt.over.is_set() and attempt.settings == settings else None
 
     def cancel(self) -> None:
-        """End the sign-in that is under way, if there is one, and show that it is over."""
+        """Cancel any pending sign-in, and show that it is over."""
         attempt = self.attempt
         if attempt is not None and self._end(attempt):
             attempt.login.cancel()
             self.show(attempt.settings, signed_out_state(attempt.settings))
 
     def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
-        """End a sign-in, with what it gave, unless it has ended before; whether it had not."""
+        """Finish a sign-in with its result, unless already finished; return whether it wasn't."""
         with self._ending:
             if attempt.over.is_set():
                 return False
             if provider is not None:
-                # Before the sign-in counts as over, so that no cell makes a second connection meanwhile.
+                # Before the sign-in counts as over, so that no cell opens a second connection in the meantime.
                 self.connections.put(attempt.settings, provider)
             attempt.over.set()
         if provider is not None:
@@ -428,7 +428,7 @@ class NotebookSession:
         return True
 
     def _note_started(self, attempt: Attempt, redirect_uri: str) -> None:
-        """Note which address the provider has to know: one that does not tells the browser, and never this kernel."""
+        """Note the redirect URI that must be registered, because providers report a missing one only to the browser."""
         issuer = provider_text(attempt.settings.issuer)
         text = (
             f"The browser returns to {redirect_uri}. If {issuer} rejects that address, have it registered there, or "
@@ -450,14 +450,15 @@ class NotebookSession:
             self.fetch_identity_later(attempt.settings)
 
     def _watch(self, attempt: Attempt) -> None:
-        """Look for a sign-in in another notebook or terminal, until there is one or this one has ended."""
+        """Check for a sign-in in another notebook or terminal, until there is one or this one has finished."""
         was_found = False
         while not attempt.over.wait(CHECK_SECONDS):
             provider = self._stored_elsewhere(attempt.settings)
-            # A sign-in is stored shortly before its own end is known.
+            # A sign-in is stored shortly before it is reported as done.
             is_other, was_found = was_found and not attempt.login.done, provider is not None
             if provider is None or not is_other:
-                # A page that has just drawn the card may have missed it, and cannot ask while a cell runs (ipykernel 6)
+                # A page that has just drawn the card may have missed the URL, and cannot request it while a cell runs
+                # (ipykernel 6).
                 self.remind()
             elif self._end(attempt, provider):
                 attempt.login.cancel()
@@ -473,7 +474,7 @@ class NotebookSession:
         return None
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
-        """Return who is signed in, after renewing the token if needed; raises as `connection` and `renew` do."""
+        """Return the signed-in user, after renewing the token if needed; raises as `connection` and `renew` do."""
         with self._noted(settings):
             provider = self.connections.get(settings).provider
             if provider is not None:
@@ -491,7 +492,7 @@ class NotebookSession:
         return None
 
     def fetch_identity(self, settings: ClientSettings) -> IdentityState:
-        """Query the caller's identity from the server, and show it with the response time."""
+        """Fetch the caller's identity from the server, and show it with the response time."""
         clock, answer = self.dependencies.clock, None
         with self._noted(settings):
             connection = self.connections.get(settings)
@@ -503,7 +504,7 @@ class NotebookSession:
         return self.show(settings, state)
 
     def fetch_identity_later(self, settings: ClientSettings) -> None:
-        """Query the caller's identity from the server on a thread, and show the identity or the error."""
+        """Fetch the caller's identity from the server on a thread, and show the identity or the error."""
 
         def fetch() -> None:
             with suppress(MicromegasError):
@@ -521,13 +522,13 @@ class NotebookSession:
         try:
             provider.renew()
         except LoginRequired:
-            self.signed_in(settings)  # shows that nothing renews the token any more, or that it has ended, too
+            self.signed_in(settings)  # shows that the token is no longer renewed, or that it has expired, too
             raise
         self.note_success(settings, provider)
         return provider.get_token() != before
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
-        """End the sign-ins of these settings' profile, and one under way, and return a report in one line."""
+        """End the sign-ins of these settings' profile, and any pending one, and return a one-line report."""
         self.cancel()
         through = ""
         with suppress(LoginRequired):
@@ -551,19 +552,19 @@ class NotebookSession:
         return report
 
     def note_reader_failure(self, settings: ClientSettings, connection: Connection, error: MicromegasError) -> None:
-        """Update the shown state after a reader failed, unless its connection has been retired."""
+        """Update the displayed state after a reader failed, unless its connection has been retired."""
         if self.connections.current(settings) is connection:
             self.note_failure(settings, error)
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
-        """Update the shown state after a call that failed; an ended sign-in is looked up afresh next time."""
+        """Update the displayed state after a failed call; an expired sign-in is read again next time."""
         if isinstance(error, LoginRequired):
             self.connections.drop(lambda other: other == settings)
         self.change(settings, lambda state: after_failure(state, error))
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
-        """Update the shown state after a call that worked: the token may have been renewed."""
-        # A successful query doesn't fail because of the display.
+        """Update the displayed state after a successful call, because the token may have been renewed."""
+        # A display problem must not fail a successful query.
         with suppress(MicromegasError):
             fresh = self.state_of(settings, provider)
             self.change(settings, lambda state: after_success(state, fresh))
@@ -577,14 +578,14 @@ class NotebookSession:
             raise
 
     def state_of(self, settings: ClientSettings, provider: AuthProvider | None) -> IdentityState:
-        """Return the state of a provider that has just given a token."""
+        """Return the state of a provider that has just returned a token."""
         if self.dependencies.is_wrapped():
             signed_in = IdentityState(status=IdentityStatus.SIGNED_IN, server=host_text(settings.uri))
             return replace(signed_in, title=WRAPPED_TITLE, detail=_WRAPPED)
         return signed_in_state(settings, provider)
 
     def close(self) -> None:
-        """End a sign-in under way and close all clients."""
+        """Cancel any pending sign-in and close all clients."""
         self.cancel()
         self.connections.close()
 
@@ -592,11 +593,11 @@ class NotebookSession:
         """Show the outcome of a renewal that no cell requested."""
         connection = self.connections.current(settings)
         if connection is None or connection.provider is not provider:
-            return  # it ended meanwhile
+            return  # the sign-in ended in the meantime
         if error is None:
             self.note_success(settings, provider)
         else:
-            # The client stays open: a query that began with a valid token runs to its end.
+            # The client stays open, so that a query that started with a valid token can finish.
             self.change(settings, lambda state: after_failure(state, error))
 
 
@@ -604,17 +605,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 
 
 class CellConnections:
-    """The connections that cells name: each name stands for the settings that were read when it was given."""
+    """The named connections; each name refers to the settings that were read when it was assigned."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         self._shell = shell
         self._session = session
         self._by_name: dict[str, SettingsChoice] = {}
-        #: The MIME bundle and metadata of what a cell shows that waits for a sign-in.
+        #: The MIME bundle and metadata of a cell that waits for a sign-in.
         self.notice: Callable[[], Any] = lambda: None
 
     def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> None:
-        """Give a name to settings."""
+        """Assign a name to settings."""
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f'"{shown_name(name)}" is not a valid connection name.',
@@ -623,7 +624,7 @@ class CellConnections:
         self._by_name[name] = replace(choice, settings=settings)
 
     def forget(self, name: str) -> None:
-        """Remove a name, if there is one."""
+        """Remove a name, if it exists."""
         self._by_name.pop(name, None)
 
     def choice(self, name: str) -> SettingsChoice:
@@ -636,11 +637,11 @@ class CellConnections:
         raise UsageError(f'There is no connection named "{shown_name(name)}".', remedy=remedy)
 
     def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were given."""
+        """Return the settings of every name, in the order in which the names were assigned."""
         return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
 
     def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
-        """Return the settings of the connection that a cell names."""
+        """Return the settings of the connection that a cell specifies."""
         if connection is None:
             return self._session.settings(profile)
         return self.choice(connection).read(self._session.dependencies)
@@ -649,7 +650,7 @@ class CellConnections:
     def connected(
         self, *, connection: str | None, profile: str | None
     ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
-        """Wait for the connection that a cell names; the block finishes or clears the line, which shows the wait."""
+        """Wait for the connection that a cell specifies; the block finishes or clears the progress line."""
         settings = self.settings(connection=connection, profile=profile)
         line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)
         try:
@@ -697,7 +698,7 @@ class CellConnections:
                 provider.get_token()
         except LoginRequired as error:
             session.note_failure(settings, error)
-            # A service that should have signed the user in reported why it did not; or the user signed out here.
+            # A service that should have signed the user in reported why it didn't, or the user signed out here.
             has_service = error.sign_in_service is not None or settings.profile in session.connections.signed_out
             if has_service or settings.as_service_account:
                 raise

@@ -1,4 +1,4 @@
-"""The newest lines of a log, and counts of all of them by time, level, and pattern."""
+"""The newest lines of a log, and counts of all lines by time, level, and pattern."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ _MAX_PATTERN_CHARACTERS: Final = 300
 class LogLines:
     """The newest 20,000 lines; safe to use from several threads.
 
-    Lines have numbers, which stay the same when the oldest are dropped: the first one that is held has the number
-    `skipped`.
+    Line numbers stay the same when the oldest lines are dropped: the first line that is held has the number `skipped`.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -62,7 +61,7 @@ class LogLines:
                 too_many = self.held - MAX_LINES
 
     def read(self, first: int, count: int) -> tuple[int, pa.Table]:
-        """Return lines from a number on, and the number of the first one that is returned."""
+        """Return lines starting with a number, and the number of the first returned line."""
         with self._lock:
             table = pa.concat_tables(self._chunks, promote_options="permissive") if self._chunks else None
             begin = min(max(first - self.skipped, 0), self.held)
@@ -71,7 +70,7 @@ class LogLines:
 
 
 class Volume:
-    """How many lines there were by time and level; bars become twice as wide when there would be too many."""
+    """The number of lines by time and level; bars become twice as wide if there would be too many."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin = begin
@@ -80,7 +79,7 @@ class Volume:
         self._counts = np.zeros((2 * BARS, LEVELS), np.int64)
 
     def add(self, times: pa.ChunkedArray, levels: pa.ChunkedArray, *, now: int) -> None:
-        """Count lines; those before the beginning are in the first bar, those with a time to come in the last one."""
+        """Count lines; earlier ones are in the first bar, those with future times in the last one."""
         nanoseconds = np.minimum(_integers(times, pa.timestamp("ns", "UTC"), now), now)
         self._reserve(now)
         bars = np.maximum((nanoseconds - self.begin) // self.width, 0)
@@ -101,7 +100,7 @@ class Volume:
 
     @property
     def total(self) -> int:
-        """Return how many lines were counted."""
+        """Return the number of counted lines."""
         return int(self._counts.sum())
 
     def bars(self, end: int) -> list[list[int]]:
@@ -127,7 +126,7 @@ class PatternCounts:
                 self._worst[pattern] = level
 
     def ranked(self) -> tuple[list[tuple[str, int, int]], int]:
-        """Return text, count, and worst level of the most frequent patterns, and how many patterns there are."""
+        """Return the most frequent patterns with count and worst level, and the number of all patterns."""
         ranked = sorted(self._worst, key=lambda pattern: -pattern.count)
         rows = [
             (one.text[:_MAX_PATTERN_CHARACTERS], one.count, self._worst[one])

@@ -1,4 +1,4 @@
-"""`LogView`: what a user sees of a log: a range with filters, read once or followed by a thread."""
+"""`LogView`: a user's view of a log: a range with filters, read once or followed by a thread."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _READ_SECONDS: Final = 2.0
 _NEWS_SECONDS: Final = 0.25
 _QUERY_SECONDS: Final = 60.0
 _MAX_RECONNECTS: Final = 100
-_JOIN_SECONDS: Final = 70.0  # a read of a follow takes no longer
-#: A browser lets the timers of a page in the background run once a minute.
+_JOIN_SECONDS: Final = 70.0  # a follow's read takes no longer
+#: Browsers run the timers of background pages once a minute.
 _SILENCE_SECONDS: Final = 150.0
 _TRACE_KEYS: Final = ("otel.trace_id", "trace_id")
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
@@ -52,7 +52,7 @@ _GONE: Final = "These lines are no longer held."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Lines of a time range that match a filter; without an end, up to now."""
+    """The lines in a time range that match a filter; without an end, up to now."""
 
     begin: datetime
     end: datetime | None
@@ -66,7 +66,7 @@ class LogQuery:
         last: int = MAX_LINES,
         timeout_seconds: float | None = _QUERY_SECONDS,
     ) -> pa.Table:
-        """Return the newest lines in the order of time."""
+        """Return the newest lines in chronological order."""
         sql, parameters = self.conditions.build_sql(*VIEW_COLUMNS)
         sql = f"{sql} ORDER BY time DESC LIMIT {last}"
         found = self._query(client, sql, end, parameters, timeout_seconds=timeout_seconds)
@@ -76,7 +76,7 @@ class LogQuery:
         """Count all lines on the server."""
         volume = Volume(_nanoseconds(self.begin), _nanoseconds(end))
         sql, parameters = self.conditions.build_sql("time", "level")
-        # Without the cast, the unit of the integer would be that of the stored column.
+        # Without the cast, the integer's unit would be that of the stored column.
         microseconds = "arrow_cast(arrow_cast(time, 'Timestamp(Microsecond, Some(\"UTC\"))'), 'Int64')"
         bar = f"({microseconds} - {volume.begin // 1000}) / {volume.width // 1000}"
         counts = f"SELECT {bar} AS bar, level, count(*) AS lines FROM ({sql}) AS found GROUP BY 1, 2"  # noqa: S608 - numbers
@@ -113,7 +113,7 @@ class _Content:
 
     query: LogQuery
     end: datetime
-    """Up to when lines were read."""
+    """The time up to which lines were read."""
     lines: LogLines
     volume: Volume | None = None
     patterns: PatternCounts | None = None
@@ -123,10 +123,10 @@ class _Content:
 
 
 class LogView:
-    """The lines of a log that a notebook shows, for any thread.
+    """The lines of a log that a notebook shows; thread-safe.
 
-    A follow runs in a thread while a page shows the view and `is_following`. It pauses when no page does, and
-    continues with its cursor, so no line is missing or repeated.
+    A follow runs in a thread while a page shows the view and `is_following`. It pauses if no page does, and resumes
+    with its cursor, so no line is missing or repeated.
     """
 
     def __init__(  # noqa: PLR0913 - keywords
@@ -155,7 +155,7 @@ class LogView:
             self._content.lines.add(lines)
 
     def table(self) -> pa.Table:
-        """Return the lines that are held, oldest first."""
+        """Return the held lines, oldest first."""
         return self._held.lines.read(0, MAX_LINES)[1]
 
     def pause(self) -> None:
@@ -164,12 +164,12 @@ class LogView:
         self._stop()
 
     def close(self) -> None:
-        """Stop following, and release the lines."""
+        """Stop following, and discard the lines."""
         self.pause()
         self._content = None
 
-    def respond(self, message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - an operation each
-        """Return the response to a request of a page."""
+    def respond(self, message: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901 - one branch per operation
+        """Return the response to a page's request."""
         content = self._held
         match message["op"]:
             case "watch":
@@ -205,7 +205,7 @@ class LogView:
         return self.state()
 
     def state(self) -> dict[str, Any]:
-        """Return what a page shows besides the lines that it scrolls to, and the newest lines."""
+        """Return the page's contents besides the lines that it scrolls to, and the newest lines."""
         content = self._held
         with content.lock:
             if content.volume is None:
@@ -213,7 +213,7 @@ class LogView:
                 content.volume = content.query.fetch_volume(client, content.end)
             lines, volume, conditions = content.lines, content.volume, content.query.conditions
             after = lines.skipped + lines.held
-            # Lines that are skipped by the query have no numbers.
+            # Lines that the query skips have no numbers.
             skipped = max(volume.total - lines.held, lines.skipped)
             return {
                 "begin": volume.begin // 1000,
@@ -246,7 +246,7 @@ class LogView:
         return content
 
     def _load(self, query: LogQuery, *, follows: bool = False) -> None:
-        """Read the lines of another query; what was read stays if that fails."""
+        """Read the lines of another query; the current ones stay if that fails."""
         with self._lock:
             was_following, self.is_following = self.is_following, follows
             try:
@@ -345,7 +345,7 @@ class LogView:
         return {"patterns": [[printable(text), lines, level] for text, lines, level in rows], "count": count}
 
     def _run_if_watched(self) -> None:
-        """Start the thread of a follow unless it runs; it ends when no page shows the view."""
+        """Start a follow's thread unless it is running; it stops when no page shows the view."""
         with self._lock:
             content = self._content
             is_running = self._thread is not None and self._thread.is_alive() and not self._stopped.is_set()
@@ -426,7 +426,7 @@ class LogView:
 
 
 def line_texts(table: pa.Table) -> list[list[Any]]:
-    """Return time, level, service, target, and message of lines, short and on one line each."""
+    """Return time, level, service, target, and message of lines, shortened to single lines."""
     times = pc.strftime(table["time"].cast(pa.timestamp("ms", "UTC"), safe=False), "%Y-%m-%d %H:%M:%S").to_pylist()
     columns = (table[name].to_pylist() for name in ("level", "exe", "target", "msg"))
     return [

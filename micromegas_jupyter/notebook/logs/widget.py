@@ -1,4 +1,4 @@
-"""How a notebook shows a log: a widget while its kernel runs, and one small table without scripts everywhere else."""
+"""How a notebook shows a log: a widget while its kernel runs, and a small table without scripts everywhere else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MAX_STATIC_LINES: Final = 50
 _MAX_STATIC_CHARACTERS: Final = 18_000
 _MAX_CELL_CHARACTERS: Final = 160
 _HEADERS: Final = ("time (UTC)", "level", "service", "target", "message")
-#: Contrast of at least 4.5:1 with JupyterLab's light and dark background.
+#: Contrast of at least 4.5:1 with JupyterLab's light and dark backgrounds.
 _COLORS: Final = {1: "#d32f2f", 2: "#d32f2f", 3: "#a86500"}
 
 
 class LogWidget(KernelWidget):
-    """The page's half of a view; no trait contains lines, so a notebook doesn't save them."""
+    """The page's side of a view; no trait contains lines, so notebooks don't save them."""
 
     _esm = static_text("logs.js")
     _css = static_text("logs.css")
@@ -43,7 +43,7 @@ class LogWidget(KernelWidget):
         return self._view.respond(message), []
 
     def close(self) -> None:
-        """Stop the follow: a page can't send that it leaves once its widget is closed."""
+        """Stop the follow: a page can't report that it leaves once its widget is closed."""
         if self._view.on_news == self._send_news:  # no newer widget shows the view
             self._view.pause()
         super().close()
@@ -63,7 +63,7 @@ class LogResult(QueryResult):
 
     @property
     def lines(self) -> QueryResult:
-        """Return the lines that the view holds, with its filters and after its follow."""
+        """Return the lines in the view, with its filters and after its follow."""
         return QueryResult(self._table if self._log_view is None else self._log_view.table())
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class LogResult(QueryResult):
 
 
 def saved_lines(table: pa.Table) -> dict[str, str]:
-    """Return the newest lines by MIME type: a table without scripts, and text."""
+    """Return the newest lines by MIME type: a table without scripts, and plain text."""
     count = min(table.num_rows, _MAX_STATIC_LINES)
     while True:
         rows = [

@@ -1,1 +1,1 @@
-"""The magics: what each takes and shows."""
+"""The magics: their options and outputs."""

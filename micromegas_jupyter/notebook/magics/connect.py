@@ -1,4 +1,4 @@
-"""`%micromegas_connect`, `_tables` and `_serve`: the servers of cells, what they have, and one for this notebook."""
+"""`%micromegas_connect`, `_tables`, and `_serve`: connections for cells, their tables, and a local server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MAX_SHOWN_PROBLEMS = 10
 
 @magics_class
 class ServerMagics(Magics):
-    """The magics that choose and name connections, show tables, and start a local server, which `close` ends."""
+    """The magics that choose and name connections, show tables, and start a local server, which `close` stops."""
 
     def __init__(
         self, shell: InteractiveShell, session: NotebookSession, named: CellConnections, schemas: SchemaCache
@@ -76,7 +76,7 @@ class ServerMagics(Magics):
         if arguments.server is None and arguments.profile is None and arguments.name is None:
             return self._list()
         self._check_not_wrapped("chosen")
-        from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+        from micromegas_jupyter.client.transport import parse_address  # imports pyarrow
 
         choice = self._choice(arguments.server, arguments.profile)
         settings = choice.read(self._session.dependencies)
@@ -105,14 +105,14 @@ class ServerMagics(Magics):
     def _choice(self, server: str | None, profile: str | None) -> SettingsChoice:
         if server is None:
             return self._session.choice if profile is None else SettingsChoice(profile=profile)
-        if "{" in server:  # a variable has been replaced
+        if "{" in server:  # a variable was substituted
             remedy = "Assign it to a variable, and pass the variable: {name}."
             raise UsageError("Expressions in braces are not evaluated.", remedy=remedy)
-        if ":" in server or "." in server:  # which no name has
-            from micromegas_jupyter.client.transport import parse_address  # with pyarrow
+        if ":" in server or "." in server:  # names never contain these
+            from micromegas_jupyter.client.transport import parse_address  # imports pyarrow
 
             parse_address(server)
-            # A profile starts afresh.
+            # A profile starts over.
             choice = self._session.choice if profile is None else SettingsChoice(profile=profile)
             return replace(choice, uri=server, settings=None)
         if profile is not None:
@@ -120,7 +120,7 @@ class ServerMagics(Magics):
         return self._named.choice(server)
 
     def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
-        """Return what the server gets to authenticate the caller, with a warning when it is not the configured one."""
+        """Return how the server authenticates the caller, with a warning if it differs from the configuration."""
         if settings in self._session.connections.local:
             return "It accepts calls from this notebook only."
         sign_in = self._sign_in(settings)
@@ -134,7 +134,7 @@ class ServerMagics(Magics):
         return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
 
     def _sign_in(self, settings: ClientSettings) -> str | None:
-        """Return whose tokens these settings' calls use, None for none; without any network."""
+        """Return the token provider for these settings' calls, or None; without network I/O."""
         if settings.api_key_file is not None:
             return _API_KEY
         if settings.service_account_file is not None:
@@ -224,11 +224,11 @@ class ServerMagics(Magics):
         from micromegas_jupyter.auth import StaticTokenAuthProvider
 
         with extra("server"):
-            from micromegas_jupyter.wiring.server_process import ServerProcess  # with pyarrow
+            from micromegas_jupyter.wiring.server_process import ServerProcess  # imports pyarrow
 
         folder = arguments.lake or arguments.folder or "."
         started = ServerProcess(folder, is_lake=bool(arguments.lake))
-        # Only now: a folder that cannot be served leaves the server that there is.
+        # Only now, so that a directory that cannot be served leaves the current server running.
         self._leave()
         self._server, served = started, ClientSettings(uri=started.uri)
         choice = SettingsChoice(settings=served)
@@ -238,7 +238,7 @@ class ServerMagics(Magics):
         print("\n".join(_lines(folder, started)))  # noqa: T201 - the magic's output
 
     def _leave(self) -> None:
-        """Go back to what cells used before the server, and end it."""
+        """Return to the connection in use before the server, and stop the server."""
         if self._server is not None:
             served = ClientSettings(uri=self._server.uri)
             if self._session.choice.settings == served:
@@ -249,7 +249,7 @@ class ServerMagics(Magics):
             self.close()
 
     def close(self) -> None:
-        """End the server, if there is one."""
+        """Stop the server, if there is one."""
         if self._server is not None:
             self._server.stop()
         self._server = None

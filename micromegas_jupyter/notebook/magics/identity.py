@@ -1,4 +1,4 @@
-"""`%micromegas_login`, `_whoami` and `_logout`, and what helps with trouble: `_doctor` and `_explain`."""
+"""`%micromegas_login`, `_whoami`, and `_logout`, and for troubleshooting `_doctor` and `_explain`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _FLOWS = (AUTOMATIC, *(flow.value for flow in Flow))
 
 @magics_class
 class IdentityMagics(Magics):
-    """The magics about who is signed in."""
+    """The magics for signing in and out."""
 
     def __init__(self, shell: InteractiveShell, session: NotebookSession) -> None:
         super().__init__(shell)
@@ -64,13 +64,13 @@ class IdentityMagics(Magics):
 
     @cached_property
     def display(self) -> IdentityDisplay:
-        """What shows the state of the sign-in."""
-        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # with anywidget
+        """The display of the sign-in's state."""
+        from micromegas_jupyter.notebook.login.display import IdentityDisplay  # imports anywidget
 
         return IdentityDisplay(self._shell, self._session)
 
     def close(self) -> None:
-        """Put text in place of the card."""
+        """Replace the card with text."""
         if "display" in vars(self):
             self.display.close()
 
@@ -98,17 +98,17 @@ class IdentityMagics(Magics):
         In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
         Where an address must be pasted, it asks for it.
         """
-        check_exclusive(arguments, "flow", "service_account")  # flows are for people
+        check_exclusive(arguments, "flow", "service_account")  # flows are for users
         session = self._session
         choice = session.choice.with_options(
             profile=arguments.profile,
             options={name: getattr(arguments, name) for name in VARIABLE_OF_OPTION},
-            # Whoever names a flow is a person.
+            # Specifying a flow implies a user.
             as_service_account=True if arguments.service_account else None if arguments.flow is None else False,
         )
         settings = choice.read(session.dependencies)
         if arguments.service_account:
-            session.dependencies.stored_provider(settings)  # or later cells would meet what is missing
+            session.dependencies.stored_provider(settings)  # reports missing settings here instead of in later cells
         session.choice = choice
         session.connections.signed_out.discard(settings.profile)
         session.cancel()
@@ -176,10 +176,10 @@ class IdentityMagics(Magics):
         return PlainText(explain_error(arguments.code, how_to_list="%micromegas_explain"))
 
     def _sign_in(self, settings: ClientSettings, preference: str | None, reason: MicromegasError | None) -> None:
-        """Sign a person in; `reason` says why one is needed, None when they only want another flow."""
+        """Sign a user in; `reason` explains why this is needed, unless the user requested it."""
         if not is_attended(self._shell):
             if reason is not None and reason.sign_in_service is not None:
-                raise reason  # it says what to do about the Hub or platform that signs people in here
+                raise reason  # explains what to do about the Hub or platform that signs users in here
             raise LoginRequired(
                 f"Not signed in{sign_in_text(settings)}, and no user is present to sign in.",
                 remedy=login_remedy(RuntimeEnvironment.UNATTENDED, profile=settings.profile),
@@ -209,7 +209,7 @@ class IdentityMagics(Magics):
             show_as_lines(cancelled, ["✗ The sign-in was canceled."])
             raise cancelled from interrupt
         if is_alone_in_cell(self._shell):
-            # Front ends write each question into the cell, and nobody needs those and the wrong answers any more.
+            # Front ends echo each prompt into the cell; these and any wrong inputs are no longer needed.
             clear_output(wait=True)
         elif has_kernel(self._shell):
             return
@@ -221,7 +221,7 @@ class IdentityMagics(Magics):
             self.display.show(self._session.state)
 
     def _show_begun(self, login: Login) -> bool:
-        """Show a sign-in; whether the person can use it."""
+        """Show a sign-in; return whether the user can use it."""
         self._show()
         if has_kernel(self._shell) or login.flow is not Flow.BROWSER:
             return True
@@ -230,15 +230,15 @@ class IdentityMagics(Magics):
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
         if preference is not None:
             flow = None if preference == AUTOMATIC else Flow(preference)
-            # The person is signed in; that the next sign-in may need the option again does not matter.
+            # The user is signed in; it does not matter if the next sign-in needs the option again.
             with suppress(MicromegasError):
                 self._session.dependencies.remember_flow(settings, flow)
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> Secret | None:
-    """Return the answer to a prompt; None when the sign-in ends first, which ends a prompt on the main thread.
+    """Return the response to a prompt; None if the sign-in finishes first, which ends a prompt on the main thread.
 
-    It may hold a code, which a traceback must not show.
+    The response may contain a code, which a traceback must not show.
     """
     lock, first = threading.Lock(), ""
 
@@ -246,7 +246,7 @@ def prompt_until_done(login: Login, prompt: Callable[[], str]) -> Secret | None:
         nonlocal first
         with lock:
             if not first and what == "end":
-                # A kernel's input request looks for it a hundred times a second; a prompt's event loop is woken.
+                # A kernel's input request checks for it a hundred times a second; a prompt's event loop is woken.
                 _thread.interrupt_main()
             first = first or what
 

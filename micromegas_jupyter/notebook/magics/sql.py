@@ -1,6 +1,6 @@
 """`%sql` and `%%sql`: one statement with its options, run over the cell's connection.
 
-And `%micromegas_queries` and `%micromegas_cancel`, which list and end queries.
+It also defines `%micromegas_queries` and `%micromegas_cancel`, which list and cancel queries.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     TimeRange = tuple[datetime | None, datetime | None]
 
 FORMATS = {"pandas": "DataFrame", "arrow": "pyarrow.Table", "polars": "polars.DataFrame", "reader": "reader"}
-"""The values of `--format`, and what a line calls the variable's type."""
+"""The values of `--format`, and the name of the variable's type in the output line."""
 
 CHART_OPTIONS = ("x", "y", "color", "agg", "bins", "log")
 MAX_QUERIES = 200
@@ -83,7 +83,7 @@ _LIST_THEM = "%micromegas_queries --server lists those that run."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlRequest:
-    """A statement, its parameters' values, the variable that takes the rows (if any), and the options as written."""
+    """A statement, its parameters' values, the variable for the rows (if any), and the options as written."""
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -92,12 +92,12 @@ class SqlRequest:
 
     @property
     def row_format(self) -> str:
-        """What the rows become."""
+        """The format of the rows."""
         return self.options.format or "pandas"
 
     @property
     def target(self) -> str:
-        """Where the rows go, for the end of a line: ` → errors (DataFrame)`; empty for the cell's value."""
+        """The end of a line with the rows' destination: ` → errors (DataFrame)`; empty for the cell's value."""
         return "" if self.name is None else f" → {self.name} ({FORMATS[self.row_format]})"
 
     def cell_text(self) -> str:
@@ -106,7 +106,7 @@ class SqlRequest:
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
     def source(self) -> CellSource:
-        """Return what a new cell with the same rows needs, whatever holds and shows them."""
+        """Return what a new cell needs to request the same rows."""
         from micromegas_jupyter.notebook.results.grid import CellSource
 
         words = self._option_texts(without=("plot", "limit", "format", "dtype", *CHART_OPTIONS))
@@ -122,7 +122,7 @@ class SqlRequest:
 
 
 class PastQuery(NamedTuple):
-    """One query of this notebook: its number, from 1, and how far it is."""
+    """A query of this notebook: its number, starting at 1, and its progress."""
 
     number: int
     request: SqlRequest
@@ -132,7 +132,7 @@ class PastQuery(NamedTuple):
 
 @magics_class
 class SqlMagic(Magics):
-    """The magics that run a statement, and list those that ran.
+    """The magics that run a statement, and list past queries.
 
     ```python
     %config SqlMagic.limit = 1000  # for this notebook; c.SqlMagic.limit = 1000 in ipython_config.py for all of them
@@ -315,7 +315,7 @@ class SqlMagic(Magics):
 
     @contextmanager
     def _client(self, arguments: Namespace) -> Iterator[Client]:
-        """Give the client of the connection that the options name."""
+        """Yield the client of the connection in the options."""
         check_exclusive(arguments, "connection", "profile")
         named = {"connection": arguments.connection, "profile": arguments.profile}
         with self._connections.connected(**named) as (settings, connection, line):
@@ -334,7 +334,7 @@ class SqlMagic(Magics):
         return self.history[number - first].request
 
     def _run(self, request: SqlRequest) -> object | None:
-        """Run the request and return the cell's value; None when a variable took the rows."""
+        """Run the request and return the cell's value; None if a variable took the rows."""
         row_format, options, clock = request.row_format, request.options, self._session.dependencies.clock
         if row_format == "polars":
             with extra("polars"):
@@ -348,7 +348,7 @@ class SqlMagic(Magics):
         max_rows = parse_result_rows(process_variables())
         time_range = parse_range(options.begin, options.end, now=clock.now())
         value: object
-        # The traceback of an interrupt would keep a reader alive, and its query running, that no `with` block closes.
+        # An interrupt's traceback would keep a reader alive, and its query running, if no `with` block closed it.
         with ExitStack() as reading:
             with self._connected(request) as (settings, connection, line):
                 progress = Progress(clock)
@@ -373,7 +373,7 @@ class SqlMagic(Magics):
         return self._assign(value, request, connection)
 
     def _show(self, table: pa.Table, value: object, request: SqlRequest, *, max_rows: int) -> None:
-        """Show the chart that was asked for, and the rows unless the cell's value shows them itself."""
+        """Show the requested chart, and the rows unless the cell's value shows them itself."""
         from micromegas_jupyter.notebook.query_result import QueryResult
         from micromegas_jupyter.notebook.results.grid import shown_table
 
@@ -406,7 +406,7 @@ class SqlMagic(Magics):
             display(bundle, metadata=metadata, raw=True)
 
     def _explain(self, request: SqlRequest) -> object | None:
-        """Fetch the plan of the request's statement, without running it."""
+        """Fetch the plan of the request's statement without running it."""
         from micromegas_jupyter.client.explain import EXPLAIN, positions_without_explain, read_plan
 
         explaining = replace(request, sql=f"{EXPLAIN}{request.sql}", options=Namespace(limit=None))
@@ -425,7 +425,7 @@ class SqlMagic(Magics):
         return self._assign(PlainText(plan) if request.name is None else plan, request, connection)
 
     def _describe(self, request: SqlRequest) -> object | None:
-        """Fetch the columns that the request's statement would return, without running it."""
+        """Fetch the result columns of the request's statement without running it."""
         from micromegas_jupyter.client.commands import original_positions
         from micromegas_jupyter.client.flight_client import FlightSQLClient
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
@@ -473,7 +473,7 @@ def _print_notices(connection: Connection) -> None:
 
 
 def _running_table(queries: Sequence[RunningQuery], *, now: datetime) -> TextTable:
-    """Return what runs on a server, the longest-running first."""
+    """Return a server's running queries, the longest-running first."""
     return TextTable(
         head=("query", "user", "started", "time", "memory", "SQL"),
         rows=[
@@ -496,7 +496,7 @@ def parameter_values(sql: str, variables: Mapping[str, Any]) -> dict[str, object
     """Return the values of the variables that a statement refers to as `:name`.
 
     Raises:
-        UsageError: There is no variable of that name.
+        UsageError: There is no variable with that name.
     """
     from micromegas_jupyter.flightsql.parameters import frozen_values, parameter_names
 
@@ -523,7 +523,7 @@ def _open(connection: Connection, request: SqlRequest, time_range: TimeRange) ->
 
 
 def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, max_rows: int) -> tuple[pa.Table, object]:
-    """Return all rows, and what they become: a result that can show itself when no format is requested."""
+    """Return all rows in the requested format, or without one as a result that can display itself."""
     options, row_format = request.options, request.row_format
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -536,7 +536,7 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         from micromegas_jupyter.notebook.query_result import QueryResult
 
         if row_format == "polars":
-            to_polars(reader.schema.empty_table())  # or all rows would come in vain
+            to_polars(reader.schema.empty_table())  # otherwise all rows would be fetched in vain
         table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
         progress.note(reader)
     if row_format == "polars":

@@ -1,4 +1,4 @@
-"""`%micromegas_trace`, `_flame`, and `_logs`: where the time of traces went, and what programs logged."""
+"""`%micromegas_trace`, `_flame`, and `_logs`: where traces spent their time, and what programs logged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_BEGIN: Final = "15m"
 _DEFAULT_LINES: Final = 20_000
-_SAVED_LINES: Final = 50  # that a notebook saves of a follow
+_SAVED_LINES: Final = 50  # that a notebook saves from a follow
 _MAX_VIEWS: Final = 8
 
 

@@ -1,4 +1,4 @@
-"""What a chart draws: the options that were given, and what follows from the columns' roles for all others."""
+"""The contents of a chart: the given options, and defaults that follow from the columns' roles."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MAX_PANELS: Final = 8
 MAX_BINS: Final = 500
 _SAMPLE_ROWS = 100_000
 _UNSUMMED = frozenset({Role.IDENTIFIER, Role.CODE})
-# Charts of these kinds count rows, and points are drawn as they are.
+# Charts of these kinds count rows or draw rows as points.
 _NO_AGGREGATES = {"hist": "count rows", "heat": "count rows", "point": "draw each row"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of a chart as given; None and empty ones follow from the columns."""
+    """The given options of a chart; None or empty ones follow from the columns."""
 
     kind: str | None = None
     x: str | None = None
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is drawn; without `y`, rows are counted, and without `aggregates` each row is drawn."""
+    """The contents to draw; without `y`, rows are counted, and without `aggregates` each row is drawn."""
 
     kind: str
     x: Column
@@ -64,11 +64,11 @@ class Choice:
     bins: int | None
     log: str
     notes: list[str]
-    """What is left out."""
+    """What is omitted from the chart."""
 
 
 def choose(table: pa.Table, options: Options) -> Choice:
-    """Return what is drawn of the table.
+    """Choose what to draw from the table.
 
     Raises:
         UsageError: An option is wrong, or the options and columns leave nothing to draw.
@@ -88,8 +88,8 @@ def choose(table: pa.Table, options: Options) -> Choice:
     unit = [column for column in categories if column.name.lower() == "unit"]
     samples = {c: c.values.slice(0, rows).cast(pa.large_string()) for c in categories if c not in unit}
     counts = {column: pc.count_distinct(sample, mode="all").as_py() for column, sample in samples.items()}
-    texts = sorted(counts, key=lambda column: counts[column] == 1)  # what varies first
-    # Rows that their texts tell apart have been grouped by these.
+    texts = sorted(counts, key=lambda column: counts[column] == 1)  # those that vary first
+    # Rows that text columns distinguish were grouped by these columns.
     is_grouped = bool(texts) and math.prod(counts.values()) >= rows
     first = texts if is_grouped or (kind is None and not numbers) else []
     candidates = {
@@ -121,11 +121,11 @@ def choose(table: pa.Table, options: Options) -> Choice:
     aggregates = aggregates or _default_aggregates(kind, measures)
     _check(kind, chosen_x, measures, color_by, aggregates)
     _check_axes(kind, [column for column in measures if kind == "hist"] or [chosen_x], measures, options.bins, log)
-    is_split = kind in {"line", "area"} and not aggregates  # each combination of texts has a line
+    is_split = kind in {"line", "area"} and not aggregates  # each combination of text values has a line
     limit = max(MAX_SERIES, rows // 2) if is_split else MAX_SERIES if kind == "bar" else min(MAX_SERIES, rows // 2)
     series = [column for column, count in counts.items() if column not in [chosen_x, *measures] and 1 < count <= limit]
     if kind == "heat" or len(aggregates) > 1 or (kind == "bar" and counts.get(chosen_x) == rows):
-        series = []  # bars of a column that tells the rows apart need no colors
+        series = []  # bars of a column that identifies the rows need no colors
     unused = [column for column in identifiers if column is not chosen_x and measures and not named_y]
     unsplit = [column for column, count in counts.items() if count > limit and is_split]
     notes += _left_out(measures, unused, unsplit)
@@ -158,14 +158,14 @@ def _titles(columns: Sequence[Column]) -> str:
 
 
 def listed(names: Names, known: Sequence[str] = ()) -> list[str]:
-    """Return names that may be one text with commas; a known name may contain commas."""
+    """Return names, which may be one string with commas; a known name may itself contain commas."""
     if isinstance(names, str):
         return [names] if names in known else [name.strip() for name in names.split(",")]
     return list(names or ())
 
 
 def _checked(options: Options) -> tuple[str | None, tuple[str, ...], str]:
-    """Return the kind, the aggregates, and the logarithmic axes."""
+    """Return the validated kind, aggregates, and logarithmic axes."""
     kind, aggregates, log = options.kind, tuple(dict.fromkeys(listed(options.agg))), options.log or ""
     if kind not in {None, *KINDS}:
         raise UsageError(f'"{shown(str(kind))}" is not a chart type.', remedy=f"The kinds are {', '.join(KINDS)}.")

@@ -1,4 +1,4 @@
-"""What the columns of a result are to a chart: times, numbers, categories, or numbers that are never added up."""
+"""The roles of a result's columns in a chart: times, numbers, categories, or numbers that are never summed."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_LISTED: Final = 300
-"""How long a list of columns in a message may be."""
+"""The maximum length of a list of columns in a message."""
 
 _MAX_CHARACTERS = 50
 _IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
 _CODE = re.compile(r"(?:^|[\W_])(?i:levels?|status|codes?)$|[a-z](?:Level|Status|Code)$")
-# XML has no place for two of these, and Vega-Lite puts titles into expressions without escaping a backslash, and before
-# 5.8 a quotation mark.
+# XML doesn't allow two of these. Vega-Lite puts titles into expressions without escaping backslashes and, before 5.8,
+# quotation marks.
 _REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
 _REPLACED_IN_TITLES = {ord('"'): "\u201d"}
-# Vega looks texts of expressions up in JavaScript objects, and draws nothing for those that every object has.
+# Vega looks up strings in JavaScript objects, and draws nothing for names that every object has.
 _OBJECT_PROPERTIES = frozenset(
     {
         "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",
@@ -38,14 +38,14 @@ _OBJECT_PROPERTIES = frozenset(
     }
 )  # fmt: skip
 
-# Numbers of identifiers and codes are never added up; codes repeat, so they are categories unless named as an axis.
+# Identifiers and codes are never summed. Codes repeat, so they are categories unless chosen for an axis.
 Role = StrEnum("Role", ["TIME", "NUMBER", "IDENTIFIER", "CATEGORY", "CODE", "NONE"])
 _NUMBER_ROLES = {b"measure": Role.NUMBER, b"severity": Role.CODE, b"category": Role.CODE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """A column of the result, without dictionary encoding; its title is the name, fit to be shown."""
+    """A column of the result, without dictionary encoding; its title is the name, fit for display."""
 
     name: str
     title: str
@@ -54,13 +54,13 @@ class Column:
 
 
 def shown(text: str) -> str:
-    """Return a name or value from elsewhere, short and without what would steer a terminal or a page."""
+    """Return a name or value from elsewhere, shortened and without characters that could control a terminal or page."""
     found = cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
     return found + "\u00a0" * (found in _OBJECT_PROPERTIES)
 
 
 def columns_of(table: pa.Table) -> list[Column]:
-    """Return a table's columns with the roles in its schema or, if it has none, those that types and names suggest."""
+    """Return a table's columns with the roles in its schema or, without any, those that types and names suggest."""
     has_roles = any(ROLE_KEY in (field.metadata or {}) for field in table.schema)
     return [
         Column(one.name, shown(one.name).translate(_REPLACED_IN_TITLES), each, _role(each, one, has_roles=has_roles))
@@ -69,7 +69,7 @@ def columns_of(table: pa.Table) -> list[Column]:
 
 
 def _role(values: pa.ChunkedArray, field: pa.Field, *, has_roles: bool) -> Role:
-    """Return what a column is; if the server gave any column a role, numbers without one are no measures."""
+    """Return a column's role; if the server assigned any roles, numbers without one aren't measures."""
     kind, name = values.type, field.name
     if types.is_timestamp(kind) or types.is_date(kind):
         return Role.TIME
@@ -82,14 +82,14 @@ def _role(values: pa.ChunkedArray, field: pa.Field, *, has_roles: bool) -> Role:
 
 
 def _are_whole(values: pa.ChunkedArray) -> bool:
-    """Whether all numbers are whole; pandas makes floats of integers with nulls."""
+    """Whether all numbers are whole; pandas converts integers with nulls to floats."""
     if types.is_floating(values.type):
         return pc.all(pc.equal(pc.floor(values), values)).as_py() is not False
     return bool(types.is_integer(values.type))
 
 
 def named_column(columns: Sequence[Column], name: str) -> Column:
-    """Return the column with a name; UsageError if there is none, or it cannot be drawn."""
+    """Return the column with a name; UsageError if it doesn't exist or cannot be drawn."""
     found = next((column for column in columns if column.name == name), None)
     if found is None:
         nearest = get_close_matches(name, [column.name for column in columns], n=1)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Axes = Mapping[str, tuple[Column, Slots | Groups | None]]
 
 VEGA_LITE_VERSION: Final = "5.21"
-"""Draws images, as the version in `frontend/package.json` draws the live chart."""
+"""Draws images with the same version as the live chart (`frontend/package.json`)."""
 
 _IMAGE_SCALES = (1.5, 1, 0.75, 0.5, 0.35)
 _MAX_IMAGE_CHARACTERS = 100_000
@@ -41,9 +41,9 @@ _NEXT_TO_POINTER = {"type": "point", "on": "pointerover", "nearest": True, "clea
 
 
 def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes]]:
-    """Return the specification of what was chosen, what it shows in words, and the axes of each of its panels.
+    """Return the specification for a choice, its description in words, and the axes of each of its panels.
 
-    With a width, the chart is as wide, and a drag selects a range.
+    With a width, the chart has that width, and a drag selects a range.
     """
     kind, x = choice.kind, choice.x.title
     panels, measures, series, axes = draw_panels(choice, width or WIDTH)
@@ -85,10 +85,10 @@ def draw_image(spec: Spec, file_type: str, *, scale: float = 1) -> bytes:
     with extra("charts"):
         import vl_convert
 
-    # Without the points that only a pointer shows, and without a description of each for screen readers.
+    # Without the points that only appear on hover, and without a description of each for screen readers.
     layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in spec["vconcat"]]
     panels = [panel | {"layer": drawn} for panel, drawn in zip(spec["vconcat"], layers, strict=True)]
-    # In a font whose letters are as wide everywhere, as nothing moves aside once the image is drawn.
+    # In a font with the same letter widths everywhere, because a finished image can't adapt.
     config = spec["config"] | {"aria": False, "font": "Arial, Helvetica, Liberation Sans, sans-serif"}
     still = spec | {"vconcat": panels, "background": "white", "config": config}
     if file_type == "svg":
@@ -116,10 +116,11 @@ def _preposition(choice: Choice) -> str:
 
 
 def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) -> Spec:
-    """Return the panels, one below the other, with what moves them together."""
+    """Arrange the panels vertically, and link their movement."""
     views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
     is_nominal = {axis: panels[0]["encoding"][axis]["type"] == "nominal" for axis in ("x", "y")}
-    # Long names stand beside horizontal bars and in the legend, and all fits beside JupyterLab's file browser.
+    # Long names appear next to horizontal bars and in the legend, and everything fits next to JupyterLab's file
+    # browser.
     names = max(min(6 * max(map(len, [series.title, *series.labels])), _CONFIG["legend"]["labelLimit"]) - 60, 0)
     width = (wanted or WIDTH) - 150 * is_nominal["y"] - names * bool(series.title) - 40 * (kind == "heat")
     for view, panel in zip(views, panels, strict=True):
@@ -130,7 +131,7 @@ def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) 
             near = {"name": f"near_{view}", "select": _NEXT_TO_POINTER}
             opacity = {"condition": {"param": near["name"], "empty": False, "value": 1}, "value": 0}
             panel["layer"] += [{"mark": POINT | {"size": 45}, "params": [near], "encoding": {"opacity": opacity}}]
-        if is_shared and view != views[-1]:  # the axis below the last one is that of all
+        if is_shared and view != views[-1]:  # all panels share the axis below the last one
             axis = panel["encoding"]["x"]["axis"] | {"labels": False, "ticks": False}
             panel["encoding"]["x"] |= {"title": None, "axis": axis}
     params = _brushes(panels, views) if wanted else []
@@ -140,7 +141,7 @@ def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) 
 
 
 def _brushes(panels: list[Spec], views: list[str]) -> list[Spec]:
-    """Return what selects ranges of numbers and times, or a clicked bar or rectangle of a text."""
+    """Return parameters that select ranges of numbers and times, or a clicked bar or rectangle."""
     params: list[Spec] = []
     for view, panel in zip(views, panels, strict=True):
         axes, mark = {axis: panel["encoding"][axis] for axis in ("x", "y")}, panel["layer"][0]["mark"]["type"]

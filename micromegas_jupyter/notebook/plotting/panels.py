@@ -1,4 +1,4 @@
-"""From what is drawn to panels of a Vega-Lite specification, each with its data."""
+"""Converts a choice to panels of a Vega-Lite specification, each with its data."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ MAX_POINTS: Final = 2_500
 HEAT_SLOTS: Final = (40, 24)
 _MAX_DOTS, _MAX_CSV_BYTES = 150, 70_000
 _BRUSH_SLOTS = 250
-_LARGEST, _LATEST_MS = 1e290, 8.64e15  # the sums of larger numbers are infinite; JavaScript has no later times
+_LARGEST, _LATEST_MS = 1e290, 8.64e15  # sums of larger numbers are infinite; JavaScript has no later times
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# Each stands out from white and from the dark theme's grey by at least 3 to 1 (WCAG 2.2, 1.4.11).
+# Each has a contrast of at least 3:1 with white and the dark theme's gray (WCAG 2.2, 1.4.11).
 _COLORS = (
     "#2f7ed8", "#d9661f", "#2b9a4b", "#c2549d", "#8a6fe0", "#1b95a0",
     "#dc4d4d", "#8c8419", "#a8703c", "#5f8f2a", "#7d8790", "#b565c9",
 )  # fmt: skip
-# As short as each allows, with the date below the first. A format of Vega's own is in the zone of whoever looks.
+# As short as possible, with the date below the first. Vega's own formats would use the viewer's time zone.
 _TIME_LABELS = (
     "[utcFormat(datum.value, utcmilliseconds(datum.value) ? '%H:%M:%S.%L' : utcseconds(datum.value) ? '%H:%M:%S'"
     " : utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : utcmonth(datum.value) + utcdate(datum.value) > 1"
     " ? '%b %d' : '%Y'), datum.index ? '' : utcFormat(datum.value, '%Y-%m-%d')]"
 )
-# SI prefixes as far as people know them: "5E" and "3m" would be read as something else.
+# Only well-known SI prefixes: "5E" and "3m" would be misread.
 _NUMBER_LABELS = (
     "abs(datum.value) >= 1e15 || (datum.value && abs(datum.value) < 1e-4) ? format(datum.value, '.6~e')"
     " : abs(datum.value) >= {si} ? replace(format(datum.value, '.9~s'), /([kMGT])$/, ' $1')"
@@ -70,14 +70,14 @@ _BY_ROWS: Spec = {"field": "rows", "type": "quantitative", "legend": None, "scal
 
 
 class Axis(NamedTuple):
-    """The values along an axis, NaN for what is not drawn, and their encoding."""
+    """The values along an axis, NaN for omitted ones, and their encoding."""
 
     values: np.ndarray
     encoding: Spec
 
 
 class Groups(NamedTuple):
-    """Which group each row belongs to, -1 for none; without a title there is one group without a label."""
+    """The group of each row, or -1; without a title there is one group without a label."""
 
     codes: np.ndarray
     labels: list[str]
@@ -85,7 +85,7 @@ class Groups(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The panels, the measures that they show, the names in the legend, and what is along the axes of each panel.
+    """The panels, their measures, the names in the legend, and the axes of each panel.
 
     Axes without slots show each row.
     """
@@ -97,7 +97,7 @@ class Drawn(NamedTuple):
 
 
 def draw_panels(choice: Choice, width: int = WIDTH) -> Drawn:
-    """Return a panel for each measure, or for each value of a unit column; lines have points for `width` pixels."""
+    """Return a panel per measure, or per value of a unit column; lines have points for `width` pixels."""
     counted = _number_axis("rows", np.ones(len(choice.x.values)), is_count=True)
     if choice.kind == "heat":
         names = [{"x": choice.x, "y": y} for y in choice.y]
@@ -142,14 +142,14 @@ def brush_slots(choice: Choice, column: Column, axis: str) -> Slots:
 
 
 def _measure(column: Column, choice: Choice) -> Axis:
-    """Return a measure's values; of what is only counted, that there are values."""
+    """Return a measure's values, or for counts only, whether values exist."""
     if choice.aggregates != ("count",) or column.role in {Role.NUMBER, Role.CODE, Role.IDENTIFIER}:
         return _axis(column)
     return _number_axis(column.title, np.where(column.values.is_valid().to_numpy(), 1.0, np.nan), is_count=True)
 
 
 def _axis(column: Column) -> Axis:
-    """Return times in milliseconds, durations in seconds, and other numbers as they are."""
+    """Return times in milliseconds, durations in seconds, and other numbers unchanged."""
     values, kind, is_time = column.values, column.values.type, column.role is Role.TIME
     values = values.cast(pa.timestamp("s")) if types.is_date32(kind) else values
     unit = _PER_SECOND[getattr(values.type, "unit", "ms")] if types.is_temporal(kind) else 1
@@ -168,7 +168,7 @@ def _axis(column: Column) -> Axis:
 def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False, is_log: bool = False) -> Axis:
     drawn = values[~np.isnan(values)]
     low, high = (float(drawn.min()), float(drawn.max())) if len(drawn) else (0.0, 0.0)
-    # From zero when zero is near, and when the numbers are counts.
+    # Starts at zero if zero is near, or if the numbers are counts.
     zero = low == high or (low >= 0 and (low <= high / 2 or (is_count and high - low > high / 100)))
     si = "1e3" if max(-low, high) >= 10_000 else "1e4"  # noqa: PLR2004 - five digits
     axis: Spec = {"labelExpr": _NUMBER_LABELS.replace("{si}", si)}
@@ -178,7 +178,7 @@ def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False, is_l
 
 
 def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
-    """Return an axis that is logarithmic if the options say so; a note counts the values that it cannot show."""
+    """Return a logarithmic axis if the options require it; a note counts the values that it cannot show."""
     if name not in choice.log:
         return axis
     below = int(np.count_nonzero(axis.values <= 0))
@@ -195,13 +195,14 @@ def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
 def _group(
     columns: Sequence[Column], weights: Axis, notes: list[str], limit: int = MAX_SERIES, *, adds_up: bool = False
 ) -> Groups:
-    """Return the combinations of values with the largest totals; a note says what becomes of the others.
+    """Return the combinations of values with the largest totals; a note explains what happens to the others.
 
-    Series are in natural order; the bars of a text column in the order of the rows if each has one, or of the totals.
+    Series are in natural order. The bars of a text column are in row order if each row has one bar, otherwise ordered
+    by total.
     """
     if not columns:
         return Groups(np.zeros(len(weights.values), np.int64), [""])
-    # As bytes, because what a server sends as text need not be text.
+    # As bytes, because a server may send invalid UTF-8.
     texts = [column.values.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"null") for column in columns]
     joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, pa.scalar(b" / ", pa.large_binary()))
     encoded = joined.combine_chunks().dictionary_encode()
@@ -244,7 +245,7 @@ def _choose_slots(choice: Choice, weights: Axis, *, lines: int) -> Slots | Group
 
 
 def _slots(column: Column, choice: Choice, *, lines: int = 1, max_points: int = MAX_POINTS, axis: str = "x") -> Slots:
-    """Return slots of times or numbers, so many that `lines` of them have no more than `max_points`."""
+    """Return slots of times or numbers, limited so that `lines` of them have no more than `max_points` points."""
     usual = TIME_SLOTS if column.role is Role.TIME else NUMBER_SLOTS
     bins = min((choice.bins if axis == "x" else None) or usual, max(max_points // lines, 1))
     if column.role is not Role.TIME:
@@ -283,7 +284,7 @@ def _area(data: Data, encoding: Spec, series: Groups, *, is_stacked: bool) -> Sp
 
 
 def _stack_in_order(data: Data, encoding: Spec, series: Groups) -> None:
-    """Stack as the legend lists; Vega-Lite would stack in the opposite order."""
+    """Stack in the legend's order; Vega-Lite would use the opposite order."""
     if len(series.labels) > 1:
         places = {label: place for place, label in enumerate(series.labels)}
         data["place"] = np.array([float(places[label]) for label in data["series"].tolist()])
@@ -316,7 +317,7 @@ def _aggregated(choice: Choice, along: Slots | Groups, column: Column, y: Axis, 
     found = aggregate(cells, _count(along) * len(series.labels), y.values[is_drawn], names)
     is_line, is_log = choice.kind in {"line", "area"}, "y" in choice.log
     if is_line and "count" in found and not is_log:
-        found["count"] = np.nan_to_num(found["count"])  # in between there are no rows, which a line shows as zero
+        found["count"] = np.nan_to_num(found["count"])  # slots without rows, which a line shows as zero
     title = y.encoding["title"]
     is_single = names == ("sum",) and len(cells) == len(np.unique(cells))
     title = title if title == "rows" or is_single else f"{', '.join(names)} of {title}"
@@ -342,14 +343,14 @@ def _aggregated(choice: Choice, along: Slots | Groups, column: Column, y: Axis, 
 
 
 def _bars(data: Data, encoding: Spec, lines: Groups, line: np.ndarray, *, is_stacked: bool) -> Spec:
-    """Return bars that are stacked, or side by side: means, percentiles, and bars on a logarithmic axis."""
+    """Return stacked bars, or for means, percentiles, and logarithmic axes, bars side by side."""
     is_log, is_horizontal = encoding["y"]["scale"].get("type") == "log", "x2" not in data
     encoding["y"] |= {"stack": "zero" if is_stacked else None} | ({} if is_log else {"scale": {"zero": True}})
     beside = not is_stacked and len(lines.labels) > 1
     if is_stacked:
         _stack_in_order(data, encoding, lines)
     if is_log and len(data["y"]):
-        # There is no zero to begin at, and bars without a beginning would have no size.
+        # A logarithmic axis has no zero to start from, and bars without a start would have no size.
         data["base"] = np.full(len(data["y"]), _base(data["y"]))
         encoding["y"]["scale"] |= {"domainMin": data["base"][0]}
         encoding["x2" if is_horizontal else "y2"] = {"field": "base"}
@@ -371,7 +372,7 @@ def _step(lines: Groups, beside: bool) -> Spec:  # noqa: FBT001 - of one caller
 
 
 def _parts(x: np.ndarray, x2: np.ndarray, line: np.ndarray, encoding: Spec, *, count: int) -> tuple[np.ndarray, ...]:
-    """Return the ends of the parts of each slot."""
+    """Return the ends of the stacked parts of each slot."""
     if encoding["x"]["scale"].get("type") == "log":
         ratio = (x2 / x) ** (1 / count)
         return x * ratio**line, x * ratio ** (line + 1)
@@ -398,7 +399,7 @@ def _slot_encoding(along: Slots | Groups, column: Column, choice: Choice, *, nam
 
 
 def _heat_panel(choice: Choice, axes: dict[str, tuple[Column, Slots | Groups]]) -> Spec:
-    """Return a panel with a rectangle for each slot of both axes that has rows, more opaque the more there are."""
+    """Return a panel with a rectangle for each nonempty slot of both axes, more opaque for more rows."""
     along = {name: slots for name, (_, slots) in axes.items()}
     is_drawn = (along["x"].codes >= 0) & (along["y"].codes >= 0)
     across = _count(along["y"])
@@ -452,7 +453,7 @@ def _panel(data: Data, mark: Spec, encoding: Spec, *more: Spec) -> Spec:
 
 
 def csv_data(data: Data) -> Spec:
-    """Return rows as one text: a notebook would write each value of an object on a line of its own."""
+    """Return rows as one string, because a notebook would write each value of an object on a separate line."""
     is_text = {name: values.dtype.kind == "U" for name, values in data.items()}
     digits = {name: "%.9g" if name in {"y", "rows"} else "%.16g" for name in data}
     texts = [values if is_text[name] else np.char.mod(digits[name], values) for name, values in data.items()]

@@ -1,4 +1,4 @@
-"""The numbers of a chart: rows in slots along an axis, and exact aggregates of each slot. Nothing here knows Vega."""
+"""The numbers of a chart: rows in slots along an axis, and exact aggregates per slot. Independent of Vega."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ADDITIVE = frozenset({"count", "sum"})
-"""The aggregates whose values add up, so that they can be stacked."""
+"""The aggregates that can be summed, and thus stacked."""
 
 _PERCENTILE = re.compile(r"p(100|\d{1,2}(?:\.\d{1,3})?)")
 _SHARES = {"min": 0.0, "max": 1.0}
 TIME_SLOTS, NUMBER_SLOTS, _MAX_PER_DECADE = 100, 40, 10
 _DAY_SECONDS = 86_400
-# Steps of clocks, and below a second those that JavaScript's times can tell apart.
+# Clock steps, and below a second those that JavaScript's times can represent.
 _SECONDS = (
     1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, _DAY_SECONDS,
 )  # fmt: skip
@@ -29,15 +29,15 @@ _SECONDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slots:
-    """Which slot along an axis each row is in, -1 for none, and the slots' edges: one more than there are slots."""
+    """The slot of each row along an axis, or -1, and the slots' edges: one more than there are slots."""
 
     codes: np.ndarray
     edges: np.ndarray
     middles: np.ndarray
-    """Where a slot's value is drawn as a point: the time that `date_bin` returns, or the middle of a bin."""
+    """The point at which a slot's value is drawn: the time that `date_bin` returns, or the middle of a bin."""
 
     starts: tuple[int, ...] = ()
-    """Of times, the edges as whole numbers in the unit of their type."""
+    """For times, the edges as whole numbers in their type's unit."""
 
 
 def check_aggregate(name: str) -> None:
@@ -76,15 +76,15 @@ def aggregate(cells: np.ndarray, size: int, values: np.ndarray, names: Iterable[
 
 
 def time_slots(values: np.ndarray, is_drawn: np.ndarray, per_second: int, *, bins: int) -> Slots:
-    """Return steps of a clock that begin where those of SQL's `date_bin` do; edges are milliseconds.
+    """Return clock steps that start where those of SQL's `date_bin` do; edges are milliseconds.
 
-    `values` are whole numbers, `per_second` of them to a second. If the times are farther apart than the steps would
-    be, their distance is the step.
+    `values` are whole numbers with `per_second` units per second. If the times are farther apart than the steps, their
+    distance is the step.
     """
     drawn = values[is_drawn]
     low, high = int(drawn.min()), int(drawn.max())
     rough = (high - low) / bins
-    # Differences of 64-bit integers need not fit into one, except without a sign.
+    # Differences of 64-bit integers only fit into unsigned 64-bit integers.
     distances = np.unique(drawn.astype(np.uint64) - np.uint64(low % 2**64))
     spacing = int(np.diff(distances).min()) if len(distances) > 1 else per_second
     if spacing > rough:
@@ -101,9 +101,9 @@ def time_slots(values: np.ndarray, is_drawn: np.ndarray, per_second: int, *, bin
 
 
 def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slots:
-    """Return bins of 1, 2, or 5 times a power of ten, or on a logarithmic axis equal parts of the powers of ten.
+    """Return bins of 1, 2, or 5 times a power of ten, or on a logarithmic axis equal parts of powers of ten.
 
-    NaN is in no bin; for a logarithmic axis all values must be positive.
+    NaN is in no bin. For a logarithmic axis, all values must be positive.
     """
     drawn = values[~np.isnan(values)]
     low, high = (float(drawn.min()), float(drawn.max())) if len(drawn) else (0.0, 0.0)
@@ -111,7 +111,7 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
         per_decade = max(1, min(_MAX_PER_DECADE, round(bins / max(log10(high) - log10(low), 1e-9))))
         places = np.arange(floor(log10(low) * per_decade) - 1, floor(log10(high) * per_decade) + 3)
         edges = 10.0 ** (places / per_decade)
-        # Logarithms are rounded: without the bins that hold nothing.
+        # Logarithms are rounded, so drop empty bins.
         edges = edges[edges.searchsorted(low, "right") - 1 : edges.searchsorted(high, "right") + 1]
         middles = np.sqrt(edges[:-1] * edges[1:])
     else:
@@ -125,7 +125,7 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
         is_single = is_whole and width == 1  # whole numbers are in the middle of their bins
         numbers = np.arange(floor(low / width), floor(high / width) + 3 - is_single)
         edges = _decimal(numbers * factor, power) - 0.5 * is_single
-        if not is_single:  # division is rounded: without the bins that hold nothing
+        if not is_single:  # division is rounded, so drop empty bins
             edges = edges[max(edges.searchsorted(low, "right") - 1, 0) : edges.searchsorted(high, "right") + 1]
         middles = (edges[:-1] + edges[1:]) / 2
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
@@ -133,15 +133,16 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
 
 
 def _decimal(number: float | np.ndarray, power: int) -> np.ndarray:
-    """Return a number times a power of ten, rounded as the decimal number is: 0.3, not 3 * 0.1."""
+    """Return a number times a power of ten, rounded like the decimal number: 0.3, not 3 * 0.1."""
     return np.multiply(number, 10.0**power) if power >= 0 else np.divide(number, 10.0**-power)
 
 
 def m4(x: np.ndarray, y: np.ndarray, begin: float, end: float, columns: int) -> np.ndarray:
-    """Return the indices of points that draw the same line between `begin` and `end`, which are `columns` pixels apart.
+    """Return the indices of points that draw the same line between `begin` and `end`, `columns` pixels apart.
 
-    These are the first, last, lowest and highest of each column of pixels (Jugel et al., "M4: A Visualization-Oriented
-    Time Series Data Aggregation", VLDB 2014), and one NaN for each gap that is at least a pixel wide. `x` ascends.
+    These are the first, last, lowest, and highest of each column of pixels (Jugel et al., "M4: A
+    Visualization-Oriented Time Series Data Aggregation", VLDB 2014), and a NaN for each gap that is at least a pixel
+    wide. `x` ascends.
     """
     is_missing = np.isnan(y)
     chosen, missing, pixel = np.flatnonzero(~is_missing), np.flatnonzero(is_missing), 0.0
@@ -161,7 +162,7 @@ def m4(x: np.ndarray, y: np.ndarray, begin: float, end: float, columns: int) -> 
 
 
 def one_per_spot(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, max_points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of one point of each group in each spot, and how many points each stands for."""
+    """Return the indices of one point per group and spot, and how many points each represents."""
     chosen: np.ndarray = np.arange(len(x))
     counts: np.ndarray = np.ones(len(x))
     cells = 250.0

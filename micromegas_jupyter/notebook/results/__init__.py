@@ -1,1 +1,1 @@
-"""Rows of a query: how they arrive, what they become, and how they are shown."""
+"""Query rows: how they arrive, how they are converted, and how they are displayed."""

@@ -1,4 +1,4 @@
-"""Exports of a result's rows: written by a thread, while a page follows, cancels, or downloads them."""
+"""Exports of a result's rows: a thread writes them while a page follows, cancels, or downloads them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 PART_BYTES: Final = 2 * 1024 * 1024
-"""The size of the messages in which a page downloads a file: a kernel sends one at a time."""
+"""The size of the messages in which a page downloads a file; a kernel sends one at a time."""
 
 _MAX_NAMES: Final = 1000
 _log = logging.getLogger(__name__)
 
 
 class Export:
-    """One file of rows. A page downloads it from `read` if `is_download`; otherwise it is in the notebook's folder."""
+    """A file of rows. A page downloads it with `read` if `is_download`; otherwise it is in the notebook's directory."""
 
     def __init__(
         self, view: RowsView, order: RowQuery, *, file_format: str, columns: Sequence[int], is_download: bool
@@ -37,7 +37,7 @@ class Export:
         self._is_canceled = Event()
         self._is_download = is_download
         self._lock = Lock()  # guards the file
-        # It has no name, so nothing is left of it when the kernel is killed.
+        # Without a name, so that nothing remains if the kernel is killed.
         self._file: IO[bytes] | None = tempfile.TemporaryFile() if is_download else None  # noqa: SIM115 - until `close`
         self._progress = (0, 0)
         self._size: int | None = None
@@ -46,7 +46,7 @@ class Export:
         start_thread(self._write, name="micromegas-export")
 
     def state(self) -> dict[str, object]:
-        """Return how far it is: rows, all rows, the name, and the size of a complete file.
+        """Return the progress: rows, total rows, the name, and the size of a complete file.
 
         Raises:
             UsageError: The file could not be written.
@@ -65,14 +65,14 @@ class Export:
             return self._file.read(PART_BYTES)
 
     def cancel(self) -> None:
-        """End it without a file, even if the last row was written before the user was told."""
+        """Stop without a file, even if the last row was written before the user was told."""
         with self._lock:
             if self._size is not None and not self._is_download:
                 Path(self.name).unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Cancel it unless it is complete, and forget the file of a download."""
+        """Cancel the export unless it is complete, and delete a download's file."""
         with self._lock:
             if self._size is None:
                 self._is_canceled.set()
@@ -94,7 +94,7 @@ class Export:
                     Path(self.name).unlink()  # the last rows were written when the user canceled
         except MicromegasError as error:
             self._problem = f"{error.what} {error.remedy}".strip()
-        except Exception as error:  # noqa: BLE001 - whatever happens, the page is told
+        except Exception as error:  # noqa: BLE001 - the page must be notified
             _log.error("An export failed.", extra={"kind": type(error).__name__})
             self._problem = "The file could not be written. Check the folder and the free space."
         if self._size is None:
@@ -107,7 +107,7 @@ class Export:
         return {"file_format": self._format, "columns": self._columns, "on_rows": self._note}
 
     def _write_new_file(self) -> None:
-        """Write to the first name that is free."""
+        """Write to the first unused name."""
         stem = self.name.removesuffix(f".{self._format}")
         for number in range(2, _MAX_NAMES):
             with suppress(FileExistsError):

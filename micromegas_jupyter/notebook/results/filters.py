@@ -1,8 +1,9 @@
-"""Filters of the grid's columns: parse what is typed and return which values match, exactly.
+"""Filters of the grid's columns: parse the input and return exactly the matching values.
 
-Words are values: texts contain them, while numbers, times, and booleans equal them. Everything else has a sign: `=`,
-`!=`, `>`, `>=`, `<`, `<=`, `a..b`, `a..<b`, `/regex/`, and `!` to negate what follows. `=` alone matches nulls, `!=`
-alone all other values. A time without seconds, minutes, or hours is that whole minute, hour, or day.
+Words are values: strings match if they contain them; numbers, times, and booleans if they equal them. Everything else
+has an operator: `=`, `!=`, `>`, `>=`, `<`, `<=`, `a..b`, `a..<b`, `/regex/`, and `!` to negate what follows. `=` alone
+matches nulls, and `!=` alone all other values. A time without seconds, minutes, or hours is that whole minute, hour,
+or day.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SAMPLE_ROWS = 1000
 _MAX_SHOWN = 40
 _COMPARISON = re.compile(r"(<=|>=|<>|!=|==|<|>|=)\s*(.*)", re.DOTALL)
 _RANGE = re.compile(r"(.+?)\s*\.\.(<?)\s*(.+)")
-# Messages contain dots, so bounds of a text range contain neither spaces nor dots next to the sign, unless quoted.
+# Messages contain dots, so bounds of a text range contain neither spaces nor dots next to the operator, unless quoted.
 _TEXT_RANGE = re.compile(r"""("[^"]+"|'[^']+'|[^\s"']*[^\s"'.])\.\.(<?)("[^"]+"|'[^']+'|[^\s"'.][^\s"']*)""")
 _TIME = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?)?)?"
@@ -48,15 +49,15 @@ _TIME = re.compile(
 )
 _QUANTITY = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)\s*(h|min|s|ms|µs|us|ns)?", re.IGNORECASE)
 _DAY_NANOSECONDS = 86_400 * 10**9
-# What a time leaves open: a day, an hour, a minute, or a second.
+# The unspecified part of a time: a day, an hour, a minute, or a second.
 _LENGTHS = (_DAY_NANOSECONDS, 3600 * 10**9, 60 * 10**9, 10**9)
 DIGITS: Final = 120
-"""How many digits numbers have while filters are compared with them."""
+"""The precision of numbers when they are compared with filters."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 CONTROL: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that end a line, move a cursor, reorder text, or cannot be encoded; the line feed is not among them."""
+"""Characters that end a line, move a cursor, reorder text, or cannot be encoded, except the line feed."""
 
 _NULL_TESTS = {"=": "is_null", "==": "is_null", "!=": "is_valid", "<>": "is_valid"}
 _FUNCTIONS = {
@@ -72,14 +73,14 @@ _FUNCTIONS = {
 
 
 class Term(NamedTuple):
-    """One comparison of a filter: its name in Arrow, `contains`, or `matches`, and the text that follows the sign."""
+    """A comparison of a filter: its Arrow name, `contains`, or `matches`, and the text after the operator."""
 
     function: str
     value: str = ""
 
 
 def parse_filter(typed: str, form: ColumnFormat) -> tuple[bool, list[Term]]:
-    """Return the terms of a filter, which all have to hold, and whether the filter negates that.
+    """Return a filter's terms, all of which must match, and whether the filter is negated.
 
     Raises:
         UsageError: The filter is too long.
@@ -105,17 +106,17 @@ def parse_filter(typed: str, form: ColumnFormat) -> tuple[bool, list[Term]]:
 
 
 def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.ChunkedArray:
-    """Return which values of a column match a filter; null where a value is null, except for the null tests.
+    """Return which values of a column match a filter; null for null values, except in null tests.
 
     Raises:
-        UsageError: The filter is incomplete or does not fit the column's type; the remedy has filters that do.
+        UsageError: The filter is incomplete or does not suit the column's type; the remedy has examples that do.
     """
     is_negated, terms = parse_filter(typed, form)
     if terms[0].function in _NULL_TESTS.values():
         return pc.call_function(terms[0].function, [column])
     try:
         if form.kind is Kind.TEXT and types.is_dictionary(column.type):
-            # The few values instead of the many rows.
+            # The few distinct values instead of the many rows.
             parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
             found = [condition(values, form, typed).combine_chunks().take(places) for values, places in parts]
             return pa.chunked_array(found, pa.bool_())
@@ -130,19 +131,19 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
 
 
 def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
-    """Return filters that fit a column; those of numbers and times have values from it."""
+    """Return example filters for a column; those for numbers and times contain values from it."""
     values = decoded(column.slice(0, _SAMPLE_ROWS)).drop_null()
     if form.kind not in (Kind.NUMBER, Kind.TIME) or not len(values):
         return _HINTS.get(form.kind, "= for null, != for others")
     order = pc.sort_indices(values)
     low, high = form.texts(values.take(order.take([len(order) // 4, 3 * len(order) // 4])))
-    if form.kind is Kind.TIME:  # seconds are short enough to be read
+    if form.kind is Kind.TIME:  # seconds are short enough to be readable
         low, high = (str(text).split(".")[0] for text in (low, high))
     return f"> {low}, {low}..{high}"
 
 
 def unquoted(text: str) -> str:
-    """Return what was typed without the quotes around it."""
+    """Return the input without surrounding quotes."""
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
@@ -168,14 +169,14 @@ def _compare_booleans(column: pa.ChunkedArray, _form: ColumnFormat, term: Term) 
 
 
 def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, term: Term) -> pa.ChunkedArray:
-    """Compare numbers or times with what was typed, without rounding: as floats, or as whole steps of their type."""
+    """Compare numbers or times with the input, without rounding: as floats, or as whole steps of their type."""
     first, end, is_wall_clock = parse_value(column.type, form, term.value)
     if types.is_floating(column.type):
         if first.is_nan():
             return pc.invert(pc.is_nan(column)) if term.function == "not_equal" else pc.is_nan(column)
         return pc.call_function(term.function, [column, pa.scalar(float(first)).cast(column.type)])
     if is_wall_clock and column.type.tz is not None:
-        # As the grid shows them: an hour that a clock shows twice is found twice.
+        # As the grid shows them: an hour that occurs twice on a clock matches twice.
         column = pc.local_timestamp(column)
     with localcontext(prec=DIGITS):
         first_step, end_step = whole_step_bounds(column.type, first, end)
@@ -193,14 +194,14 @@ def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, term: Term) ->
 
 
 def whole_step_bounds(kind: pa.DataType, first: Decimal, end: Decimal) -> tuple[Decimal, Decimal]:
-    """Return the first step of a type that a value stands for, and the first one behind it."""
+    """Return the first step of a type that a value represents, and the first one after it."""
     step = step_of(kind)
     first_step = (first / step).to_integral_value(ROUND_CEILING)
     return first_step, (end / step).to_integral_value(ROUND_CEILING) + (first == end == first_step * step)
 
 
 def step_of(kind: pa.DataType) -> Decimal:
-    """Return the distance between two values of a type; of times and durations in nanoseconds."""
+    """Return the distance between two values of a type, for times and durations in nanoseconds."""
     if types.is_decimal(kind):
         return Decimal(1).scaleb(-kind.scale)
     if types.is_date32(kind):
@@ -210,7 +211,7 @@ def step_of(kind: pa.DataType) -> Decimal:
 
 
 def step_limits(kind: pa.DataType) -> tuple[int, int]:
-    """Return the lowest and the highest step that a type can hold."""
+    """Return the lowest and highest step of a type."""
     if types.is_decimal(kind):
         return 1 - 10**kind.precision, 10**kind.precision - 1
     if types.is_unsigned_integer(kind):
@@ -219,20 +220,20 @@ def step_limits(kind: pa.DataType) -> tuple[int, int]:
 
 
 def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
-    """Compare with a number of steps, also with one that the type cannot hold."""
+    """Compare with a number of steps, even one outside the type's range."""
     kind = column.type
     if not steps.is_finite():
         raise ValueError
     low, high = step_limits(kind)
     if low <= steps <= high:
-        # Only now, since 1e999999 as an integer takes most of a minute.
+        # Only now, because 1e999999 as an integer takes most of a minute.
         value = steps.scaleb(-kind.scale) if types.is_decimal(kind) else int(steps)
         return pc.less(column, pa.scalar(value, kind))
     return pc.if_else(column.is_valid(), steps > high, pa.scalar(None, pa.bool_()))
 
 
 def parse_value(kind: pa.DataType, form: ColumnFormat, typed: str) -> tuple[Decimal, Decimal, bool]:
-    """Return a number or nanoseconds: from which, and below which a time may be; and whether it is of a wall clock."""
+    """Return the range of a number, or of a time in nanoseconds, and whether the time is local."""
     text = unquoted(typed)
     if types.is_timestamp(kind) or types.is_date(kind):
         first, end, has_offset = _parse_time(text)
@@ -251,7 +252,7 @@ def parse_value(kind: pa.DataType, form: ColumnFormat, typed: str) -> tuple[Deci
 
 
 def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
-    """Return all that a time stands for, in nanoseconds since 1970, and whether it has an offset."""
+    """Return the range of a time in nanoseconds since 1970, and whether it has an offset."""
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError
@@ -268,10 +269,10 @@ def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
 
 
 def time_text(nanoseconds: int, kind: pa.DataType) -> str:
-    """Return a time as it is typed, with as many digits as a type's values have, and no fraction if it is zero.
+    """Return a time as input text, with as many digits as the type has, and no fraction if it is zero.
 
     Raises:
-        UsageError: The calendar has no such time.
+        UsageError: The time is out of range.
     """
     seconds, fraction = divmod(nanoseconds, 10**9)
     try:
@@ -285,7 +286,7 @@ def time_text(nanoseconds: int, kind: pa.DataType) -> str:
 
 
 def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *, sign: str = "=") -> str:
-    """Return the filter for one value, whose exact text is given; null has none."""
+    """Return the filter for one value, given its exact text; there is no text for null."""
     if text is None:
         return sign
     values = decoded(part)
@@ -302,12 +303,12 @@ def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *,
         raise UsageError("Values of this type cannot be filtered.", remedy="Filter another column.")
     if CONTROL.search(typed) or "\n" in typed:
         raise UsageError("A filter cannot contain control characters.", remedy="Filter another column.")
-    condition(values.slice(0, 0), form, typed)  # not too long
+    condition(values.slice(0, 0), form, typed)  # checks the length
     return typed
 
 
 def range_filter(edges: Sequence[str], first: int, last: int, *, is_open: bool) -> str:
-    """Return the filter for the slots from `first` to `last`; `is_open` if the outermost also hold what lies beyond."""
+    """Return the filter for the slots `first` to `last`; if `is_open`, the outermost include all values beyond."""
     first, last = sorted((max(first, 0), min(last, len(edges) - 2)))
     has_start, has_end = not (is_open and first == 0), not (is_open and last == len(edges) - 2)
     if has_start and has_end:
@@ -321,4 +322,4 @@ _COMPARE: Final[dict[Kind, Callable[..., pa.ChunkedArray]]] = {
     Kind.NUMBER: _compare_ordered,
     Kind.TIME: _compare_ordered,
 }
-"""How the values of each kind are compared; values of other kinds are not."""
+"""The comparison function of each kind; other kinds can't be compared."""

@@ -1,4 +1,4 @@
-"""How a notebook shows a result: a grid while its kernel runs, and one small table without scripts everywhere else."""
+"""How a notebook shows a result: a grid while its kernel runs, and a small table without scripts everywhere else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.plots import Asked
 
 MAX_HELD_BYTES: Final = 1024**3
-"""How much the rows of all grids may take; the grids that were used last keep theirs."""
+"""The memory limit for all grids' rows; the most recently used grids keep theirs."""
 
 MAX_COLUMNS: Final = 200
 MAX_STATIC_ROWS: Final = 20
@@ -40,7 +40,7 @@ _MAX_HEAD_CHARACTERS = 20_000
 _MAX_FIRST_CHARACTERS = 8_000
 _FIRST_ROWS = 50
 _MAX_BLOCK_ROWS = 500
-# The rows that grids keep alive, by the grid's id.
+# The rows that grids keep alive, by grid ID.
 _held: LRUCache[str, RowsView] = LRUCache(
     MAX_HELD_BYTES, getsizeof=lambda view: min(int(view.table.nbytes), MAX_HELD_BYTES)
 )
@@ -48,7 +48,7 @@ _held_lock = Lock()
 
 
 class CellSource(NamedTuple):
-    """What returned the rows: the first line of a cell, without options of charts, and the statement."""
+    """The source of the rows: the cell's first line, without chart options, and the statement."""
 
     head: str
     sql: str
@@ -56,17 +56,18 @@ class CellSource(NamedTuple):
 
 
 class ResultGrid(KernelWidget):
-    """A grid and a chart over rows that stay in the kernel: the browser asks for what is in sight, and shows it.
+    """A grid and a chart of rows that stay in the kernel; the browser requests and shows the visible part.
 
-    Their selection is the filters. With `plot`, the chart is open. It is an anywidget, for notebooks of any kind:
+    The filters are the selection of both. With `plot`, the chart is open. It is an anywidget that works in any
+    notebook:
 
     ```python
     micromegas_jupyter.ResultGrid(client.query_arrow("SELECT * FROM log_entries LIMIT 1000"))
     ```
 
     Args:
-        rows: An Arrow table, or a data frame or other object that Arrow reads.
-        result_rows: How many rows the result has, if these are the first of them.
+        rows: An Arrow table, a data frame, or another object that Arrow can read.
+        result_rows: The number of rows in the result, if these are only the first ones.
         source: The statement that returned the rows.
         plot: The chart.
 
@@ -110,7 +111,7 @@ class ResultGrid(KernelWidget):
             _held[self.model_id] = view
 
     def close(self) -> None:
-        """Close the widget and let go of the rows; does nothing the second time."""
+        """Close the widget and release the rows; repeated calls do nothing."""
         if self.comm is None:
             return
         with _held_lock:
@@ -119,11 +120,11 @@ class ResultGrid(KernelWidget):
         super().close()
 
     def reply(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:
-        """Return the answer to a request and its buffers."""
+        """Return the response to a request, and its buffers."""
         try:
             return self._answer(message)
         finally:
-            # To sort and to count takes memory for a moment, which Arrow's allocator would keep for the next time.
+            # Sorting and counting temporarily use memory, which Arrow's allocator would keep otherwise.
             pa.default_memory_pool().release_unused()
 
     def _end_export(self) -> None:
@@ -144,7 +145,7 @@ class ResultGrid(KernelWidget):
         self._end_export()
         return {}, []
 
-    def _answer(  # noqa: C901, PLR0911 - an operation each
+    def _answer(  # noqa: C901, PLR0911 - one branch per operation
         self, message: Mapping[str, Any]
     ) -> tuple[object, list[bytes]]:
         if message["op"].startswith("export_"):
@@ -193,7 +194,7 @@ class ResultGrid(KernelWidget):
                 return {"export": message["id"]}, []
 
     def _draw(self, view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> object:
-        """Draw the rows that match; those of a brush on the chart itself stay among the others."""
+        """Draw the matching rows; for a brush on the chart itself, the unselected ones, too."""
         from micromegas_jupyter.notebook.results.plots import Plot
 
         filters = tuple(each for each in order.filters if each[0] not in message["ignored"])
@@ -218,7 +219,7 @@ class ResultGrid(KernelWidget):
 
 
 def _pick(view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> dict[int, str]:
-    """Return the filters that a click stands for."""
+    """Return the filters for a click."""
     column, what = message["column"], message["what"]
     if what == "bar":
         return {column: view.bars_filter(column, *message["bars"])}
@@ -239,7 +240,7 @@ def _as_table(rows: Any) -> pa.Table:
 
 
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
-    """Return the rows that come with the widget itself, as many as are small."""
+    """Return the rows that are sent with the widget itself, as many as are small."""
     rows = min(_FIRST_ROWS, view.table.num_rows)
     texts = view.texts(RowQuery(), first=0, count=rows, columns=width)
     while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _MAX_FIRST_CHARACTERS:
@@ -255,7 +256,7 @@ def result_bundle(
     source: CellSource | None = None,
     plot: Asked | None = None,
 ) -> Bundle:
-    """Return what a notebook shows of a result and its metadata, by MIME type; an image if no widget shows a chart."""
+    """Return a result's display by MIME type, and its metadata; an image if no widget shows a chart."""
     saved = static_table(view, result_rows)
     if with_grid and shows_widgets() and view.table.num_columns:
         return widget_bundle(ResultGrid(view, result_rows=result_rows, source=source, plot=plot), saved)
@@ -277,21 +278,21 @@ def shown_table(
     source: CellSource | None = None,
     plot: Asked | None = None,
 ) -> Bundle:
-    """Return what a notebook shows of a table; `is_referenced` says that somebody keeps it anyway."""
+    """Return a table's display; `is_referenced` means that the table is kept alive anyway."""
     rows = min(table.num_rows, max_rows or (MAX_STATIC_ROWS if plot is None else table.num_rows))
     if not is_referenced and table.nbytes > MAX_HELD_BYTES:
         rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)
     held = table.slice(0, rows)
     if not is_referenced and rows < table.num_rows:
-        held = taken(held, pa.array(np.arange(rows)))  # so that the rest can go
+        held = taken(held, pa.array(np.arange(rows)))  # releases the rest
     shown = RowsView(held)
     return result_bundle(shown, result_rows=table.num_rows, with_grid=max_rows > 0, source=source, plot=plot)
 
 
 def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
-    """Return the first rows by MIME type, as tables that stand by themselves: names, types, values, and how many.
+    """Return the first rows by MIME type, as static tables: names, types, values, and the number of rows.
 
-    There are as many rows, and then columns, as make a short text.
+    It has as many rows, and then columns, as fit into a short text.
     """
     rows, width = min(MAX_STATIC_ROWS, view.table.num_rows), min(MAX_STATIC_COLUMNS, view.table.num_columns)
     while True:
@@ -309,14 +310,14 @@ def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
 
 
 def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    """Return how much of the result is shown: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
+    """Return a note on the visible part: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
     total, columns = rows_text(result_rows), view.table.num_columns
     note = total if rows == result_rows else f"first {count_text(rows)} of {total}"
     return note if width == columns else f"{note} · first {width} of {count_text(columns)} columns"
 
 
 def _html_table(columns: Sequence[Mapping[str, object]], cells: Sequence[Sequence[str | None]], note: str) -> str:
-    # JupyterLab's style sheet overrides what stands on the table alone.
+    # JupyterLab's style sheet overrides styles on the table alone.
     styles = [f' style="text-align:{_side(column)};white-space:nowrap"' for column in columns]
     head, null = "", '<em style="opacity:0.7">null</em>'
     for column, style in zip(columns, styles, strict=True):

@@ -1,4 +1,4 @@
-"""The chart above a grid: drawn from the rows that match; a brush or a click on it becomes filters of the grid."""
+"""The chart above a grid: drawn from the matching rows; a brush or a click on it becomes filters of the grid."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 Asked = dict[str, Any]
-"""Options of a chart as a page has them: columns by position; what is missing follows from the columns."""
+"""A page's chart options: columns by position; missing options follow from the columns."""
 
 
 class Plot:
-    """A chart of the rows that match.
+    """A chart of the matching rows.
 
     Raises:
         UsageError: There is nothing to draw.
@@ -55,14 +55,14 @@ class Plot:
 
     @property
     def chosen(self) -> Asked:
-        """What was drawn in the end."""
+        """The final choice of what was drawn."""
         choice = self._choice
         columns = {"x": [choice.x], "y": choice.y, "color": choice.color}
         found = {key: [self._names.index(each.name) for each in each_columns] for key, each_columns in columns.items()}
         return found | {"kind": choice.kind, "agg": list(choice.aggregates), "bins": choice.bins, "log": choice.log}
 
     def filters(self, panel: int, ranges: Mapping[str, Sequence[Any]]) -> dict[int, str]:
-        """Return the filters that a brush stands for, which end at slots; an empty range has an empty filter."""
+        """Return the filters for a brush, aligned to slots; an empty range has an empty filter."""
         found = {}
         for axis, (column, slots) in self._axes[panel].items():
             index, ends = self._names.index(column.name), ranges.get(axis) or ()
@@ -104,7 +104,7 @@ def _number_text(kind: pa.DataType, edge: float) -> str:
 
 
 def plot_arguments(options: Asked, names: Sequence[str]) -> str:
-    """Return the options of `%%sql` that draw the same chart.
+    """Return the `%%sql` options that draw the same chart.
 
     Raises:
         UsageError: A name cannot be written as an option.
@@ -123,7 +123,7 @@ def plot_arguments(options: Asked, names: Sequence[str]) -> str:
 
 
 def build_plot(names: Sequence[str], options: Options) -> Asked:
-    """Return options by name as a page has them."""
+    """Convert options by name to those of a page."""
     columns = {"x": listed(options.x, names), "y": listed(options.y, names), "color": listed(options.color, names)}
     found: Asked = {key: [names.index(name) for name in each if name] for key, each in columns.items()}
     aggregates = listed(options.agg) or None

@@ -1,4 +1,4 @@
-"""Rows of a query: the progress line while they arrive, polars, and a reader whose rows come on demand."""
+"""Query rows: the progress line while they arrive, polars conversion, and a reader that fetches rows on demand."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Ending(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     STOPPED = "stopped"
-    """Its reader was closed or dropped before the last row."""
+    """The reader was closed or dropped before the last row."""
 
 
 class Progress:
-    """How far a query is, or how it ended; written by the thread that reads its rows, read by the line's."""
+    """A query's progress or end; written by the thread that reads its rows, and read by the line's thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._started = clock.monotonic()
-        self._seconds: float | None = None  # once it has ended
+        self._seconds: float | None = None  # once finished
         self._first_seconds: float | None = None
-        self._bytes: int | None = None  # once the server has begun to answer
+        self._bytes: int | None = None  # once the server has begun to respond
         self.ending: Ending | None = None
         self.query_id: str | None = None
         self.rows = 0
@@ -62,18 +62,18 @@ class Progress:
         return self._clock.monotonic() - self._started if self._seconds is None else self._seconds
 
     def note(self, reader: QueryReader) -> None:
-        """The server has begun to answer, a batch has arrived, or the last one has."""
+        """Note that the server has begun to respond, a batch has arrived, or the last one has."""
         self.query_id, self.rows, self._bytes = reader.query_id, reader.rows, reader.bytes_received
         self._counts = reader.counts
         if self.rows and self._first_seconds is None:
             self._first_seconds = self.seconds
 
     def end(self, ending: Ending, *, query_id: str | None = None) -> None:
-        """It has ended; `query_id` is for a query that only its refusal names."""
+        """Note the end; `query_id` is for a query whose ID is only in the error."""
         self._seconds, self.ending, self.query_id = self.seconds, ending, self.query_id or query_id
 
     def line(self) -> str:
-        """Return the line that says all this."""
+        """Return the progress line."""
         time, rows, size = seconds_text(self.seconds), rows_text(self.rows), bytes_text(self._bytes or 0)
         if self.ending is None:
             parts = [f"⏳ {time}", *([] if self._bytes is None else [rows, size]), *filter(None, [self.scanned])]
@@ -90,7 +90,7 @@ class Progress:
 
 
 class DisplayLine:
-    """The line as a display of the cell, updated through its display id."""
+    """The line as a cell's display, updated through its display ID."""
 
     def __init__(self) -> None:
         self._handle: Handle | None = None
@@ -103,7 +103,7 @@ class DisplayLine:
         self.show({"text/plain": text, "text/html": f'<div style="{style}">{html.escape(text)}</div>'})
 
     def show(self, bundle: Mapping[str, object], metadata: Mapping[str, object] | None = None) -> None:
-        """Show something else in the line's place."""
+        """Show something else instead of the line."""
         if self._handle is None:
             self._handle, self.is_shown = new_display_handle(), True
             self._handle.display(bundle, raw=True, metadata=metadata)
@@ -119,7 +119,7 @@ class DisplayLine:
 
 
 class TerminalLine:
-    """The line on a terminal; into a file or a pipe only the last text is written. The caller owns the stream."""
+    """The line on a terminal; a file or a pipe gets only the final text. The caller owns the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -151,7 +151,7 @@ LiveLine = DisplayLine | TerminalLine
 
 @contextmanager
 def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -> Iterator[None]:
-    """Show the progress on the line, which the caller finishes; an interrupt or a failure ends it here."""
+    """Show the progress on the line, which the caller finishes; on an interrupt or a failure it is finished here."""
     over = Event()
 
     def update() -> None:
@@ -181,7 +181,7 @@ def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -
 
 
 def to_polars(table: pa.Table) -> Any:
-    """Return the rows as a polars DataFrame; call it without rows to find out whether polars can hold them."""
+    """Return the rows as a polars DataFrame; call it without rows to check whether polars supports them."""
     with extra("polars"):
         import polars as pl
 
@@ -189,7 +189,7 @@ def to_polars(table: pa.Table) -> Any:
 
     table = with_json(table)
     with suppress(pl.exceptions.PolarsError):
-        # Of this type polars makes a panic, not an error.
+        # For this type, polars panics instead of raising an error.
         if not any("decimal256" in str(kind) for kind in table.schema.types):
             return pl.from_arrow(table)
     types = cut(", ".join(f"{printable(column.name)} {column.type}" for column in table.schema), _MAX_TYPES_CHARACTERS)
@@ -208,10 +208,10 @@ class RowReader:
         print(batch.num_rows)
     ```
 
-    It holds at most a few batches, however large the result is. Ctrl-C while it waits for a batch, `close`, the end of
-    a `with` block, and the end of the last reference to it stop the query here and on the server. Libraries that accept
-    Arrow streams (`__arrow_c_stream__`) accept it: DuckDB, polars, `RecordBatchReader.from_stream`. Use it on one
-    thread at a time.
+    It holds at most a few batches, no matter how large the result is. Ctrl-C while waiting for a batch, `close`,
+    leaving a `with` block, and deleting the last reference stop the query here and on the server. Libraries that
+    accept Arrow streams (`__arrow_c_stream__`) accept it, such as DuckDB, polars, and `RecordBatchReader.from_stream`.
+    Use it on one thread at a time.
     """
 
     def __init__(  # noqa: PLR0913 - what outlives the cell
@@ -229,9 +229,9 @@ class RowReader:
         self._failure: MicromegasError | None = None
         self._rewritten_at = progress.seconds
         self._end = partial(_end, progress, line, target)
-        # ipykernel finds the cell that a display belongs to in a context variable.
+        # ipykernel uses a context variable to find the cell that a display belongs to.
         self._finalizer = weakref.finalize(self, _drop, reader, self._end, contextvars.copy_context())
-        # The client stops its queries at the end of the process; nobody is left to show a line to.
+        # When the process exits, the client stops its queries, and no line is needed.
         self._finalizer.atexit = False
         query = "" if reader.query_id is None else f" · query {short_query_id(reader.query_id)}"
         line.finish(f"▸ rows come as you iterate{query}{target}")
@@ -243,19 +243,19 @@ class RowReader:
 
     @property
     def query_id(self) -> str | None:
-        """The server's id of the query; None when the server gives none."""
+        """The server's ID for the query, or None."""
         return self._reader.query_id
 
     @property
     def rows(self) -> int:
-        """How many rows have been read or are about to be."""
+        """The number of rows that have been read or are about to be."""
         return self._reader.rows
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """Return the next batch; the error of a query that failed or was interrupted is raised by every later call."""
+        """Return the next batch; every later call raises the error of a failed or interrupted query."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -265,7 +265,7 @@ class RowReader:
             self._finish(Ending.DONE)
             raise
         except (KeyboardInterrupt, QueryCancelled) as stopped:
-            # The client stops a query that waits; an interrupt also comes when a batch is on its way to here.
+            # The client stops a waiting query; an interrupt may also come while a batch is in transit.
             self._reader.close()
             self._failure = QueryCancelled("The query was canceled.", query_id=self.query_id)
             self._finish(Ending.CANCELLED)
@@ -275,40 +275,40 @@ class RowReader:
         except MicromegasError as error:
             self._failure = error
             show_as_lines(error, error_lines(error, sql=self._sql))
-            if self._progress.ending is None:  # else it was closed
+            if self._progress.ending is None:  # otherwise it was closed
                 self._on_failure(error)
             self._finish(Ending.FAILED)
             raise
         self._progress.note(self._reader)
         seconds = self._progress.seconds
-        # A line on a terminal can only be finished once its cell has ended.
+        # A line on a terminal can only be finished after its cell has ended.
         if isinstance(self._line, DisplayLine) and seconds - self._rewritten_at >= _REWRITE_SECONDS:
             self._rewritten_at = seconds
             self._line.rewrite(f"{self._progress.line()}{self._target}")
         return batch
 
     def read_next_batch(self) -> pa.RecordBatch:
-        """Return the next batch; errors as for `next`."""
+        """Return the next batch; raises the same errors as `next`."""
         return next(self)
 
     def read_all(self) -> pa.Table:
-        """Return all rows that are still to come as one table."""
+        """Return all remaining rows as one table."""
         import pyarrow as pa
 
         return pa.Table.from_batches(self, self.schema)
 
     def read_pandas(self) -> pd.DataFrame:
-        """Return all rows that are still to come as a DataFrame, with binary JSON as JSON text."""
+        """Return all remaining rows as a DataFrame, with binary JSON as JSON text."""
         from micromegas_jupyter.client.json_columns import to_frame
 
         return to_frame(self.read_all())
 
     def cancel(self) -> None:
-        """Stop the query here and on the server; from any thread."""
+        """Stop the query here and on the server; callable from any thread."""
         self._reader.cancel()
 
     def close(self) -> None:
-        """Stop the query when it still runs; calling again does nothing."""
+        """Stop the query if it is still running; repeated calls do nothing."""
         self._reader.close()
         self._finish(Ending.STOPPED)
 
@@ -319,7 +319,7 @@ class RowReader:
         self.close()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Hand the rows on as an Arrow C stream (the Arrow PyCapsule interface)."""
+        """Export the rows as an Arrow C stream (the Arrow PyCapsule interface)."""
         import pyarrow as pa
 
         return pa.RecordBatchReader.from_batches(self.schema, self).__arrow_c_stream__(requested_schema)
@@ -329,7 +329,7 @@ class RowReader:
         return f"<rows of a query: {len(self.schema)} columns, {rows_text(self.rows)} read so far, {state}>"
 
     def _finish(self, ending: Ending) -> None:
-        # The error that is kept would keep this object, through the frames of its traceback.
+        # The stored error's traceback frames would keep this object alive.
         if self._finalizer.detach() is not None:
             self._end(ending)
 
@@ -340,12 +340,12 @@ def _end(progress: Progress, line: LiveLine, target: str, ending: Ending) -> Non
 
 
 def _drop(reader: QueryReader, end: Callable[[Ending], None], context: contextvars.Context) -> None:
-    """End a reader while garbage is collected, perhaps in the middle of somebody's writing to the same stream."""
+    """Stop a reader during garbage collection, possibly while other code is writing to the same stream."""
 
     def end_quietly() -> None:
-        with suppress(OSError, ValueError):  # the stream is gone, and with it whoever would read the line
+        with suppress(OSError, ValueError):  # the stream is gone, and the line with it
             end(Ending.STOPPED)
 
     reader.close()
-    with suppress(RuntimeError):  # no more threads at the end of the interpreter
+    with suppress(RuntimeError):  # no new threads when the interpreter exits
         context.run(start_thread, end_quietly, name="micromegas-rows")

@@ -1,4 +1,4 @@
-"""A selection is what the filters say: filters as SQL around a statement, and clicks and brushes as filters."""
+"""A selection consists of the filters: filters as SQL around a statement, and clicks and brushes as filters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.notebook.results.view import RowQuery, RowsView
 
 AROUND_NANOSECONDS: Final = 60 * 10**9
-"""How far rows may be from a chosen row's time, in either direction."""
+"""The maximum distance from a chosen row's time, in either direction."""
 
 _SIGNS = {"less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=", "equal": "=", "not_equal": "<>"}
 _QUOTED_OR_TAB = re.compile(r"""'[^']*'|"[^"]*"|\t""")
@@ -50,14 +50,14 @@ _QUERY = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:SELECT|WITH|VALUES|TABLE)\b
 _PICKS = {"only": "=", "exclude": "!="}
 _LARGEST_PLAIN = 2**53
 _REAL_BITS = 32
-# Arrow's names, and how many digits of a second.
+# Arrow's names, and the number of fractional digits.
 _UNITS = {"s": ("Second", 0), "ms": ("Millisecond", 3), "us": ("Microsecond", 6), "ns": ("Nanosecond", 9)}
 
 
 def selection_sql(
     sql: str, view: RowsView, order: RowQuery, *, limit: int | None = None, hidden: Collection[int] = ()
 ) -> str:
-    """Return a statement that returns a view's rows: the one that brought them, with the filters and sorts around it.
+    """Return a statement that returns a view's rows: the original one, wrapped in the filters and sorts.
 
     Raises:
         UsageError: A filter has no SQL, or the statement cannot be part of another one.
@@ -74,7 +74,7 @@ def selection_sql(
             raise UsageError("Two columns have the same name.", remedy="Rename one with AS.")
         chosen = ", ".join(_identifier(name) for at, name in enumerate(names) if at not in hidden) if hidden else "*"
         inner = without_end(inner)
-        if limit is not None:  # which rows there are is decided before
+        if limit is not None:  # a limit must apply before the filters
             inner = _around("*", inner) + f" LIMIT {limit:d}"
         inner = _around(chosen, inner)
         inner += "\nWHERE " + "\n  AND ".join(where) if where else ""
@@ -83,7 +83,7 @@ def selection_sql(
 
 
 def _around(chosen: str, sql: str) -> str:
-    # A comment in the last line would hide the bracket: it is on a line of its own.
+    # On a separate line, because a comment in the last line would hide the parenthesis.
     return f"SELECT {chosen} FROM (\n{sql}\n) AS result"  # noqa: S608 - quoted names around the user's statement
 
 
@@ -99,7 +99,7 @@ def checked_source(source: str) -> str:
 
 
 def sql_condition(name: str, column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> str:
-    """Return what `filters.condition` computes as SQL.
+    """Return the SQL equivalent of `filters.condition`.
 
     Raises:
         UsageError: The filter is invalid, or has no SQL.
@@ -147,7 +147,7 @@ def _term(field: str, values: pa.ChunkedArray, form: ColumnFormat, term: Term) -
     if types.is_floating(kind):
         return _float_term(field, values, term.function, first)
     if types.is_timestamp(kind) and kind.tz is not None and kind.tz not in UTC_NAMES:
-        # The engine compares times of a zone by their wall clock.
+        # The engine compares zoned times by their local time.
         utc = f"arrow_cast({field}, 'Timestamp({_UNITS[kind.unit][0]}, Some(\"UTC\"))')"
         field, kind = (f"to_local_time({field})", pa.timestamp(kind.unit)) if is_wall_clock else (utc, kind)
     with localcontext(prec=DIGITS):
@@ -168,7 +168,7 @@ def _term(field: str, values: pa.ChunkedArray, form: ColumnFormat, term: Term) -
 
 
 def _bound(field: str, kind: pa.DataType, sign: str, step: Decimal) -> str:
-    """Return a comparison, also with a step that the type cannot hold."""
+    """Return a comparison, even with a step outside the type's range."""
     low, high = step_limits(kind)
     if low <= step <= high:
         return f"{field} {sign} {_step_literal(kind, step)}"
@@ -200,7 +200,7 @@ def _float_term(field: str, values: pa.ChunkedArray, function: str, number: Deci
     elif not re.fullmatch(r"-?\d+\.\d+", text):
         text = f"CAST('{text}' AS DOUBLE)"
     compared = f"{field} {_SIGNS[function]} {text}"
-    # To SQL, NaN is greater than all numbers.
+    # In SQL, NaN is greater than all numbers.
     is_wrong = function.startswith("greater") and _has_nan(values)
     return f"({compared} AND NOT isnan({field}))" if is_wrong else compared
 
@@ -217,7 +217,7 @@ def _sort_keys(name: str, view: RowsView, index: int, *, descending: bool) -> li
 
 
 def picked_filters(view: RowsView, order: RowQuery, row: int, column: int, *, what: str) -> dict[int, str]:
-    """Return the filter that a cell's menu stands for: `only` its value, `exclude` it, or rows `around` its time.
+    """Return the filter for a cell's menu item: `only` its value, `exclude` it, or rows `around` its time.
 
     Raises:
         UsageError: The value cannot be part of a filter.

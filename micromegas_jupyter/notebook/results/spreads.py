@@ -1,4 +1,4 @@
-"""What stands above a column: how its values spread, of all rows and of those that match the filters."""
+"""The summary above a column: the distribution of its values, among all rows and those that match the filters."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 MAX_TOP: Final = 5
 MAX_CODED_VALUES: Final = 50_000
-"""Texts of a column with more values are counted again each time, because they would take too much memory."""
+"""Columns with more distinct strings are counted each time, because storing the codes would take too much memory."""
 
 _BINS = 24
 _TAIL = 0.01
 _FAR = 4
 _NOWHERE = 255
 _DAY = 86_400 * 10**9
-# A few that people read off a clock, below and above a second.
+# Some common clock steps, below and above a second.
 _STEPS = (
     *np.multiply.outer(10 ** np.arange(9), (1, 2, 5)).ravel().tolist(),
     *np.multiply(10**9, (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)).tolist(),
@@ -38,31 +38,31 @@ _MAX_END_CHARACTERS = 9
 
 @dataclass(slots=True)
 class Spread:
-    """How a column's values spread; texts in the column's notation."""
+    """The distribution of a column's values; strings in the column's notation."""
 
     distinct: int | None = None
     min: str | None = None
     max: str | None = None
     ends: list[str] = field(default_factory=list)
-    """The lowest and the highest value, short, with what both have in common in between."""
+    """The lowest and the highest value, shortened, with their common part in between."""
 
     bars: list[int] = field(default_factory=list)
     matching: list[int] = field(default_factory=list)
-    """How many rows of each bar match; empty without a filter."""
+    """The number of matching rows per bar; empty without a filter."""
 
     bins: list[str] = field(default_factory=list)
-    """The bars' ends, one more than bars; the outermost bars also count what lies beyond."""
+    """The bars' edges, one more than bars; the outermost bars also count values beyond."""
 
     top: list[tuple[str, int, int]] = field(default_factory=list)
-    """The most frequent values, with how many rows match and how many there are."""
+    """The most frequent values, each with the number of matching rows and of all rows."""
 
     hint: str = ""
-    """Filters that fit the column."""
+    """Example filters for the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodedColumn:
-    """Which bar or value each row is in; and the bars' ends as filters have them, or the values."""
+    """The bar or value of each row, and the bars' edges as in filters, or the values."""
 
     codes: np.ndarray
     edges: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class CodedColumn:
 
 
 def code_column(column: pa.ChunkedArray, form: ColumnFormat) -> CodedColumn | None:
-    """Return where the rows are; None if the values are not told apart."""
+    """Return the code of each row; None if there are too many distinct values."""
     if form.kind in (Kind.NESTED, Kind.OTHER):
         return None
     if form.kind not in (Kind.NUMBER, Kind.TIME):
@@ -80,7 +80,7 @@ def code_column(column: pa.ChunkedArray, form: ColumnFormat) -> CodedColumn | No
     edges = _time_edges(column) if form.kind is Kind.TIME else _number_edges(column, form)
     if len(edges) <= 2:  # noqa: PLR2004 - one bar
         return None
-    # By the comparison of the filters, so that a bar holds exactly the rows that its filter selects.
+    # Uses the filters' comparison, so that a bar contains exactly the rows that its filter selects.
     is_there = column.is_valid()
     if types.is_floating(column.type):
         is_there = pc.and_(is_there, pc.invert(pc.is_nan(column).fill_null(False)))
@@ -95,7 +95,7 @@ def _code_values(column: pa.ChunkedArray) -> CodedColumn:
     if types.is_dictionary(column.type):
         whole = column.unify_dictionaries().combine_chunks()
         whole = whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
-        # A dictionary may hold a value twice.
+        # A dictionary may contain a value twice.
         once = _encoded(decoded(pa.chunked_array([whole.dictionary])))
         return CodedColumn(_codes(once.indices.take(whole.indices)), values=once.dictionary)
     encoded = _encoded(decoded(column))
@@ -115,7 +115,7 @@ def _codes(indices: pa.Array) -> np.ndarray:
 def spread_of(
     column: pa.ChunkedArray, form: ColumnFormat, coded: CodedColumn | None, mask: np.ndarray | None
 ) -> Spread:
-    """Return how the values of all rows spread, and of those in the mask."""
+    """Return the distribution of the values, among all rows and those in the mask."""
     found = Spread(hint=hint(column, form))
     if form.kind in (Kind.NUMBER, Kind.TIME):
         _add_ends(found, decoded(column), form)
@@ -156,7 +156,7 @@ def _short_ends(low: str, high: str, form: ColumnFormat) -> list[str]:
 
 
 def top_codes(coded: CodedColumn, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the most frequent values' codes, and for each value how many rows match and how many there are."""
+    """Return the most frequent values' codes, and the number of matching rows and of all rows for each value."""
     size = len(coded.values)
     counts = np.bincount(coded.codes[coded.codes >= 0], minlength=size)
     matching = counts if mask is None else np.bincount(coded.codes[mask & (coded.codes >= 0)], minlength=size)
@@ -172,7 +172,7 @@ def _add_top(found: Spread, form: ColumnFormat, coded: CodedColumn, mask: np.nda
     found.distinct = int(np.count_nonzero(matching))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # the largest floats
+@np.errstate(over="ignore", invalid="ignore")  # for the largest floats
 def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
     values, scale = column.drop_null(), 1.0
     if types.is_duration(values.type):
@@ -190,15 +190,15 @@ def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
 
 
 def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
-    """Return the ends of a histogram; None for numbers that are all the same, or too far apart for a float."""
+    """Return the ends of a histogram; None for numbers that are all equal, or too far apart for a float."""
     if not len(numbers):
         return None
     low, high = float(numbers.min()), float(numbers.max())
     inner_low, inner_high = map(float, np.quantile(numbers, (_TAIL, 1 - _TAIL)))
-    # A few values far away would leave all others in one bar.
+    # A few outliers would leave all other values in one bar.
     if high - low > _FAR * (inner_high - inner_low) > 0:
         low, high = inner_low, inner_high
-    # Bars as wide as the numbers' own precision cannot be told apart.
+    # Bars as narrow as the numbers' own precision cannot be distinguished.
     step = (high - low) / _BINS
     return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
 

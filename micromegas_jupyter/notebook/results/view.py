@@ -1,4 +1,4 @@
-"""A result's rows in the order and with the filters that a person chose, summed up and exported; all of it exact."""
+"""A result's rows in the order and with the filters that a user chose, summarized and exported; all exact."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ EXPORT_FORMATS: Final = {
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.file",
 }
-"""The media type of each format of a file."""
+"""The media type of each file format."""
 
 _MAX_NAME_CHARACTERS = 100
 _MAX_ORDERS = 2
 _MAX_PLOTS = 2
 _EXPORT_ROWS = 64 * 1024
-# Values whose unit is in a column.
+# Values with their unit in a separate column.
 _UNIT_COLUMN, _VALUE_COLUMNS = "unit", frozenset({"value", "increase"})
 
 
 class RowQuery(NamedTuple):
-    """Which rows, and in which order: filters as typed by column, and columns to sort by with `True` for descending."""
+    """The selection and order of rows: filters as typed by column, and sort columns with `True` for descending."""
 
     filters: tuple[tuple[int, str], ...] = ()
     sort: tuple[tuple[int, bool], ...] = ()
@@ -72,12 +72,12 @@ _ALL = RowQuery()
 
 
 class RowsView:
-    """The rows of one table, for any thread: rows are never changed, and the lock guards what is kept about them."""
+    """The rows of one table; thread-safe: rows never change, and the lock guards cached data about them."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = _with_plain_nulls(table)
         self.plots: LRUCache[int, Any] = LRUCache(_MAX_PLOTS)
-        """The charts that were drawn last, by the message that asked for one."""
+        """The most recently drawn charts, by the message that requested each."""
 
         self._lock = RLock()
         self._formats: dict[int, ColumnFormat] = {}
@@ -93,7 +93,7 @@ class RowsView:
             return self._formats[index]
 
     def columns(self, count: int) -> list[dict[str, object]]:
-        """Return what a browser knows of each of the first columns."""
+        """Return the browser's description of each of the first columns."""
         return [
             {
                 "name": cut(printable(found.name), _MAX_NAME_CHARACTERS),
@@ -108,7 +108,7 @@ class RowsView:
         ]
 
     def count(self, order: RowQuery) -> int:
-        """Return how many rows the filters let through."""
+        """Return the number of rows that match the filters."""
         positions = self._positions(order)
         return int(self.table.num_rows if positions is None else len(positions))
 
@@ -117,7 +117,7 @@ class RowsView:
         return _part(self.table, self._positions(order), first, count)
 
     def texts(self, order: RowQuery, *, first: int, count: int, columns: int) -> list[list[str | None]]:
-        """Return the short texts of some of the rows, one list for each of the first columns."""
+        """Return the short strings of some of the rows, a list for each of the first columns."""
         part = self.rows(order, first, count)
         found = [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
         if self._valued:
@@ -132,7 +132,7 @@ class RowsView:
 
     @cached_property
     def _valued(self) -> list[int]:
-        """The columns of numbers whose unit is in the column `unit`."""
+        """The number columns whose unit is in the column `unit`."""
         names, kinds = self.table.schema.names, self.table.schema.types
         if names.count(_UNIT_COLUMN) != 1 or column_kind(kinds[names.index(_UNIT_COLUMN)]) is not Kind.TEXT:
             return []
@@ -140,13 +140,13 @@ class RowsView:
         return [at for at in found if column_kind(kinds[at]) is Kind.NUMBER and not types.is_duration(kinds[at])]
 
     def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
-        """Return a whole value, JSON over several lines, and whether it was cut."""
+        """Return a whole value, with JSON on several lines, and whether it was truncated."""
         (text,) = self.exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
     def copied(self, order: RowQuery, *, rows: tuple[int, int], columns: Sequence[int], header: bool) -> str:
-        """Return cells as text for a clipboard: exact values, tabs between columns."""
+        """Return cells as clipboard text: exact values, tabs between columns."""
         first, last = rows
         if (last - first + 1) * len(columns) > MAX_COPIED_CELLS:
             raise UsageError(
@@ -158,7 +158,7 @@ class RowsView:
         return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
     def mask(self, order: RowQuery) -> np.ndarray | None:
-        """Return which rows match the filters; None if there are no filters."""
+        """Return which rows match the filters; None without filters."""
         positions = self._positions(RowQuery(order.filters))
         if positions is None:
             return None
@@ -167,8 +167,8 @@ class RowsView:
         return mask
 
     def spread(self, index: int, order: RowQuery = _ALL) -> Spread:
-        """Return how a column's values spread, of all rows and of those that match the filters."""
-        form = replace(self.format_of(index), is_jsonb=False)  # it is text already
+        """Return the distribution of a column's values, among all rows and those that match the filters."""
+        form = replace(self.format_of(index), is_jsonb=False)  # it is already text
         return spread_of(self.comparable(index), form, self._coded(index), self.mask(order))
 
     def bars_filter(self, index: int, first: int, last: int) -> str:
@@ -195,7 +195,7 @@ class RowsView:
             return coded
 
     def size_of(self, order: RowQuery) -> int:
-        """Return about how many bytes the rows take."""
+        """Return the approximate size of the rows in bytes."""
         return int(self.table.nbytes * self.count(order) / max(self.table.num_rows, 1))
 
     def write_new_file(self, order: RowQuery, path: Path, **options: Any) -> None:
@@ -225,14 +225,14 @@ class RowsView:
         columns: Sequence[int],
         on_rows: Callable[[int, int], None] = lambda _rows, _total: None,
     ) -> None:
-        """Write the rows to a file, some at a time; before each, `on_rows` gets how many are written, and all."""
+        """Write the rows to a file in parts; before each, `on_rows` gets the number of written and of all rows."""
         import pyarrow.parquet as pq
 
         writers = {
             "parquet": partial(pq.ParquetWriter, compression="zstd"),
             "arrow": pa.ipc.new_file,
         }
-        # A file holds one dictionary for a column.
+        # A file has one dictionary per column.
         table, positions = self.table.select(columns).unify_dictionaries(), self._positions(order)
         total = self.count(order)
 
@@ -267,7 +267,7 @@ class RowsView:
         return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
 
     def comparable(self, index: int) -> pa.ChunkedArray:
-        """Return a column as filters and orders see it: binary JSON as JSON text."""
+        """Return a column as filters and sorting see it: binary JSON as JSON text."""
         if not self.format_of(index).is_jsonb:
             return self.table.column(index)
         with self._lock:
@@ -276,7 +276,7 @@ class RowsView:
             return self._texts[index]
 
     def _positions(self, order: RowQuery) -> pa.Array | None:
-        """Return the rows' positions; None for all of them as they came."""
+        """Return the rows' positions; None for all rows in their original order."""
         if order == _ALL:
             return None
         with self._lock:
@@ -305,7 +305,7 @@ def _part(table: pa.Table, positions: pa.Array | None, first: int, count: int) -
 
 
 def _with_plain_nulls(table: pa.Table) -> pa.Table:
-    """Return a table without runs and without nulls in dictionaries, which Arrow neither counts nor unifies."""
+    """Return a table without run-end encoding and nulls in dictionaries, which Arrow neither counts nor unifies."""
     for index, column in enumerate(table.columns):
         is_dictionary = types.is_dictionary(column.type)
         has_null = is_dictionary and any(chunk.dictionary.null_count for chunk in column.chunks)
@@ -315,16 +315,16 @@ def _with_plain_nulls(table: pa.Table) -> pa.Table:
 
 
 def taken(table: pa.Table, positions: pa.Array) -> pa.Table:
-    """Return the rows at these positions, in memory of their own."""
+    """Return the rows at these positions, in newly allocated memory."""
     try:
         return table.take(positions)
-    except pa.ArrowNotImplementedError:  # views
+    except pa.ArrowNotImplementedError:  # for view types
         parts = [table.slice(position, 1) for position in positions.to_pylist()]
         return pa.concat_tables([table.slice(0, 0), *parts]).combine_chunks()
 
 
 def _indented(text: str) -> str:
-    """Return a JSON text over several lines; any other text, or one whose numbers Python would round, as it is."""
+    """Return a JSON text on several lines; other text, or JSON with numbers that Python would round, unchanged."""
     if text[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
             for ensure_ascii in (False, True):
@@ -341,7 +341,7 @@ def _whole(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
-        # The places of the few values instead of the many texts.
+        # The positions of the few distinct values instead of the many strings.
         whole = _whole(column)
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
         return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])
@@ -349,5 +349,5 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _cell(text: str | None) -> str:
-    """Return a value as a spreadsheet takes it: nothing for null, no line breaks."""
+    """Return a value for a spreadsheet cell: empty for null, and without line breaks."""
     return " ".join((text or "").splitlines()).replace("\t", " ")

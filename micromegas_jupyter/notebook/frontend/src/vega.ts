@@ -1,4 +1,4 @@
-// What draws charts: sent by the kernel once per page, on the first chart.
+// The chart renderer, sent by the kernel once per page, for the first chart.
 export { expressionInterpreter } from "vega-interpreter";
 export { compile } from "vega-lite";
 export * as vega from "vega";

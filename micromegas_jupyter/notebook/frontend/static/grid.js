@@ -127,9 +127,9 @@ var Blocks = class {
   blocks = /* @__PURE__ */ new Map();
   wanted = [];
   fetching = /* @__PURE__ */ new Set();
-  /** How often another order was asked for: only the last one counts. */
+  /** The number of requests for another order: only the last one counts. */
   arranged = 0;
-  /** Show the rows in another order; rejects when the kernel refuses it, and the order stays as it was. */
+  /** Show the rows in another order; if the kernel rejects it, this rejects and the order stays unchanged. */
   async arrange(order) {
     const number = ++this.arranged;
     const { answer } = await this.kernel.ask("rows", { order, first: 0, count: BLOCK_ROWS });
@@ -142,7 +142,7 @@ var Blocks = class {
     this.onChange();
     return true;
   }
-  /** Return a cell's text; undefined while it is on its way. */
+  /** Return a cell's text, or undefined while it is being fetched. */
   text(row, column) {
     const block = this.blocks.get(Math.floor(row / BLOCK_ROWS));
     return block ? block[column]?.[row % BLOCK_ROWS] : this.first[column]?.[row];
@@ -156,7 +156,7 @@ var Blocks = class {
     this.wanted = [...near, to + 1, from - 1].filter((block) => block >= 0 && block <= last && !this.touch(block));
     this.fetchNext();
   }
-  /** Note that a block is in use; returns false for one that is not there. */
+  /** Note that a block is in use; returns false if it isn't there. */
   touch(block) {
     const texts = this.blocks.get(block);
     if (!texts) return false;
@@ -306,7 +306,7 @@ var ChartPanel = class {
   width = 0;
   /** The filters of the brush; they do not hide the chart's other rows. */
   brushed = {};
-  /** What the brush covers. */
+  /** The brush's selection. */
   covered;
   /** The other filters when the chart was drawn. */
   drawnOthers = "[]";
@@ -331,7 +331,7 @@ var ChartPanel = class {
     if (!this.root.hidden) void this.draw();
     return !this.root.hidden;
   }
-  /** Draw the rows that match now, unless only the chart's own brush has changed. */
+  /** Draw the matching rows, unless only the chart's own brush has changed. */
   filtersChanged(filters) {
     const isOwn = Object.entries(this.brushed).every(([column, typed]) => (filters[Number(column)] ?? "") === typed);
     const others = Object.keys(filters).filter((column) => !(column in this.brushed));
@@ -368,7 +368,7 @@ var ChartPanel = class {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => void this.draw(), this.view ? RESIZE_MILLISECONDS : 0);
   }
-  /** Draw again; of several wishes the last one counts. */
+  /** Draw again; only the last of several requests counts. */
   async draw() {
     const width = this.root.clientWidth;
     if (width < MIN_WIDTH) return;
@@ -391,7 +391,7 @@ var ChartPanel = class {
       this.rows = answer.spec.vconcat.map(({ data }) => parseRows(String(data.values), data.format?.parse ?? {}));
       this.spec = {
         ...answer.spec,
-        // Vega would parse the text with a function that it makes, which a page may forbid.
+        // Vega would create a function to parse the text, which a page may forbid.
         vconcat: answer.spec.vconcat.map((panel, at) => ({ ...panel, data: { values: this.rows[at] } }))
       };
       this.canvas.setAttribute("aria-label", answer.text);
@@ -409,7 +409,7 @@ var ChartPanel = class {
       if (number === this.asked) this.root.classList.remove("micromegas-chart-busy");
     }
   }
-  /** Show what was drawn where nothing was chosen. */
+  /** Show the defaults that were used for missing options. */
   showChosen(chosen) {
     const name = (at) => this.columns[at]?.name ?? "";
     const texts = {
@@ -460,7 +460,7 @@ var ChartPanel = class {
     clearTimeout(this.pictureTimer);
     this.pictureTimer = setTimeout(() => void this.sendPicture(library, number), PICTURE_MILLISECONDS);
   }
-  /** A brush stays where it is while something else changes. */
+  /** Keep a brush in place while something else changes. */
   withBrush(spec) {
     if (!this.covered || Object.keys(this.brushed).length === 0) return spec;
     const { panel, ranges } = this.covered;
@@ -472,7 +472,7 @@ var ChartPanel = class {
     });
     return { ...spec, params };
   }
-  /** Make the panels as wide as the room that axes and legends leave. */
+  /** Fit the panels to the width that axes and legends leave. */
   async fill(view) {
     const drawn = this.canvas.querySelector("canvas")?.offsetWidth ?? 0;
     const missing = this.canvas.clientWidth - drawn - 4;
@@ -491,7 +491,7 @@ var ChartPanel = class {
     this.pending = { panel, ranges };
     if (!this.isSending) void this.sendBrush();
   }
-  /** One question at a time while a brush moves, and always the last place. */
+  /** One request at a time while a brush moves, always for the latest position. */
   async sendBrush() {
     this.isSending = true;
     try {
@@ -511,7 +511,7 @@ var ChartPanel = class {
       this.isSending = false;
     }
   }
-  /** Texts only: a value of a result must not become part of the page. */
+  /** Text only: result values must not become part of the page as markup. */
   showTip = (_handler, event, _item, value) => {
     this.tip.hidden = typeof value !== "object" || value === null;
     if (this.tip.hidden) return;
@@ -523,7 +523,7 @@ var ChartPanel = class {
     this.tip.style.left = `${isLeft ? Math.max(left - this.tip.offsetWidth - 28, 0) : left}px`;
     this.tip.style.top = `${event.clientY - frame.top + 12}px`;
   };
-  /** The numbers are made when they are wanted. */
+  /** Create the table of numbers when it is first shown. */
   showNumbers() {
     const summary = this.numbers.querySelector("summary") ?? make("summary", {}, "Numbers of the chart");
     this.numbers.hidden = !this.spec;
@@ -552,7 +552,7 @@ var ChartPanel = class {
     table.append(make("thead", {}, head), make("tbody", {}, ...body));
     return make("div", { class: "micromegas-chart-table", tabindex: 0, role: "group", "aria-label": "Numbers" }, table);
   }
-  /** Give the notebook an image to save: in the light theme, and small. */
+  /** Give the notebook a small image to save, in the light theme. */
   async sendPicture(library, number) {
     const { spec } = this;
     if (!spec || number !== this.asked) return;
@@ -775,7 +775,7 @@ var Header = class {
   reachable = [];
   width = 0;
   timer;
-  /** Show how the values spread: of all rows, and over them of those that match. */
+  /** Show the distribution of the values: of all rows, overlaid with that of the matching rows. */
   showSpread({ distinct, min, max, ends, bars, matching, bins, top, hint }) {
     const focused = this.reachable.findIndex((element) => element === element.ownerDocument.activeElement);
     const parts = [];
@@ -812,12 +812,12 @@ var Header = class {
     this.reachable.forEach((element) => element.tabIndex = this.nameButton.tabIndex);
     this.reachable[focused]?.focus({ preventScroll: true });
   }
-  /** Show a filter that a click made. */
+  /** Show a filter that a click created. */
   showFilter(typed) {
     if (this.filter.value.trim() !== typed) this.filter.value = typed;
     this.cell.classList.toggle("micromegas-grid-filtered", typed !== "");
   }
-  /** Show the column's place in the order, from 0; -1 for none. */
+  /** Show the column's position in the sort order, from 0; -1 if it isn't sorted. */
   showOrder(place, descending, columns) {
     this.arrow.textContent = place < 0 ? "" : (descending ? "▼" : "▲") + (columns > 1 ? String(place + 1) : "");
     if (!this.column.sortable) return;
@@ -828,7 +828,7 @@ var Header = class {
     this.filter.setAttribute("aria-invalid", String(sentence !== ""));
     this.filter.title = sentence || FILTER_HELP;
   }
-  /** Note the width that the grid gave the column. */
+  /** Note the width that the grid assigned to the column. */
   setWidth(width) {
     this.width = width;
   }
@@ -836,7 +836,7 @@ var Header = class {
   step(direction) {
     this.actions.resize(this.index, this.width + direction * STEP);
   }
-  /** Let only the head of the column with the focus be reached by Tab. */
+  /** Make Tab reach only the header of the column with the focus. */
   setReachable(isReachable) {
     const tabIndex = isReachable ? 0 : -1;
     if (this.nameButton.tabIndex === tabIndex) return;
@@ -1030,7 +1030,7 @@ var Grid = class {
   chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
   clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
   hasSource;
-  /** How often spreads were asked for: only the last ones count. */
+  /** The number of requests for distributions: only the last one counts. */
   spreads = 0;
   observer = new ResizeObserver(() => this.draw());
   constructor(model) {
@@ -1137,7 +1137,7 @@ var Grid = class {
   toggleChart() {
     this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
   }
-  /** The rows are there first; how the columns spread comes one after another, and after a filter all together. */
+  /** The rows come first, then the columns' distributions one by one, and after a filter all together. */
   async loadSpreads() {
     const number = ++this.spreads;
     const { order } = this.blocks;
@@ -1156,7 +1156,7 @@ var Grid = class {
       }
     }
   }
-  /** Take filters over as if they were typed; an empty one clears. */
+  /** Apply filters as if they were typed; an empty one clears. */
   async select(filters, replaces = false) {
     const all = { ...replaces ? {} : this.order.filters, ...filters };
     const kept = Object.fromEntries(Object.entries(all).filter(([, typed]) => typed !== ""));
@@ -1170,7 +1170,7 @@ var Grid = class {
       return this.message.textContent;
     });
   }
-  /** Write the selection, or the chart, into a new cell; where there are no cells, it is copied. */
+  /** Write the selection, or the chart, to a new cell, or copy it if there are no cells. */
   async asCell(chart) {
     await this.tell(async () => {
       const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
@@ -1261,7 +1261,7 @@ var Grid = class {
     this.drawStatus(visible, shown.length);
     this.blocks.need(this.firstRow, this.firstRow + visible);
   }
-  /** Return the first and the last place that can be seen: of a wide result only those cells are filled. */
+  /** Return the first and the last visible position; only these cells of a wide result are filled. */
   placesInSight(shown) {
     const { scrollLeft, clientWidth } = this.scroller;
     let right = this.numberWidth;
@@ -1357,7 +1357,7 @@ var Grid = class {
     this.chart.filtersChanged(order.filters);
     await this.loadSpreads();
   }
-  /** Give a column a width in pixels; 0 for the one that fits. */
+  /** Set a column's width in pixels; 0 means automatic. */
   resize = (column, width) => {
     const fitting = this.fittingWidths[column] ?? MIN_FITTING_WIDTH;
     this.widths[column] = width === 0 ? fitting : Math.min(Math.max(width, MIN_WIDTH2), MAX_WIDTH);
@@ -1440,7 +1440,7 @@ var Grid = class {
     cell?.focus({ preventScroll: true });
     this.showPlace(cell);
   }
-  /** Scroll sideways until a cell stands beside the row numbers, which cover the left edge. */
+  /** Scroll sideways until a cell is next to the row numbers, which cover the left edge. */
   showPlace(cell) {
     if (!cell) return;
     const left = cell.offsetLeft - this.numberWidth;
@@ -1562,7 +1562,7 @@ var Grid = class {
     this.detail.hidden = true;
     this.focusedCell()?.focus({ preventScroll: true });
   }
-  /** Do something and say how it went. */
+  /** Run an action and report the outcome. */
   async tell(action) {
     try {
       this.say(await action());

@@ -347,7 +347,7 @@ var LogView = class {
   receive = ({ news }) => {
     if (news) this.show(news);
   };
-  /** Change what is shown; if the kernel can't, it stays as it was, with the reason. */
+  /** Change the view; if the kernel can't, the view stays unchanged and shows the reason. */
   async change(op, details) {
     await this.tell(async () => {
       this.say("Loading…");

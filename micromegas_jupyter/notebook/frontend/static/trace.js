@@ -464,7 +464,7 @@ var TraceView = class {
   scene;
   rows;
   services = [];
-  /** Of merged paths: errors, spans, and totals, and the latter two of the traces to compare with. */
+  /** For merged paths: errors, spans, and totals, and the latter two for the traces to compare with. */
   counts = [];
   closed = /* @__PURE__ */ new Set();
   view;
@@ -545,7 +545,7 @@ var TraceView = class {
       visible[count++] = span;
     return visible.subarray(0, count);
   }
-  // What is shown
+  // Display
   show(view) {
     this.view = view;
     this.pressView();
@@ -604,7 +604,7 @@ var TraceView = class {
     ];
     return marks.filter(([flag]) => flags & flag).map(([, text]) => text);
   }
-  /** The spans, or those that a search found, a page at a time. */
+  /** The spans, or those that match a search, one page at a time. */
   fillTable() {
     const { spans, names, depth, matches, selected } = this.scene;
     const list = matches.size ? [...matches].sort((one, other) => one - other) : void 0;
@@ -644,7 +644,7 @@ var TraceView = class {
       makeButton("Next page", turn(1), { disabled: this.page >= pages - 1 })
     );
   }
-  // What a user does
+  // User actions
   select(span) {
     const scene = this.scene;
     scene.selected = span;
@@ -666,7 +666,7 @@ var TraceView = class {
     this.details.replaceChildren(...drawDetails(answer, open));
     this.details.scrollTop = 0;
   }
-  /** Scroll and move to the selected span. */
+  /** Scroll and pan to the selected span. */
   reveal() {
     const scene = this.scene;
     const { spans, selected, from, to } = scene;

@@ -1,4 +1,4 @@
-// New cells from a widget. The extension of JupyterLab inserts the cell and never runs it; other applications don't
+// New cells from a widget. The JupyterLab extension inserts the cell and never runs it; other applications don't
 // handle the event, and the source is copied instead.
 
 import { copyText } from "../dom";
@@ -21,11 +21,11 @@ export async function openTrace(element: Element, traceId: string): Promise<stri
 
 /** Keep JupyterLab from running its shortcuts (`d d` deletes a cell) for keys pressed within an element. */
 export function suppressShortcuts(root: HTMLElement): void {
-  // JupyterLab leaves keys to the element with the focus when that says so; some shortcuts look no further.
+  // JupyterLab leaves keys to a focused element that declares so; some shortcuts ignore this.
   root.addEventListener("focusin", (event) =>
     (event.target as Element).setAttribute("data-lm-suppress-shortcuts", "true"),
   );
-  // Except for the one that saves: the page receives it again, from outside of the element.
+  // Except for saving: the page receives that event again, from outside the element.
   root.addEventListener("keydown", (event) => {
     if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
     if (root.parentElement?.dispatchEvent(new KeyboardEvent(event.type, event)) !== false) return;

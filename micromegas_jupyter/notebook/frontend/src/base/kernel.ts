@@ -1,4 +1,4 @@
-// Requests of a widget to its half in the kernel (notebook/widget.py). Each has a number, which its reply repeats.
+// A widget's requests to its kernel side (notebook/widget.py). Each has a number, which its reply repeats.
 
 import type { Model } from "../widget";
 

@@ -19,7 +19,7 @@ let sent: string[];
 let look: (el: HTMLElement, isIntersecting: boolean) => void;
 let stop: () => void;
 
-// A model of which a test plays the kernel's half: `tell` sends a message, `show` a view, `die` ends the kernel.
+// A model whose kernel side is played by the test: `tell` sends a message, `show` a view, `die` stops the kernel.
 function makeModel(view: unknown) {
   const listeners = new Map<string, Listener>();
   let statusChanged: ((sender: unknown, status: string) => void) | undefined;
@@ -75,7 +75,7 @@ beforeEach(() => {
   notebook = document.createElement("div");
   notebook.className = "jp-NotebookPanel-notebook";
   document.body.replaceChildren(notebook);
-  notebook.addEventListener("click", (event) => event.preventDefault()); // nobody listens at the address
+  notebook.addEventListener("click", (event) => event.preventDefault()); // the address has no listener
 });
 
 afterEach(() => {

@@ -1,5 +1,5 @@
-// The sign-in card: draws the view that the kernel sends, counts down and sends what a user presses. The states of a
-// sign-in and the sentences about them are in login/display.py.
+// The sign-in card: draws the view that the kernel sends, counts down, and reports button presses. The states of a
+// sign-in and their texts are in login/display.py.
 import { insertCell } from "../base/cells";
 import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
@@ -29,7 +29,7 @@ interface KernelView extends View, Record<"label" | "note" | "working", string> 
 type Slot = (sender: unknown, status: string) => void;
 type Signal = Record<"connect" | "disconnect", (slot: Slot) => void>;
 
-// How long a kernel may be silent after a click before that is said, and how long good news stays.
+// How long a kernel may be silent after a click before the card reports it, and how long good news is shown.
 const PATIENCE_MILLISECONDS = 1500;
 const NEWS_MILLISECONDS = 8000;
 const BUSY = "The kernel is busy. What you pressed is done as soon as it is free.";
@@ -42,10 +42,10 @@ const LOST: View = {
 };
 const RECONNECT = "%load_ext micromegas_jupyter\n%micromegas_login";
 const GONE = ["restarting", "autorestarting", "terminating", "dead"];
-// The Jupyter server's own start page: the kernel need not know under which address this page was reached.
+// The Jupyter server's own start page: the kernel need not know this page's public address.
 const START = /micromegas\/start\/[\w.-]+$/;
 
-// All cards of a notebook show one model, and share what is known here.
+// All cards of a notebook show one model, and share this state.
 export default () => {
   let model: Model & {
     set(trait: string, value: unknown): void;
@@ -54,7 +54,7 @@ export default () => {
   };
   let [learnedAt, address] = [Date.now(), ""];
   let [opened, cameBack, isLost] = [false, false, false];
-  let tab: Window | null = null; // opened by a click, and waits for its address
+  let tab: Window | null = null; // opened by a click, and waits for its URL
   let confirming = ""; // the action whose button has been pressed once
   let pressed: { working: string; at: number } | undefined;
   let news = { text: "", at: 0 };
@@ -66,7 +66,7 @@ export default () => {
     try {
       model.send({ action });
     } catch {
-      isLost = true; // the other end of the line is gone
+      isLost = true; // the kernel is gone
     }
   };
 
@@ -91,7 +91,7 @@ export default () => {
     confirming = isUnconfirmed ? button.action : "";
     if (!isUnconfirmed) {
       pressed = { working: button.working, at: Date.now() };
-      // Only the click itself may open a tab: an empty one, until the kernel has its address.
+      // Only the click itself may open a tab, which stays empty until the kernel has its URL.
       tab = button.opens ? window.open("about:blank") : null;
       if (tab) {
         tab.opener = null;
@@ -104,10 +104,10 @@ export default () => {
 
   const follow = () => {
     opened = true;
-    setTimeout(draw); // the link is being followed, and is replaced
+    setTimeout(draw); // later, because the link is being followed and will be replaced
   };
 
-  // The card of a cell that waits is shown at the top of the notebook, too, while none is in sight.
+  // If a cell waits and its card is out of sight, the card is also shown at the top of the notebook.
   const draw = () => {
     const isHidden = [...cards.values()].every(({ isVisible }) => !isVisible);
     if (home && isHidden && shownView().awaited && !isLost) pinned ??= mount(home, "micromegas-pinned");
@@ -131,7 +131,7 @@ export default () => {
     const [mark, code] = [make("span", { class: "mark", "aria-hidden": true }), make("code", { "aria-hidden": true })];
     const [title, spelled, main, more] = [make("strong"), make("span", { class: "hidden" }), make("div"), make("div")];
     const [lines, facts, note, qr] = [make("div"), make("div"), make("div", { "aria-live": "polite" }), make("div")];
-    // The status is announced when it changes; the lines are not, for they would speak every second.
+    // Screen readers announce the status when it changes, but not the lines, which change every second.
     const status = make("div", { role: "status" }, title, code, spelled);
     const [head, foot] = [make("div", { class: "row" }, status, main), make("div", { class: "row" }, lines, more)];
     const text = make("div", { class: "text" }, head, foot, facts, note);
@@ -140,7 +140,7 @@ export default () => {
     const drawn = new Map<Element, string>();
     parent.append(root);
 
-    // What stays the same is left alone: a screen reader would say it again, and the keyboard's focus would go.
+    // Unchanged parts are kept; otherwise a screen reader would repeat them, and the keyboard focus would be lost.
     const fill = (element: HTMLElement, build: () => (Node | string)[], ...shown: unknown[]) => {
       const key = JSON.stringify(shown);
       if (drawn.get(element) === key) return;
@@ -170,7 +170,7 @@ export default () => {
       write(mark, view.mark);
       write(title, opened && view.opened ? view.opened : view.title);
       write(code, view.code);
-      write(spelled, Array.from(view.code ?? "").join(" ")); // a screen reader says it letter by letter
+      write(spelled, Array.from(view.code ?? "").join(" ")); // a screen reader spells it letter by letter
       fill(lines, () => texts.map(() => make("div")), texts.length);
       texts.forEach((words, at) => write(lines.children[at] as HTMLElement, words.replace("{left}", duration(left))));
       const [opening, others] = [true, false].map((opens) => view.buttons.filter((each) => each.opens === opens));
@@ -180,10 +180,10 @@ export default () => {
       fill(qr, () => makeQr(view), view.qr);
       write(note, happening(shown));
       note.className = shown.note && "error";
-      // Not `disabled`, which would take the keyboard's focus away.
+      // Not `disabled`, which would remove the keyboard focus.
       const isBusy = String(Boolean(pressed ?? shown.working));
       root.querySelectorAll("button").forEach((each) => each.setAttribute("aria-disabled", isBusy));
-      // With the keyboard, the user continues at what has taken the place of the pressed button.
+      // With the keyboard, the focus moves to the element that replaced the pressed button.
       const next = root.querySelector<HTMLElement>(`[data-action="${confirming}"]`) ?? root.querySelector("a, button");
       if (hadFocus && !root.contains(document.activeElement)) next?.focus();
     };
@@ -204,7 +204,7 @@ export default () => {
     initialize(context: { model: typeof model }) {
       model = context.model;
       const signal = model.widget_manager?.kernel?.statusChanged;
-      // Cells of marimo run again when a page changes a trait, not when the kernel does.
+      // marimo reruns cells when a page changes a trait, but not when the kernel does.
       const echo = () => {
         if (signal) return;
         model.set("status", shownView().status);
@@ -241,7 +241,7 @@ export default () => {
       signal?.connect(watch);
       window.addEventListener("focus", comeBack);
       window.addEventListener("keydown", keepKey, true);
-      send(""); // a page that was loaded has no address yet
+      send(""); // a newly loaded page has no URL yet
       return () => {
         clearInterval(timer);
         observer.disconnect();
@@ -276,7 +276,7 @@ function makeFacts({ facts, summary }: View): HTMLElement[] {
   return [make("details", {}, make("summary", {}, summary ?? ""), make("dl", {}, ...parts))];
 }
 
-// A QR code of the path that the kernel sent: attributes only, so nothing is ever read as markup.
+// A QR code from the path that the kernel sent; only attributes are set, so nothing is parsed as markup.
 function makeQr({ qr }: View): Element[] {
   if (!qr) return [];
   const makeSvg = (tag: string, attributes: Record<string, string>) => {
@@ -295,7 +295,7 @@ function duration(seconds: number): string {
   return whole < 3600 ? `${Number(minutes)}:${rest}` : `${Math.floor(whole / 3600)}:${minutes}:${rest}`;
 }
 
-// A web address as it is, or the start page of the server that this page came from, below its base URL.
+// An unchanged web address, or the start page of the server that served this page, below its base URL.
 function resolve(text: string): string {
   if (/^https?:\/\//.test(text)) return text;
   const path = /^\/(?!\/)/.test(text) ? START.exec(text) : null;
@@ -305,8 +305,8 @@ function resolve(text: string): string {
   return new URL(base ? base.replace(/\/?$/, "/") + path[0] : text, window.location.href).href;
 }
 
-// JupyterLab would take Enter and the space bar for the notebook's; all its other shortcuts, such as the one for
-// saving, stay. This is asked before JupyterLab's listener, which is the document's.
+// Keeps Enter and the space bar from JupyterLab; all its other shortcuts, such as the one for saving, still work.
+// Runs before JupyterLab's listener, which is on the document.
 function keepKey(event: KeyboardEvent): void {
   const card = event.target instanceof Element ? event.target.closest(".micromegas-card") : null;
   const isPlain = !(event.ctrlKey || event.metaKey || event.altKey || event.shiftKey);

@@ -1,4 +1,4 @@
-// What stands below a failed statement: what the error means and, if the server suggests one, a corrected cell.
+// The help below a failed statement: the meaning of the error and, if the server suggests one, a corrected cell.
 import { insertCell } from "../base/cells";
 import { make, makeButton } from "../dom";
 import type { RenderContext } from "../widget";
@@ -23,7 +23,7 @@ function render({ model, el }: RenderContext): void {
   const lines = (text ?? "").split("\n").map((line) => make("p", {}, line));
   const summary = make("summary", {}, `Explain ${code}`);
   const details = make("details", {}, summary, ...corrected, ...lines);
-  // JupyterLab would take Enter and the space bar for the notebook's.
+  // Otherwise JupyterLab would handle Enter and the space bar.
   const root = make(
     "div",
     { class: "micromegas-card micromegas-explain", "data-lm-suppress-shortcuts": true },

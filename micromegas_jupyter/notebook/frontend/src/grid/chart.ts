@@ -1,5 +1,5 @@
-// The chart above a grid's rows: its half in the kernel draws the rows that match, Vega-Lite draws in the page, and a
-// brush on it filters the rows. The numbers are also there as a table, whose first column does what a brush does.
+// The chart above a grid's rows: the kernel side draws the matching rows, Vega-Lite renders in the page, and a
+// brush on it filters the rows. The numbers are also shown as a table with a first column that works like a brush.
 
 import { make, makeButton } from "../dom";
 import { columnsOf, parseRows, type Row } from "./csv";
@@ -23,10 +23,10 @@ interface Library {
 }
 
 export interface ChartActions {
-  /** Filter by what a brush covers; an empty filter clears. */
+  /** Filter by the brush's selection; an empty filter clears it. */
   select: (filters: Record<number, string>) => Promise<void>;
   order: () => RowQuery;
-  /** Write the chart into a new cell; not there if no statement returned the rows. */
+  /** Write the chart to a new cell; missing if no statement returned the rows. */
   asCell: ((chart: ChartOptions) => void) | undefined;
   say: (sentence: string) => void;
 }
@@ -49,7 +49,7 @@ const PICTURE_MILLISECONDS = 800;
 const MAX_PICTURE_BYTES = 60_000;
 const THEME_ATTRIBUTES = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"];
 
-/** Load Vega once for a page, from the kernel and only when somebody opens a chart. */
+/** Load Vega once per page, from the kernel, when a chart is first opened. */
 function loadLibrary(kernel: GridKernel): Promise<Library> {
   const page = globalThis as unknown as Record<symbol, Promise<Library> | undefined>;
   const load = async (): Promise<Library> => {
@@ -82,7 +82,7 @@ export class ChartPanel {
   private width = 0;
   /** The filters of the brush; they do not hide the chart's other rows. */
   private brushed: Record<number, string> = {};
-  /** What the brush covers. */
+  /** The brush's selection. */
   private covered: { panel: number; ranges: Ranges } | undefined;
   /** The other filters when the chart was drawn. */
   private drawnOthers = "[]";
@@ -147,7 +147,7 @@ export class ChartPanel {
     return !this.root.hidden;
   }
 
-  /** Draw the rows that match now, unless only the chart's own brush has changed. */
+  /** Draw the matching rows, unless only the chart's own brush has changed. */
   filtersChanged(filters: Record<number, string>): void {
     const isOwn = Object.entries(this.brushed).every(([column, typed]) => (filters[Number(column)] ?? "") === typed);
     const others = Object.keys(filters).filter((column) => !(column in this.brushed));
@@ -188,7 +188,7 @@ export class ChartPanel {
     this.timer = setTimeout(() => void this.draw(), this.view ? RESIZE_MILLISECONDS : 0);
   }
 
-  /** Draw again; of several wishes the last one counts. */
+  /** Draw again; only the last of several requests counts. */
   private async draw(): Promise<void> {
     const width = this.root.clientWidth;
     if (width < MIN_WIDTH) return; // not in the page yet
@@ -211,7 +211,7 @@ export class ChartPanel {
       this.rows = answer.spec.vconcat.map(({ data }) => parseRows(String(data.values), data.format?.parse ?? {}));
       this.spec = {
         ...answer.spec,
-        // Vega would parse the text with a function that it makes, which a page may forbid.
+        // Vega would create a function to parse the text, which a page may forbid.
         vconcat: answer.spec.vconcat.map((panel, at) => ({ ...panel, data: { values: this.rows[at] } })),
       };
       this.canvas.setAttribute("aria-label", answer.text);
@@ -219,7 +219,7 @@ export class ChartPanel {
       this.showNumbers();
     } catch (error) {
       if (number !== this.asked) return;
-      // A chart of rows that do not match any more would be wrong.
+      // A chart of rows that no longer match would be wrong.
       this.view?.finalize();
       this.view = this.spec = undefined;
       this.rows = [];
@@ -231,7 +231,7 @@ export class ChartPanel {
     }
   }
 
-  /** Show what was drawn where nothing was chosen. */
+  /** Show the defaults that were used for missing options. */
   private showChosen(chosen: ChartOptions): void {
     const name = (at: number): string => this.columns[at]?.name ?? "";
     const texts: Record<keyof ChartOptions, string> = {
@@ -276,7 +276,7 @@ export class ChartPanel {
       view.finalize();
       return;
     }
-    this.canvas.style.minHeight = `${this.canvas.offsetHeight}px`; // nothing below moves while one replaces the other
+    this.canvas.style.minHeight = `${this.canvas.offsetHeight}px`; // keeps elements below in place
     this.canvas.replaceChildren(place);
     await this.fill(view);
     this.canvas.style.minHeight = "";
@@ -290,7 +290,7 @@ export class ChartPanel {
     this.pictureTimer = setTimeout(() => void this.sendPicture(library, number), PICTURE_MILLISECONDS);
   }
 
-  /** A brush stays where it is while something else changes. */
+  /** Keep a brush in place while something else changes. */
   private withBrush(spec: ChartSpec): ChartSpec {
     if (!this.covered || Object.keys(this.brushed).length === 0) return spec;
     const { panel, ranges } = this.covered;
@@ -303,7 +303,7 @@ export class ChartPanel {
     return { ...spec, params };
   }
 
-  /** Make the panels as wide as the room that axes and legends leave. */
+  /** Fit the panels to the width that axes and legends leave. */
   private async fill(view: View): Promise<void> {
     const drawn = this.canvas.querySelector("canvas")?.offsetWidth ?? 0;
     const missing = this.canvas.clientWidth - drawn - 4;
@@ -324,7 +324,7 @@ export class ChartPanel {
     if (!this.isSending) void this.sendBrush();
   }
 
-  /** One question at a time while a brush moves, and always the last place. */
+  /** One request at a time while a brush moves, always for the latest position. */
   private async sendBrush(): Promise<void> {
     this.isSending = true;
     try {
@@ -345,7 +345,7 @@ export class ChartPanel {
     }
   }
 
-  /** Texts only: a value of a result must not become part of the page. */
+  /** Text only: result values must not become part of the page as markup. */
   private readonly showTip = (_handler: unknown, event: MouseEvent, _item: unknown, value: unknown): void => {
     this.tip.hidden = typeof value !== "object" || value === null;
     if (this.tip.hidden) return;
@@ -358,7 +358,7 @@ export class ChartPanel {
     this.tip.style.top = `${event.clientY - frame.top + 12}px`;
   };
 
-  /** The numbers are made when they are wanted. */
+  /** Create the table of numbers when it is first shown. */
   private showNumbers(): void {
     const summary = this.numbers.querySelector("summary") ?? make("summary", {}, "Numbers of the chart");
     this.numbers.hidden = !this.spec;
@@ -389,7 +389,7 @@ export class ChartPanel {
     return make("div", { class: "micromegas-chart-table", tabindex: 0, role: "group", "aria-label": "Numbers" }, table);
   }
 
-  /** Give the notebook an image to save: in the light theme, and small. */
+  /** Give the notebook a small image to save, in the light theme. */
   private async sendPicture(library: Library, number: number): Promise<void> {
     const { spec } = this;
     if (!spec || number !== this.asked) return;
@@ -407,7 +407,7 @@ export class ChartPanel {
   }
 }
 
-/** Parsed into trees and interpreted, so that a page may forbid unsafe-eval. */
+/** Parsed into trees and interpreted, so that it works in pages that forbid unsafe-eval. */
 function start({ vega, compile, expressionInterpreter }: Library, spec: object, options: object): View {
   const runtime = vega.parse(compile(spec).spec, null, { ast: true });
   return new vega.View(runtime, { renderer: "canvas", hover: true, expr: expressionInterpreter, ...options });
@@ -417,7 +417,7 @@ function signalOf(view: View, name: string): unknown {
   try {
     return view.signal(name);
   } catch {
-    return undefined; // there is no such signal
+    return undefined; // the signal does not exist
   }
 }
 

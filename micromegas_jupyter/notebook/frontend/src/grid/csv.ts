@@ -1,4 +1,4 @@
-// A chart's numbers: the kernel sends them as CSV, which is short.
+// A chart's numbers: the kernel sends them as CSV, which is compact.
 
 export type Row = Record<string, string | number | null>;
 
@@ -8,7 +8,7 @@ interface Encoded {
   title?: string;
 }
 
-/** Parse CSV with a head; what `parse` lists as numbers becomes numbers, and `nan` becomes null. */
+/** Parse CSV with a header; columns in `parse` become numbers, and `nan` becomes null. */
 export function parseRows(text: string, parse: Record<string, string>): Row[] {
   const lines: string[][] = [[]];
   for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n|$)/g)) {
@@ -28,7 +28,7 @@ function valueOf(text: string, kind: string | undefined): string | number | null
   return text === "" || Number.isNaN(number) ? null : number;
 }
 
-/** Return what a table of a panel's numbers shows. */
+/** Return the table of a panel's numbers. */
 export function columnsOf(
   encoding: Record<string, Encoded>,
   row: Row,

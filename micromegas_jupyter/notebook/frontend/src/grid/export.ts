@@ -1,5 +1,5 @@
-// Exports of the rows that match: the kernel writes the file, while the page shows its progress and can cancel it. A
-// download comes in parts, because the kernel sends one message at a time.
+// Exports of the matching rows: the kernel writes the file, while the page shows its progress and can cancel it. A
+// download is split into parts, because the kernel sends one message at a time.
 
 import { make, makeButton } from "../dom";
 import type { FileFormat, GridKernel, RowQuery } from "./kernel";
@@ -82,7 +82,7 @@ export class Exports {
         await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
       }
     } finally {
-      // An export that failed or was replaced by another view's has ended already.
+      // An export that failed or was replaced by another view's has already ended.
       await this.kernel.ask(this.isCanceled ? "export_cancel" : "export_end", { export: id }).catch(() => undefined);
     }
   }
@@ -100,7 +100,7 @@ export class Exports {
     }
     const url = URL.createObjectURL(new Blob(parts as DataView<ArrayBuffer>[], { type }));
     make("a", { href: url, download: name }).click();
-    // The browser has taken it by the time that the next task runs.
+    // The browser has read it by the time the next task runs.
     setTimeout(() => URL.revokeObjectURL(url), 0);
     return `Downloaded ${name}`;
   }

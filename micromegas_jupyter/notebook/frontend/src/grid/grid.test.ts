@@ -9,7 +9,7 @@ import type { Column, GridAnswers, RowQuery, Texts } from "./kernel";
 
 const SORTED: RowQuery = { filters: {}, sort: [[0, true]] };
 
-/** A kernel whose answers come when a test says so. */
+/** A kernel that replies when a test tells it to. */
 class LateKernel {
   asked: { order: RowQuery; first: number }[] = [];
   private answers: ((texts: Texts | Error) => Promise<void>)[] = [];

@@ -1,5 +1,5 @@
-// A result's rows as a table of any length: only the rows in sight are in the page. Its half in the kernel is
-// results/grid.py, which sorts, filters, counts and writes; this one shows texts. Keys are those of the WAI-ARIA
+// A result's rows as a table of any length: only the visible rows are in the page. The kernel side,
+// results/grid.py, sorts, filters, counts, and writes; this side displays text. Keys follow the WAI-ARIA
 // Authoring Practices' grid.
 
 import { TRACE_ID, insertCell, openTrace, suppressShortcuts } from "../base/cells";
@@ -16,7 +16,7 @@ import { openMenu } from "./menu";
 const ROW_HEIGHT = 24;
 const VISIBLE_ROWS = 15;
 const MAX_COMPACT_ROWS = 3;
-// Browsers show no element that is taller: Firefox ends at 17.8 million pixels.
+// Browsers limit the height of elements: Firefox to 17.8 million pixels.
 const MAX_HEIGHT = 8_000_000;
 const NUMBER_WIDTH = 24;
 const CHARACTER_WIDTH = 8.2;
@@ -33,7 +33,7 @@ export default {
 
 interface Position {
   row: number;
-  /** Among the columns that are shown. */
+  /** Among the visible columns. */
   place: number;
 }
 
@@ -72,7 +72,7 @@ class Grid {
   private readonly chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
   private readonly clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
   private readonly hasSource: boolean;
-  /** How often spreads were asked for: only the last ones count. */
+  /** The number of requests for distributions: only the last one counts. */
   private spreads = 0;
   private readonly observer = new ResizeObserver(() => this.draw());
 
@@ -145,11 +145,11 @@ class Grid {
     this.body.addEventListener("dblclick", () => void this.expand());
     this.body.addEventListener("contextmenu", this.showMenu);
     this.headRow.addEventListener("focusin", this.headFocused);
-    // The head's height is known once it stands in the page, and changes when the statistics come.
+    // The header's height is known once it is in the page, and changes when the statistics arrive.
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    // A few values need no histograms and no filters, and the buttons only when somebody looks for them.
+    // A few values need no histograms or filters, and the buttons appear only on hover or focus.
     const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
     this.root.classList.toggle("micromegas-grid-compact", isCompact);
     if (!isCompact) void this.loadSpreads();
@@ -190,7 +190,7 @@ class Grid {
     this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
   }
 
-  /** The rows are there first; how the columns spread comes one after another, and after a filter all together. */
+  /** The rows come first, then the columns' distributions one by one, and after a filter all together. */
   private async loadSpreads(): Promise<void> {
     const number = ++this.spreads;
     const { order } = this.blocks;
@@ -205,12 +205,12 @@ class Grid {
           if (spread) this.headers[column]?.showSpread(spread);
         }
       } catch {
-        return; // the head says less; the next question tells why
+        return; // the header shows less; the next request reports the reason
       }
     }
   }
 
-  /** Take filters over as if they were typed; an empty one clears. */
+  /** Apply filters as if they were typed; an empty one clears. */
   private async select(filters: Record<number, string>, replaces = false): Promise<void> {
     const all: Record<number, string> = { ...(replaces ? {} : this.order.filters), ...filters };
     const kept = Object.fromEntries(Object.entries(all).filter(([, typed]) => typed !== ""));
@@ -226,7 +226,7 @@ class Grid {
     });
   }
 
-  /** Write the selection, or the chart, into a new cell; where there are no cells, it is copied. */
+  /** Write the selection, or the chart, to a new cell, or copy it if there are no cells. */
   private async asCell(chart: ChartOptions | null): Promise<void> {
     await this.tell(async () => {
       const { answer } = await this.kernel.ask("cell", { order: this.blocks.order, chart, hidden: [...this.hidden] });
@@ -289,7 +289,7 @@ class Grid {
     this.table.style.width = this.sizer.style.width = `${total}px`;
     const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
     const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
-    // A cell that is put back in its place would lose the focus.
+    // Reinserting a cell at its position would lose the focus.
     const known = [...this.headRow.cells].slice(1);
     if (known.length !== cells.length || known.some((cell, place) => cell !== cells[place]))
       this.headRow.replaceChildren(corner, ...cells);
@@ -312,7 +312,7 @@ class Grid {
     this.table.setAttribute("aria-rowcount", String(total + 1));
     const headHeight = this.table.tHead?.offsetHeight ?? 0;
     const bar = this.scroller.offsetHeight - this.scroller.clientHeight;
-    // As high with few matching rows: nothing below moves.
+    // Keeps its height with few matching rows, so that nothing below moves.
     const rows = Math.min(VISIBLE_ROWS, this.rowCount);
     setStyle(this.scroller, "height", headHeight + rows * ROW_HEIGHT + Math.max(bar, 2));
     setStyle(this.sizer, "height", headHeight + Math.min(total * ROW_HEIGHT, MAX_HEIGHT));
@@ -326,7 +326,7 @@ class Grid {
     this.blocks.need(this.firstRow, this.firstRow + visible);
   }
 
-  /** Return the first and the last place that can be seen: of a wide result only those cells are filled. */
+  /** Return the first and the last visible position; only these cells of a wide result are filled. */
   private placesInSight(shown: number[]): [number, number] {
     const { scrollLeft, clientWidth } = this.scroller;
     let right = this.numberWidth;
@@ -393,7 +393,7 @@ class Grid {
   private readonly sort = (column: number, adds: boolean): void => {
     const known = this.order.sort.find(([sorted]) => sorted === column);
     const others = adds ? this.order.sort.filter(([sorted]) => sorted !== column) : [];
-    // Ascending, descending, not at all.
+    // Ascending, descending, unsorted.
     const next: [number, boolean][] = known === undefined ? [[column, false]] : known[1] ? [] : [[column, true]];
     void this.arrange({ ...this.order, sort: [...others, ...next] });
   };
@@ -414,7 +414,7 @@ class Grid {
       this.say("");
       header?.showFilterError("");
     } catch (error) {
-      if (this.order !== order) return; // something else has been asked for since
+      if (this.order !== order) return; // another order has been requested since
       const sentence = (error as Error).message;
       this.order = this.blocks.order;
       this.say(sentence);
@@ -434,7 +434,7 @@ class Grid {
     await this.loadSpreads();
   }
 
-  /** Give a column a width in pixels; 0 for the one that fits. */
+  /** Set a column's width in pixels; 0 means automatic. */
   private readonly resize = (column: number, width: number): void => {
     const fitting = this.fittingWidths[column] ?? MIN_FITTING_WIDTH;
     this.widths[column] = width === 0 ? fitting : Math.min(Math.max(width, MIN_WIDTH), MAX_WIDTH);
@@ -489,7 +489,7 @@ class Grid {
   private readonly pointerPressed = (event: PointerEvent): void => {
     const found = this.findPosition(event.target);
     if (!found || event.button !== 0) return;
-    event.preventDefault(); // no selection of the page's text
+    event.preventDefault(); // prevents selecting the page's text
     if (found.place < 0) this.selectRows(found.row, event.shiftKey);
     else this.moveTo(found, event.shiftKey);
     this.isSelecting = true;
@@ -530,7 +530,7 @@ class Grid {
     this.showPlace(cell);
   }
 
-  /** Scroll sideways until a cell stands beside the row numbers, which cover the left edge. */
+  /** Scroll sideways until a cell is next to the row numbers, which cover the left edge. */
   private showPlace(cell: HTMLElement | undefined): void {
     if (!cell) return;
     const left = cell.offsetLeft - this.numberWidth;
@@ -668,7 +668,7 @@ class Grid {
     this.focusedCell()?.focus({ preventScroll: true });
   }
 
-  /** Do something and say how it went. */
+  /** Run an action and report the outcome. */
   private async tell(action: () => Promise<string>): Promise<void> {
     try {
       this.say(await action());
@@ -696,7 +696,7 @@ function setStyle(element: HTMLElement, name: "height", pixels: number): void {
   if (element.style[name] !== `${pixels}px`) element.style[name] = `${pixels}px`;
 }
 
-/** Set an attribute only where it changes: to set it costs far more than to read it. */
+/** Set an attribute only if it changes: setting costs far more than reading. */
 function setAttribute(element: Element, name: string, value: string | number): void {
   if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }

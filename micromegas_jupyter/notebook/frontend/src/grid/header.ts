@@ -1,4 +1,4 @@
-// A column's head: its name, which sorts; its type; what its values are like; a filter; a grip for its width.
+// A column's header: its name, which sorts; its type; a summary of its values; a filter; and a handle for its width.
 
 import { make, makeButton } from "../dom";
 import type { Column, Spread } from "./kernel";
@@ -89,7 +89,7 @@ export class Header {
     if (column.sortable) this.cell.setAttribute("aria-sort", "none");
   }
 
-  /** Show how the values spread: of all rows, and over them of those that match. */
+  /** Show the distribution of the values: of all rows, overlaid with that of the matching rows. */
   showSpread({ distinct, min, max, ends, bars, matching, bins, top, hint }: Spread): void {
     const focused = this.reachable.findIndex((element) => element === element.ownerDocument.activeElement);
     const parts: HTMLElement[] = [];
@@ -127,13 +127,13 @@ export class Header {
     this.reachable[focused]?.focus({ preventScroll: true });
   }
 
-  /** Show a filter that a click made. */
+  /** Show a filter that a click created. */
   showFilter(typed: string): void {
     if (this.filter.value.trim() !== typed) this.filter.value = typed;
     this.cell.classList.toggle("micromegas-grid-filtered", typed !== "");
   }
 
-  /** Show the column's place in the order, from 0; -1 for none. */
+  /** Show the column's position in the sort order, from 0; -1 if it isn't sorted. */
   showOrder(place: number, descending: boolean, columns: number): void {
     this.arrow.textContent = place < 0 ? "" : (descending ? "▼" : "▲") + (columns > 1 ? String(place + 1) : "");
     if (!this.column.sortable) return;
@@ -146,7 +146,7 @@ export class Header {
     this.filter.title = sentence || FILTER_HELP;
   }
 
-  /** Note the width that the grid gave the column. */
+  /** Note the width that the grid assigned to the column. */
   setWidth(width: number): void {
     this.width = width;
   }
@@ -156,7 +156,7 @@ export class Header {
     this.actions.resize(this.index, this.width + direction * STEP);
   }
 
-  /** Let only the head of the column with the focus be reached by Tab. */
+  /** Make Tab reach only the header of the column with the focus. */
   setReachable(isReachable: boolean): void {
     const tabIndex = isReachable ? 0 : -1;
     if (this.nameButton.tabIndex === tabIndex) return;
@@ -188,7 +188,7 @@ export class Header {
   };
 }
 
-/** Draw bars; a click, a drag, or Enter picks some. Arrow keys move to the next bar, with Shift they add it. */
+/** Draw bars; a click, a drag, or Enter selects some. Arrow keys move to the next bar, with Shift they add it. */
 function histogram(
   counts: number[],
   matching: number[],
@@ -207,12 +207,12 @@ function histogram(
     svg.append(rect);
     return rect;
   };
-  // One value is seen, too.
+  // Makes a single value visible, too.
   const height = (rows: number): number => (rows === 0 ? 0 : Math.max((BAR_HEIGHT * rows) / most, 1));
   counts.forEach((rows, bar) => add(bar, height(rows), matching.length ? "micromegas-grid-all" : ""));
   matching.forEach((rows, bar) => add(bar, height(rows), ""));
   const hits = counts.map((_, bar) => {
-    const hit = add(bar, BAR_HEIGHT, "micromegas-grid-hit"); // all of the height can be clicked
+    const hit = add(bar, BAR_HEIGHT, "micromegas-grid-hit"); // the full height is clickable
     const title = document.createElementNS(SVG, "title");
     title.textContent = labels[bar] ?? "";
     hit.append(title);

@@ -1,4 +1,4 @@
-// The grid's requests to its half in the kernel, and what the replies contain.
+// The grid's requests to its kernel side, and the contents of the replies.
 
 import type { Kernel } from "../base/kernel";
 
@@ -16,19 +16,19 @@ export interface Spread {
   distinct: number | null;
   min: string | null;
   max: string | null;
-  /** The lowest and the highest value, short, with what both have in common in between. */
+  /** The lowest and the highest value, shortened, with their common part in between. */
   ends: string[];
   bars: number[];
-  /** How many rows of each bar match; empty without a filter. */
+  /** The number of matching rows per bar; empty without a filter. */
   matching: number[];
   bins: string[];
-  /** Values, with how many rows match and how many there are. */
+  /** Values, each with the number of matching rows and of all rows. */
   top: [string, number, number][];
-  /** Filters that fit the column. */
+  /** Example filters for the column. */
   hint: string;
 }
 
-/** Options of a chart, with columns by position; what is missing follows from the columns. */
+/** Options of a chart, with columns by position; missing options follow from the columns. */
 export interface ChartOptions {
   kind?: string | null;
   x?: number[];
@@ -39,7 +39,7 @@ export interface ChartOptions {
   log?: string | null;
 }
 
-/** A Vega-Lite specification, as far as it is read here. */
+/** The part of a Vega-Lite specification that is read here. */
 export interface ChartSpec {
   config: object;
   description: string;
@@ -57,7 +57,7 @@ export interface RowQuery {
   sort: [number, boolean][];
 }
 
-/** Texts of some rows, one list for each column; null stands for SQL's NULL. */
+/** Strings of some rows, a list per column; null is SQL's NULL. */
 export type Texts = (string | null)[][];
 
 export type FileFormat = "csv" | "parquet" | "arrow";

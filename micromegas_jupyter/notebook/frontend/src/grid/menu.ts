@@ -1,4 +1,4 @@
-// A menu at the pointer or at the cell with the focus. Keys are those of the WAI-ARIA Authoring Practices' menu.
+// A menu at the pointer or at the cell with the focus. Keys follow the WAI-ARIA Authoring Practices for menus.
 
 import { make, makeButton } from "../dom";
 
@@ -40,7 +40,7 @@ export function openMenu(
   menu.addEventListener("contextmenu", (event) => event.preventDefault());
   root.append(menu);
   const frame = root.getBoundingClientRect();
-  // The keyboard's menu key has no pointer.
+  // The menu key has no pointer position.
   const cell = (target as Element).getBoundingClientRect();
   const [x, y] = clientX || clientY ? [clientX, clientY] : [cell.left + 8, cell.bottom];
   menu.style.left = `${Math.max(Math.min(x - frame.left, frame.width - menu.offsetWidth - 4), 0)}px`;

@@ -41,7 +41,7 @@ const DETAIL: Detail = {
 
 type Message = Record<string, unknown>;
 
-/** A view whose kernel replies to each operation with the same answer. */
+/** A view whose kernel returns the same reply to each operation. */
 function start(answers: Record<string, object> = {}) {
   const listeners = new Set<(message: Message) => void>();
   const sent: Message[] = [];
@@ -125,7 +125,7 @@ test("bars are chosen by keyboard, and an error leaves the view as it was", asyn
   other.tell({ news: { ...STATE, error: "The server stopped.", is_following: false } });
   expect(other.el.querySelector("[role=alert]")?.textContent).toBe("The server stopped.");
   expect(other.button("Follow")?.getAttribute("aria-pressed")).toBe("false");
-  tell({ news: STATE }); // a closed view takes no news
+  tell({ news: STATE }); // a closed view ignores news
   other.close();
   expect(other.sent.at(-1)).toMatchObject({ op: "leave" });
   expect(other.sent[0]).toMatchObject({ op: "watch" });

@@ -1,5 +1,5 @@
-// A log: the lines in sight, the volume of all of them, and the properties of one. Its half in the kernel is
-// notebook/logs/widget.py. Senders control messages and properties: all of it becomes text, never markup.
+// A log: the visible lines, the volume of all lines, and the properties of one. The kernel side is
+// notebook/logs/widget.py. Senders control messages and properties, so they become text, never markup.
 
 import { openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
@@ -124,7 +124,7 @@ class LogView {
     if (news) this.show(news);
   };
 
-  /** Change what is shown; if the kernel can't, it stays as it was, with the reason. */
+  /** Change the view; if the kernel can't, the view stays unchanged and shows the reason. */
   private async change(op: StateOp, details: object): Promise<void> {
     await this.tell(async () => {
       this.say("Loading…");
@@ -169,7 +169,7 @@ class LogView {
     this.remember(state.tail);
     this.sizer.style.height = `${(state.next - state.first) * ROW_HEIGHT}px`;
     if (this.isAtEnd) this.pane.scrollTop = this.pane.scrollHeight;
-    // Lines that are dropped at the top don't move those in sight.
+    // Lines that are dropped at the top don't move visible ones.
     else if (before) this.pane.scrollTop -= Math.max(state.first - before.first, 0) * ROW_HEIGHT;
     this.draw();
   }

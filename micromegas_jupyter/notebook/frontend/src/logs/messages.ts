@@ -1,4 +1,4 @@
-// What the kernel's half (notebook/logs/view.py) replies and reports.
+// The replies and reports of the kernel side (notebook/logs/view.py).
 
 /** Time, level, service, target, and message of a line. */
 export type Line = [string, number, string, string, string];
@@ -12,7 +12,7 @@ export interface Block {
 export interface State {
   /** Microseconds since 1970. */
   begin: number;
-  /** Microseconds for each bar. */
+  /** Microseconds per bar. */
   width: number;
   /** For each bar, the lines of each level. */
   bars: number[][];

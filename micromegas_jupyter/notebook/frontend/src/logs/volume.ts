@@ -1,5 +1,5 @@
-// Lines over time, a bar for each slot with a color for each level. A drag, or Shift with the arrow keys and Enter,
-// chooses a range.
+// Lines over time, a bar per slot with a color per level. A drag, or Shift with the arrow keys and Enter,
+// selects a range.
 
 import { make } from "../dom";
 import { LEVELS, countText, timeText, type State } from "./messages";

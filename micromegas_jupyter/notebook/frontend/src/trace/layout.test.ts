@@ -24,7 +24,7 @@ function spansOf(...rows: [parent: number, start: number, duration: number][]): 
 }
 
 test("siblings are parallel only if they overlapped, to the nanosecond", () => {
-  const day = 86_400e9; // far beyond what a double holds if times were milliseconds since 1970
+  const day = 86_400e9; // far beyond a double's precision if times were relative to 1970
   const one = arrangeRows(spansOf([-1, day, 100], [0, day, 50], [0, day + 50, 50]));
   const two = arrangeRows(spansOf([-1, day, 100], [0, day, 51], [0, day + 50, 50]));
 

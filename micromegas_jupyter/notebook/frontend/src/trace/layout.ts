@@ -1,4 +1,4 @@
-// The spans of a trace, or merged call paths, as columns; the rows of a flame graph; times as text. No DOM.
+// The spans of a trace, or merged call paths, as columns; the rows of a flame graph; times as text. No DOM access.
 
 export const ERROR = 1;
 export const CRITICAL = 2;
@@ -41,7 +41,7 @@ export function arrangeRows(spans: Spans): Rows {
     const siblings = [];
     for (let span = first; span < last; span += size[span]!) siblings.push(span);
     siblings.sort((one, other) => low[one]! - low[other]!);
-    // Both orders are stable: a sibling that has ended before another one starts already has its lane.
+    // Both orders are stable: a sibling that ends before another one starts already has its lane.
     const ending = [...siblings].sort((one, other) => high[one]! - high[other]!);
     const [free, heights, lanes] = [[] as number[], [] as number[], new Map<number, number>()];
     let ended = 0;
@@ -84,7 +84,7 @@ function groupByRow(start: Float64Array, row: Int32Array, rows: number): Pick<Ro
   return { order, first };
 }
 
-/** Return the position of the first span in `order[from..to)` that ends after a time: within a row, ends ascend. */
+/** Return the position of the first span in `order[from..to)` that ends after a time; within a row, ends ascend. */
 export function findEndingAfter(spans: Spans, order: Int32Array, from: number, to: number, time: number): number {
   while (from < to) {
     const middle = (from + to) >> 1;

@@ -1,5 +1,5 @@
-// Paints spans on a canvas: a waterfall or a flame graph, the time axis, and the minimap. It knows no events and no
-// kernel. A frame costs rows times pixels, however many spans there are.
+// Paints spans on a canvas: a waterfall or a flame graph, the time axis, and the minimap. Independent of events and
+// the kernel. The cost of a frame depends on rows and pixels, not on the number of spans.
 
 import { make } from "../dom";
 import { CRITICAL, ERROR, exactTime, findEndingAfter, shortTime, type Rows, type Spans } from "./layout";
@@ -249,12 +249,12 @@ export class Painter {
   private color({ spans, changes }: Scene, span: number): string {
     const { isDark } = this.colors;
     if (changes) {
-      // Red grew, blue shrank.
+      // Red means growth, blue means shrinkage.
       const change = changes[span]!;
       const saturation = Math.round(Math.abs(change) * 80);
       return `hsl(${change > 0 ? 5 : 215} ${saturation}% ${isDark ? 34 : 82}%)`;
     }
-    // Hues by the golden angle; one lightness keeps the text readable.
+    // Hues follow the golden angle; a constant lightness keeps the text readable.
     const hue = Math.round((210 + spans.service[span]! * 137.5) % 360);
     return `hsl(${hue} ${isDark ? "35% 34%" : "55% 82%"})`;
   }

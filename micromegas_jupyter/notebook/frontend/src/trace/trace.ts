@@ -1,5 +1,5 @@
-// A trace as a waterfall, a flame graph, and a table, or merged call paths as the latter two. Its half in the kernel is
-// notebook/trace_view.py, which computes; this one lays out and paints.
+// A trace as a waterfall, a flame graph, and a table, or merged call paths as the latter two. The kernel side,
+// notebook/trace_view.py, does the computation; this side does layout and painting.
 
 import { openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
@@ -59,7 +59,7 @@ class TraceView {
   private scene: Scene | undefined;
   private rows: Rows | undefined;
   private services: string[] = [];
-  /** Of merged paths: errors, spans, and totals, and the latter two of the traces to compare with. */
+  /** For merged paths: errors, spans, and totals, and the latter two for the traces to compare with. */
   private counts: Float64Array[] = [];
   private readonly closed = new Set<number>();
   private view: View;
@@ -111,7 +111,7 @@ class TraceView {
 
   private async load(): Promise<void> {
     const { answer, buffers } = await this.kernel.ask("spans");
-    // Copies are aligned.
+    // Copies are aligned in memory.
     const at = (index: number): ArrayBuffer => {
       const { buffer, byteOffset, byteLength } = buffers[index] ?? new DataView(new ArrayBuffer(0));
       return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;
@@ -147,7 +147,7 @@ class TraceView {
     return visible.subarray(0, count);
   }
 
-  // What is shown
+  // Display
 
   private show(view: View): void {
     this.view = view;
@@ -215,7 +215,7 @@ class TraceView {
     return marks.filter(([flag]) => flags & flag).map(([, text]) => text);
   }
 
-  /** The spans, or those that a search found, a page at a time. */
+  /** The spans, or those that match a search, one page at a time. */
   private fillTable(): void {
     const { spans, names, depth, matches, selected } = this.scene!;
     const list = matches.size ? [...matches].sort((one, other) => one - other) : undefined;
@@ -256,7 +256,7 @@ class TraceView {
     );
   }
 
-  // What a user does
+  // User actions
 
   private select(span: number): void {
     const scene = this.scene!;
@@ -268,7 +268,7 @@ class TraceView {
     this.reveal();
     clearTimeout(this.timer);
     if (!this.isTrace) this.details.replaceChildren(make("p", {}, this.describe(span)));
-    // Not for each span that a held key passes.
+    // Skip the spans passed while a key is held down.
     else this.timer = setTimeout(() => void this.tell(() => this.fetchDetails(span)), DETAILS_DELAY);
   }
 
@@ -283,7 +283,7 @@ class TraceView {
     this.details.scrollTop = 0;
   }
 
-  /** Scroll and move to the selected span. */
+  /** Scroll and pan to the selected span. */
   private reveal(): void {
     const scene = this.scene!;
     const { spans, selected, from, to } = scene;
