@@ -68,7 +68,7 @@ class ServerMagics(Magics):
         "--as",
         dest="name",
         metavar="NAME",
-        help="name the connection, using letters, digits, _, and -; later cells keep their server",
+        help="only assign this name to the connection (letters, digits, _, and -)",
     )
     def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
@@ -174,7 +174,7 @@ class ServerMagics(Magics):
         "pattern",
         metavar="PATTERN",
         nargs="?",
-        help="list the columns of tables, or the columns, whose name contains this; * matches any text",
+        help="list matching columns and the columns of matching tables; * matches any text",
     )
     @argument(
         "--count",
