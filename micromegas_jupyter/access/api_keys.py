@@ -102,16 +102,16 @@ class ApiKeyValidator(BaseValidator):
     """Knows each key by its SHA-256 digest only; the cost of a look-up does not depend on the number of keys.
 
     The bearer of a key is never an administrator, and may say on whose behalf it calls. A role that is not configured
-    counts for nothing; where there are no roles at all, a key that names one is refused, because it would read
+    counts for nothing; if there are no roles at all, a key with a role is rejected, because it would read
     everything. Safe to share between threads.
 
     Args:
         keys: The keys; several may have one name.
-        legacy: What becomes of keys that are configured as plain text.
+        legacy: How to treat keys that are configured as plain text.
         roles: What the configured roles allow; None for everything.
-        denied: Names whose keys are refused.
+        denied: Names of denied keys.
         clock: Tells the time.
-        warnings: Remembers which keys were warned of; None for a memory of its own.
+        warnings: Remembers which keys were warned about; None creates one.
         may_have_keys: Whether the owner of a key that users made may still make such keys.
 
     Raises:

@@ -598,12 +598,12 @@ def validator_from_environment(
 
     Reads the variables `MICROMEGAS_OIDC_CONFIG`, `MICROMEGAS_API_KEYS`, `MICROMEGAS_ADMINS` and
     `MICROMEGAS_LEGACY_API_KEYS`, and the files that `MICROMEGAS_ACCESS_CONFIG` and `MICROMEGAS_API_KEY_FILE` name;
-    a change of these files takes effect by itself. No provider is called yet, so this works while one is down.
+    changes of these files take effect automatically. No provider is called yet, so this works while one is down.
 
     Args:
         environ: The variables; a copy is kept.
         legacy_api_keys: What becomes of API keys in plain text, whatever the configuration says.
-        check: Looks at settings before they come into force, now and after each change; may refuse them with a
+        check: Looks at settings before they come into force, now and after each change; may reject them with a
             `ConfigurationError`.
 
     Raises:

@@ -365,9 +365,9 @@ class OidcValidator(BaseValidator):
         http: Fetches the providers' documents; the caller closes it.
         clock: Tells the time.
         roles: What the configured roles allow; None for everything.
-        denied: Issuer and subject of callers who are refused although their tokens are good.
+        denied: Issuer and subject of callers who are rejected despite valid tokens.
         metrics: Counts look-ups.
-        caches: Keys that are shared with other validators; None for keys of its own.
+        caches: Keys that are shared with other validators; None creates new ones.
         admins_key: What errors call the administrators' entries.
 
     Raises:

@@ -211,7 +211,7 @@ def _decide_once(validator: TokenValidator, token: str) -> Decision:
 class MultiValidator(BaseValidator):
     """The first validator that accepts decides.
 
-    When none accepts, a validator that could not decide outweighs those that refused: the credential may be one
+    When none accepts, a validator that could not decide outweighs those that rejected: the credential may be one
     that only it knows.
 
     Args:

@@ -19,7 +19,7 @@ class OidcClientCredentialsProvider(CachedTokenSource):
         issuer: The provider.
         client_id: The service account.
         client_secret: Its secret; None when it has a private key.
-        audience: What the token is for, at providers that ask (Auth0).
+        audience: The token's audience, if the provider requires one (Auth0).
         scope: What the token may do, at providers that ask (`api://…/.default` at Entra ID).
         private_key: Its key, in place of a secret (`private_key_jwt`).
         resource: The API that the token is for, at providers that follow RFC 8707.

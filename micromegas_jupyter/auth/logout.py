@@ -43,7 +43,7 @@ class LogoutReport:
         ended_at: When the logout was (aware UTC).
         problem: Why something could not be revoked, None when all went well.
         provider_answered: Whether the provider could be reached.
-        end_session_url: The provider's page that ends the person's session there, when that was requested.
+        end_session_url: The provider's page that ends the user's session there, if requested.
         end_session_opened: Whether a browser shows that page.
         end_session_problem: Why there is no such page, when it was requested.
         others: What was done about the profile's sign-ins at other providers.

@@ -78,7 +78,7 @@ class LoginOptions(ProviderOptions, total=False):
 
 
 class OidcAuthProvider(SessionSource):
-    """A person's sign-in at one OpenID provider; gives a valid bearer token each time it is asked.
+    """A user's sign-in to one OpenID provider; provides a valid bearer token on each call.
 
     With a store it follows that store: a logout or a newer login by another program counts here too, and among all
     programs that share it a token is refreshed once. Safe to use from several threads.
@@ -88,7 +88,7 @@ class OidcAuthProvider(SessionSource):
         client_id: The application.
         client_secret: Its secret, for providers that require one; never stored.
         token_file: Where the sign-in is stored; with neither this nor `store` it is kept in memory.
-        token: Tokens as they stand in the token file; None takes what the store holds.
+        token: Tokens in the form of the token file; None loads those in the store.
         audience: What was requested when signing in.
         scope: What was requested when signing in.
         private_key: Authenticates the application in place of a secret.
@@ -218,14 +218,14 @@ class OidcAuthProvider(SessionSource):
         The constructor describes the arguments that are not described here.
 
         Args:
-            redirect_uri: A loopback address registered at the provider; None means any free port on 127.0.0.1 in the
-                browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, where nobody listens.
-            scope: What is requested; `openid email profile offline_access` when None.
-            flow: How the person signs in: browser, device or paste; redirect where there is a Hub or a Jupyter server.
-            timeout_seconds: How long to wait for the person; None means five minutes in the browser flow, ten in the
+            redirect_uri: A loopback address registered with the provider; None means any free port on 127.0.0.1 in the
+                browser flow, and `http://127.0.0.1:48080/callback` in the paste flow, which needs no listener.
+            scope: The scopes to request; None means `openid email profile offline_access`.
+            flow: The sign-in flow: browser, device, or paste; redirect with a Hub or a Jupyter server.
+            timeout_seconds: How long to wait for the user; None means five minutes in the browser flow, ten in the
                 paste and the redirect flow, and as long as the code lives in the device flow.
             authorize_params: Further parameters of the authorization request (Google: `access_type=offline`).
-            redirects: Where a Jupyter server's requests come in, in a kernel that has one.
+            redirects: Receives the requests of a Jupyter server, if the kernel has one.
             hub: The service of a Hub that has one redirect for all; preferred to a Jupyter server.
 
         Raises:
@@ -233,9 +233,9 @@ class OidcAuthProvider(SessionSource):
             UsageError: The redirect URI is not on loopback, scope or parameters are malformed, arguments exclude
                 each other, or the flow cannot be carried out here.
             TokenStoreError: The sign-in could not be stored.
-            ProviderUnavailable: The provider does not answer.
+            ProviderUnavailable: The provider doesn't respond.
             ProviderMisbehaved: The provider's description is not acceptable, or it offers no such flow.
-            LoginFailed: The fixed port is taken, or the provider refuses the application.
+            LoginFailed: The fixed port is in use, or the provider rejects the application.
         """
         client_secret = hidden_secret(client_secret)  # or a traceback would show it
         from micromegas_jupyter.auth.flows.base import LoginRequest  # a user who is signed in needs no flow
@@ -303,7 +303,7 @@ class OidcAuthProvider(SessionSource):
             bearer: Which token the server expects; None means the one that this provider was made for.
 
         Raises:
-            LoginRequired: Nobody is signed in, or the sign-in has expired.
+            LoginRequired: The user isn't signed in, or the sign-in has expired.
             TokenStoreError: The store cannot be used safely.
             LoginFailed: The provider rejects the application.
             Unavailable: A refresh is needed and not possible now (`ProviderUnavailable`: the provider is down).
@@ -315,7 +315,7 @@ class OidcAuthProvider(SessionSource):
         """Return who is signed in, without calling the provider.
 
         Raises:
-            LoginRequired: Nobody is signed in, or the tokens say nothing about their person.
+            LoginRequired: The user isn't signed in, or the tokens don't identify the user.
             TokenStoreError: The store cannot be used safely.
         """
         return identity_of_session(self._current(), issuer=self.issuer, bearer=self.bearer)
@@ -324,7 +324,7 @@ class OidcAuthProvider(SessionSource):
         """Store the sign-in; without a store, in upstream's default `~/.micromegas/tokens.json`.
 
         Raises:
-            LoginRequired: Nobody is signed in.
+            LoginRequired: The user isn't signed in.
             TokenStoreError: It cannot be stored safely.
             Unavailable: Another program holds the store's lock.
         """
@@ -336,7 +336,7 @@ class OidcAuthProvider(SessionSource):
         """End the sign-in for all programs that share the store, and have the provider revoke its tokens.
 
         Args:
-            end_session: Whether to end the person's session at the provider, too, on a page that `browser` shows.
+            end_session: Whether to also end the user's session with the provider, on a page that `browser` opens.
             browser: Opens that page.
 
         Raises:
@@ -424,11 +424,11 @@ class PendingLogin:
             timeout_seconds: How long to wait; None waits until the sign-in itself gives up.
 
         Raises:
-            LoginTimedOut: Nobody came back in time, or not within `timeout_seconds` (the sign-in then continues).
-            LoginRefused: The provider or the person said no.
-            LoginFailed: It was cancelled, or the provider gave no token.
-            ProviderMisbehaved: The provider's answer breaks the protocol or does not fit this sign-in.
-            ProviderUnavailable: The provider does not answer.
+            LoginTimedOut: The user didn't sign in within `timeout_seconds` (the sign-in continues) or in time.
+            LoginRefused: The provider or the user denied the request.
+            LoginFailed: The sign-in was canceled, or the provider didn't return a token.
+            ProviderMisbehaved: The provider's response violates the protocol or belongs to another sign-in.
+            ProviderUnavailable: The provider doesn't respond.
             TokenStoreError: The sign-in could not be stored.
         """
         longest = self._running.prompt.timeout_seconds + COMPLETION_SECONDS
@@ -445,7 +445,7 @@ class PendingLogin:
         return outcome
 
     def on_done(self, callback: Callable[[Self], None]) -> None:
-        """Call `callback` once, on the sign-in's thread, when it has ended; at once when it already has."""
+        """Call `callback` once, on the sign-in's thread, when the sign-in is done, or now if it already is."""
         with self._lock:
             if self._outcome is None:
                 self._callbacks.append(lambda: callback(self))
@@ -455,18 +455,18 @@ class PendingLogin:
     def on_started(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the redirect URI when a browser is sent to the provider; in the redirect flow only.
 
-        It is called on the thread that answers the Jupyter server, so it must not wait.
+        It is called on the thread that serves the Jupyter server, so it must not block.
         """
         self._running.on_started(lambda redirect_uri: _call(lambda: callback(redirect_uri)))
 
     def submit(self, text: str | Secret) -> None:
         """Submit the last address in the user's browser; for the paste flow only.
 
-        The sign-in then continues by itself, and `result` returns or raises. Nothing of the text is kept, shown or
+        The sign-in then continues, and `result` returns or raises. Nothing of the text is kept, shown or
         logged.
 
         Raises:
-            UsageError: It is not this sign-in's address, which may be tried again, or no address is expected any more.
+            UsageError: The address belongs to another sign-in (try again), or no address is expected now.
             ProviderMisbehaved: It is from another provider or malformed; it may be tried again.
         """
         text = Secret(text) if isinstance(text, str) else text  # or a traceback would show it

@@ -82,7 +82,7 @@ class StaticTokenAuthProvider:
         """Read the token from a file; logs a warning when others can read it.
 
         Raises:
-            ConfigurationError: The file cannot be read, is too large, holds no usable token, or others can change it.
+            ConfigurationError: The file cannot be read, is too large, has no usable token, or others can change it.
         """
         file = read_api_key_file(path)
         if file.is_readable_by_others:

@@ -493,7 +493,7 @@ class AccessMethods(ABC):
         """End a user's access on all servers with the same file of denials; for administrators.
 
         Calls of the user, and those with API keys that the user owns, are rejected from then on, and ended if they are
-        open. It takes about five seconds, in which the servers report what they have ended.
+        open. It takes about five seconds, until the servers have reported the calls that they stopped.
 
         Args:
             issuer: The user's issuer as the server's configuration has it, or `api_key` for an API key.

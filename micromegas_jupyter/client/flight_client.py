@@ -143,7 +143,7 @@ class QueryMethods(ABC):
                 bytes that the server sent.
 
         Raises:
-            MicromegasError: The class says what went wrong; see `errors`.
+            MicromegasError: The class identifies the problem; see `errors`.
         """
         check_dtype_backend(dtype_backend)
         shows_json(jsonb)
@@ -162,7 +162,7 @@ class QueryMethods(ABC):
     ) -> pa.Table:
         """Run a statement and return its rows as an Arrow table; arguments and errors as for `query`.
 
-        Binary JSON stays as it was sent, so that the rows can be sent on, unless `jsonb` is `"json"`.
+        Binary JSON columns contain bytes unless `jsonb` is `"json"`.
         """
         as_json = shows_json(jsonb)
         with self.open_query(sql, begin, end, params) as reader:
@@ -200,7 +200,7 @@ class TelemetryQueries(QueryMethods):
         return fetch_trace(trace_id, lambda sql, params=None: self.query_arrow(sql, begin, end, params))
 
     def find_process(self, process_id: str) -> "pd.DataFrame":
-        """Return the row of a process; empty when there is none."""
+        """Return the row of a process, or no rows if it is unknown."""
         return self.query(f"SELECT * FROM processes WHERE process_id = {quote_literal(process_id)}")  # noqa: S608 - quoted
 
     def query_streams(
@@ -233,7 +233,7 @@ class TelemetryQueries(QueryMethods):
     def retire_partitions(self, view_set_name: str, view_instance_id: str, begin: datetime, end: datetime) -> None:
         """Remove partitions of a view and print the server's messages as they arrive; for administrators.
 
-        Our server raises `UnsupportedStatement` for its tables, whose partitions are the only copy of the rows.
+        This project's server raises `UnsupportedStatement`, because partitions are the only copy of the rows.
         """
         texts = (view_set_name, view_instance_id, format_time(begin), format_time(end))
         self._print_messages(f"retire_partitions({', '.join(map(quote_literal, texts))})")
@@ -281,10 +281,10 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
     Args:
         uri: `grpc://host:port` or `grpc+tls://host:port`; `http` and `https` mean the same two.
         headers: Deprecated: static headers of every call, for example an API key.
-        preserve_dictionary: Keep dictionary-encoded columns as they are.
+        preserve_dictionary: Keep dictionary-encoded columns.
         auth_provider: Provides the bearer token of each call: any object with `get_token() -> str`. With a method
-            `invalidate(token)` a refused token is renewed once and the call repeated, unless it writes or rows have
-            arrived already.
+            `invalidate(token)`, a rejected token is renewed once and the call is repeated, unless it writes or rows
+            have already arrived.
         client_entrypoint: How this program was started, for the server's audit.
         timeout_seconds: How long each call may last; without it, queries last as long as they take.
         ca_bundle: A PEM file of authorities in place of certifi's, for servers with private certificates.
@@ -473,7 +473,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
     def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
         """Return the schema of each table that the server shows this caller, by its name.
 
-        Where the server has remarks, the metadata of a field or schema holds them under `ARROW:FLIGHT:SQL:REMARKS`.
+        Descriptions are in the metadata of a field or schema, as `ARROW:FLIGHT:SQL:REMARKS`.
         """
         return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 

@@ -34,7 +34,7 @@ class TableDescription:
         name: The table.
         is_owner: Whether the caller may change and drop it.
         columns: Its columns.
-        partition_by: The columns whose values lie in folders of their own.
+        partition_by: The partition columns.
         retention_days: How long rows are kept; None for as long as the server's own setting says.
         undo_hours: For how many hours changes can be undone.
         time_travel: Who may read earlier versions: "owners", or all "readers" of the table.

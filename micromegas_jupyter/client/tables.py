@@ -87,7 +87,7 @@ class TableMethods(ABC):
         Args:
             table_name: Its name: a lower-case letter, then lower-case letters, digits and underscores.
             schema: Its columns.
-            partition_by: Columns whose values lie in folders of their own, for large tables.
+            partition_by: Partition columns, for large tables.
         """
         members = {"table": _checked(table_name), "schema": _encode(schema), "partition_by": list(partition_by)}
         self._run_on_tables(TableOperation(name="create", members=members), _Nothing)
@@ -141,7 +141,7 @@ class TableMethods(ABC):
         self._run_on_tables(TableOperation(name="add_column", members=members), _Nothing)
 
     def optimize_table(self, table_name: str) -> "OptimizeResult":
-        """Merge the small files of a table of the caller's now; the server also does so by itself."""
+        """Merge the small files of one of the caller's tables now; the server also does so automatically."""
         from micromegas_jupyter.client.table_answers import OptimizeResult
 
         operation = TableOperation(name="optimize", members={"table": _checked(table_name)}, is_slow=True)

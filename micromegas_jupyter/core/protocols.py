@@ -103,16 +103,16 @@ class AuthContext:
         is_admin: Whether the server's administrator list names this caller.
         name: A name for people, when the token has one.
         email_verified: Whether the issuer says, as JSON `true`, that the address belongs to the caller.
-        may_delegate: Whether `x-user-*` headers attribute this caller's calls to somebody else.
+        may_delegate: Whether `x-user-*` headers attribute this caller's calls to another user.
         groups: Group or role names from the token.
         client_id: The application that the token was made for (`azp` or `client_id`), when stated.
         roles: The caller's roles on this server.
-        scopes: What the credential is for: `read`, `write`, `ingest`, `ingest:TABLE`.
+        scopes: The credential's scopes: `read`, `write`, `ingest`, `ingest:TABLE`.
         table_access: Which tables and rows the caller may read; None for all.
         max_scan_bytes: How many bytes a statement of the caller may read; None for any number.
         write_access: Which tables the caller may write to; administrators may write to all.
         owner: Of an API key, the user who is responsible for it, as `issuer|subject`; None if the key names none.
-        notice: A sentence that every answer to this caller should carry, about a credential that will not do for
+        notice: A sentence that every response to this caller should contain, about a credential that will not do for
             ever.
     """
 

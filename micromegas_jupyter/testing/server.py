@@ -44,8 +44,8 @@ def local_server(
     Args:
         roles: The server's roles, as `roles` of the access configuration has them. Without any, people read all tables.
         admins: People who are administrators.
-        token_lifetime_seconds: How long a token is valid; clients renew it by themselves.
-        memory_mib: What all running queries together may take.
+        token_lifetime_seconds: Lifetime of a token; clients renew it automatically.
+        memory_mib: Memory limit of all running queries.
 
     Raises:
         ConfigurationError: A role is malformed.
@@ -89,15 +89,15 @@ class LocalServer:
 
     @property
     def uri(self) -> str:
-        """Where the server answers, as `--uri` takes it."""
+        """The server's address, in the form of `--uri`."""
         return self._stack.uri
 
     def client(self, person: str = "alice", *, roles: Collection[str] = ()) -> "FlightSQLClient":
-        """Return a client for somebody who is signed in and has these roles of the server; close it after use."""
+        """Return a client for a signed-in user with these roles on the server; close it after use."""
         return client_side.connect(environ=self.environment(person, roles=roles))
 
     def environment(self, person: str = "alice", *, roles: Collection[str] = ()) -> Variables:
-        """Return the process environment for programs, notebooks and terminals of somebody who is signed in."""
+        """Return the environment variables for programs, notebooks, and terminals of a signed-in user."""
         key = person, frozenset(roles)
         if key not in self._environments:
             self._environments[key] = self._sign_in(person, frozenset(roles), len(self._environments))

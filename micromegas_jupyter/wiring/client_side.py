@@ -171,13 +171,13 @@ def connect(  # noqa: PLR0913 - options that few give
         uri: The server; wins over every setting.
         profile: A profile of `config.json`.
         auth_provider: Gives the bearer token of each call; wins over the configured sign-in.
-        preserve_dictionary: Keep dictionary-encoded columns as they are.
+        preserve_dictionary: Keep dictionary-encoded columns.
         read_only: Have the server reject what would change something, even if the setting `read_only` doesn't.
         environ: Stands in for the process environment.
 
     Returns:
-        The client of the wrapper module, when `MICROMEGAS_PYTHON_MODULE_WRAPPER` names one and no argument says what
-        to connect to: it wins over every setting.
+        The client. If `MICROMEGAS_PYTHON_MODULE_WRAPPER` is set and no argument selects a server, it is the wrapper
+        module's client, which overrides every setting.
 
     Raises:
         ConfigurationError: A setting is malformed.

@@ -693,13 +693,13 @@ class Identity:
     """Who is signed in, from the claims of the ID token that was verified when it came.
 
     Attributes:
-        subject: The issuer's name for the person; unique together with the issuer.
-        name: The person's name, for display.
-        email: The person's address, for display.
+        subject: The issuer's ID of the user; unique together with the issuer.
+        name: The user's name, for display.
+        email: The user's email address, for display.
         issuer: The provider.
-        expires_at: When the ID token ends (aware UTC).
-        renews: Whether it is renewed without the person.
-        groups: The person's groups and roles, as far as the token names them; for display.
+        expires_at: When the ID token expires (aware UTC).
+        renews: Whether it is renewed automatically.
+        groups: The user's groups and roles in the token, for display.
     """
 
     subject: str
