@@ -50,7 +50,7 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     setting.add_argument(
         "setting",
         metavar="SETTING=VALUE",
-        help="undo-hours=1 to 8760 (default: 24), or time-travel=owners (default) or readers",
+        help="setting: undo-hours=N, 1 to 8760 (default: 24), or time-travel=owners|readers (default: owners)",
     )
     _add_table_action(actions, "optimize", "merge small files now")
     history = _add_table_action(actions, "history", "list the latest commits")

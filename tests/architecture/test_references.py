@@ -234,7 +234,7 @@ def _users(names, actions):
 
 
 def _action_row(parser):
-    words = [f"[{found.metavar}]" if found.nargs == "?" else found.metavar for found in positionals(parser)]
+    words = [f"[{found.metavar}]" if found.nargs in {"?", "*"} else found.metavar for found in positionals(parser)]
     return argument_cell(" ".join([parser.prog.removeprefix("micromegas "), *words])), parser.description.removesuffix(
         "."
     )

@@ -173,7 +173,7 @@ class SqlMagic(Magics):
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
     @argument("--connection", metavar="NAME", help="named connection, for this cell only")
-    @argument("--format", choices=FORMATS, help="type of the result; default: pandas")
+    @argument("--format", choices=FORMATS, help="result type; pandas is the default with NAME <<")
     @argument(
         "--explain", action="store_true", help="show the plan and the data to read, without running the statement"
     )
