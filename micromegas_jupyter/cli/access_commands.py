@@ -42,40 +42,40 @@ _SIGNS: Final = {True: "✓", False: "✗", None: "·"}
 def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = _add_action(actions, "create", "make a key and print it, this one time")
-    create.add_argument("name", metavar="NAME", help="name of the key's holder")
+    create = _add_action(actions, "create", "create a key and print it; it can't be shown again")
+    create.add_argument("name", metavar="NAME", help="name of the user or program that holds the key")
     create.add_argument(
         "--scope",
         action="append",
         default=[],
-        help="scope of the key, repeatable: read, write, metrics, ingest or ingest:TABLE; default: read",
+        help="scope, repeatable: read, write, metrics, ingest, or ingest:TABLE; default: read",
     )
-    create.add_argument(
-        "--role", action="append", default=[], help="role of the key's holder, repeatable; default: none"
-    )
+    create.add_argument("--role", action="append", default=[], help="role, repeatable; default: none")
     create.add_argument(
         "--expires",
         metavar="TIME",
-        help=f"expiration: 90d, 12h or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
+        help=f"expiration: 90d, 12h, or 30m from now, RFC 3339, or never; default: {_DEFAULT_DAYS}d",
     )
     create.add_argument(
         "--owner",
         metavar="USER",
-        help="owner of the key, as issuer|subject; cutting off this user also disables the key; default: none",
+        help="owner, as issuer|subject; cutting off this user also disables the key",
     )
-    listing = _add_action(actions, "list", "list the keys in the file, never a key itself")
-    listing.add_argument("--json", action="store_true", help="print a JSON array; default: a table")
-    revoke = _add_action(actions, "revoke", "mark a key in the file as revoked")
-    revoke.add_argument("key", metavar="NAME|ID", help="name of the keys, or ID of one key")
-    revoke.add_argument("--at", metavar="TIME", help="expiration: 14d, 12h or 30m from now, or RFC 3339; default: now")
-    usage = _add_action(actions, "usage", "show who still uses which key, from the server's audit; for administrators")
+    listing = _add_action(actions, "list", "list the keys in the file, without the keys themselves")
+    listing.add_argument("--json", action="store_true", help="print a JSON array")
+    revoke = _add_action(actions, "revoke", "revoke a key")
+    revoke.add_argument("key", metavar="NAME|ID", help="name or ID; a name revokes all keys with that name")
+    revoke.add_argument(
+        "--at", metavar="TIME", help="revocation time: 14d, 12h, or 30m from now, or RFC 3339; default: now"
+    )
+    usage = _add_action(actions, "usage", "show who uses which key, according to the audit log (administrators only)")
     usage.add_argument(
         "--since",
         metavar="TIME",
         default="30d",
-        help="how far back: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
+        help="start of the time range: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
     )
-    usage.add_argument("--json", action="store_true", help="print a JSON array; default: a table")
+    usage.add_argument("--json", action="store_true", help="print a JSON array")
     add_server_arguments(usage)
 
 
@@ -83,7 +83,7 @@ def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = add_action(actions, name, summary)
-    parser.add_argument("--file", help=f"the key file; default: {_KEY_FILE_VARIABLE}")
+    parser.add_argument("--file", help=f"key file; default: {_KEY_FILE_VARIABLE}")
     return parser
 
 
@@ -267,17 +267,14 @@ def add_access_arguments(parser: argparse.ArgumentParser) -> None:
     explain = actions.add_parser(
         "explain",
         help="why a token is accepted or rejected",
-        description="Explain step by step why a server with this environment accepts or rejects a token. The token "
-        "itself is not printed.",
+        description="Explain step by step why a server with these settings accepts or rejects a token.",
     )
     explain.add_argument(
-        "file", nargs="?", default="-", metavar="FILE", help="file that contains the token; default: -, standard input"
+        "file", nargs="?", default="-", metavar="FILE", help="file that contains the token; default: standard input"
     )
-    explain.add_argument("--json", action="store_true", help="print one JSON object; default: a line for each step")
-    explain.add_argument(
-        "--access-config", metavar="PATH", help=f"file of issuers, API keys and roles; default: {_CONFIG_VARIABLE}"
-    )
-    explain.add_argument("--api-key-file", metavar="PATH", help=f"file of API keys; default: {_KEY_FILE_VARIABLE}")
+    explain.add_argument("--json", action="store_true", help="print a JSON object")
+    explain.add_argument("--access-config", metavar="PATH", help=f"access configuration; default: {_CONFIG_VARIABLE}")
+    explain.add_argument("--api-key-file", metavar="PATH", help=f"key file; default: {_KEY_FILE_VARIABLE}")
 
 
 def run_access(arguments: argparse.Namespace) -> int:

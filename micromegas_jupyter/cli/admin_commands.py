@@ -96,9 +96,7 @@ def run_queries(arguments: argparse.Namespace) -> int:
 
 def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument(
-        "query_id", metavar="ID", help="ID of the query, as shown by micromegas queries, errors, and the audit log"
-    )
+    parser.add_argument("query_id", metavar="ID", help="query ID from micromegas queries, an error, or the audit log")
     add_server_arguments(parser)
 
 
@@ -116,22 +114,20 @@ def run_cancel(arguments: argparse.Namespace) -> int:
 def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    reads = _add_action(actions, "who-read", "show who read a table or a column, from the server's audit")
-    reads.add_argument("name", metavar="TABLE[.COLUMN]", help="table or view, or one of its columns")
+    reads = _add_action(actions, "who-read", "show who read a table or a column, according to the audit log")
+    reads.add_argument("name", metavar="TABLE[.COLUMN]", help="table, view, or column")
     reads.add_argument(
         "--since",
         metavar="TIME",
         default="7d",
-        help="start of the period: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
+        help="start of the time range: RFC 3339, or 15m, 1h, 7d ago; default: %(default)s",
     )
-    cut = _add_action(
-        actions, "cut-off", "end a user's access on all servers, restore it, or list users without access"
-    )
+    cut = _add_action(actions, "cut-off", "revoke or restore a user's access on all servers, or list cut-off users")
     cut.add_argument(
         "user",
         nargs="?",
         metavar="USER",
-        help="issuer|subject, api_key|NAME, or the subject or address of a user in the audit; default: list the users",
+        help="user, as issuer|subject, api_key|NAME, or a subject or email in the audit log",
     )
     cut.add_argument("--until", metavar="TIME", help="end of the cut-off: 90m, 12h, 7d from now, or RFC 3339")
     cut.add_argument("--undo", action="store_true", help="restore the user's access")
@@ -141,7 +137,7 @@ def _add_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = add_action(actions, name, summary)
-    parser.add_argument("--json", action="store_true", help="print JSON; default: a table or lines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_server_arguments(parser)
     return parser
 

@@ -48,14 +48,12 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--notebooks",
         metavar="DIR",
-        help=f"directory for notebooks and the demo's lake; default: {DEFAULT_FOLDER}",
+        help=f"directory for the notebooks and the lake; default: {DEFAULT_FOLDER}",
     )
-    parser.add_argument("--fresh", action="store_true", help="start with an empty lake, and keep the notebooks")
-    parser.add_argument(
-        "--check", action="store_true", help="sign in without a browser, run three queries, and exit; stores nothing"
-    )
-    parser.add_argument("--no-lab", action="store_true", help="leave JupyterLab out")
-    parser.add_argument("--no-browser", action="store_true", help="start JupyterLab without opening a browser")
+    parser.add_argument("--fresh", action="store_true", help="start with an empty lake, but keep the notebooks")
+    parser.add_argument("--check", action="store_true", help="sign in without a browser, run three queries, and exit")
+    parser.add_argument("--no-lab", action="store_true", help="don't start JupyterLab")
+    parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

@@ -17,10 +17,10 @@ _UNIT: Final = 1024
 def add_lake_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "show what maintenance last did, and each table"
+    text = "show the state of each table and the latest maintenance round"
     status = actions.add_parser("status", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    status.add_argument("lake", metavar="LAKE", help="folder of the lake, or s3://bucket/prefix")
-    status.add_argument("--json", action="store_true", help="print one JSON object; default: a table")
+    status.add_argument("lake", metavar="LAKE", help="directory of the lake, or s3://bucket/prefix")
+    status.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run_lake(arguments: argparse.Namespace) -> int:

@@ -33,27 +33,27 @@ _GARBAGE_THRESHOLD = 100_000  # objects created by imports are not garbage, and 
 _COMMANDS = {
     "login": ("sign_in_commands", "sign in with your organization's identity provider"),
     "logout": ("sign_in_commands", "sign out: revoke and remove the stored sign-in"),
-    "whoami": ("sign_in_commands", "show who you are here, and to the server"),
-    "doctor": ("sign_in_commands", "find out what is wrong with the sign-in here, and what to do"),
+    "whoami": ("sign_in_commands", "show who is signed in, and who the server says you are"),
+    "doctor": ("sign_in_commands", "diagnose sign-in problems"),
     "completion": ("main", "print a completion script for a shell"),
-    "explain": ("sign_in_commands", "explain an error code: what happened, and what to do"),
+    "explain": ("sign_in_commands", "explain an error code"),
     "query": ("query_commands", "run one SQL statement and print its rows"),
-    "mcp": ("query_commands", "let an agent on this machine query with your sign-in (MCP)"),
-    "queries": ("admin_commands", "list the queries that run on the server"),
-    "cancel": ("admin_commands", "end a query that runs on the server"),
+    "mcp": ("query_commands", "let an agent on this machine use your sign-in (MCP)"),
+    "queries": ("admin_commands", "list running queries on the server"),
+    "cancel": ("admin_commands", "cancel a query on the server"),
     "processes": ("telemetry_commands", "list the programs that recently sent telemetry"),
-    "process-log": ("telemetry_commands", "print what one program logged"),
-    "process-metrics": ("telemetry_commands", "print what one program measured"),
-    "trace": ("telemetry_commands", "show one trace: its spans as a tree, and what took the time"),
-    "logs": ("telemetry_commands", "print what programs logged, and follow what they log next"),
-    "telemetry": ("telemetry_commands", "let your own programs send telemetry to the server"),
-    "tables": ("table_commands", "list, describe, change and drop the tables of a server"),
-    "keys": ("access_commands", "make, list and revoke the API keys in a key file"),
-    "serve": ("serve_command", "run a Flight SQL server over a folder of telemetry"),
+    "process-log": ("telemetry_commands", "print the log of a program"),
+    "process-metrics": ("telemetry_commands", "print the metrics of a program"),
+    "trace": ("telemetry_commands", "show the spans of a trace as a tree"),
+    "logs": ("telemetry_commands", "print log lines, and follow new ones"),
+    "telemetry": ("telemetry_commands", "set up your programs to send telemetry"),
+    "tables": ("table_commands", "list, describe, change, and drop tables"),
+    "keys": ("access_commands", "create, list, and revoke the API keys in a key file"),
+    "serve": ("serve_command", "run a Flight SQL server for a lake"),
     "lake": ("lake_commands", "show the state of a lake"),
-    "access": ("access_commands", "explain why a server with this environment accepts or refuses a token"),
-    "admin": ("admin_commands", "show who read a table, and end a user's access"),
-    "demo": ("demo_command", "run a whole system on this machine: provider, server, telemetry, notebook"),
+    "access": ("access_commands", "explain why a server accepts or rejects a token"),
+    "admin": ("admin_commands", "show who read a table, and cut off users"),
+    "demo": ("demo_command", "run a complete system on this machine"),
 }
 
 #: The extras to install besides the client, by command.
@@ -84,9 +84,9 @@ _SAFE_REPORT = re.compile(
 _ABOUT_ONE = re.compile(r"(argument [^:]+): .*?(\(choose from [^()]*\))?", re.DOTALL)
 _UNKNOWN_OPTION = re.compile(r"(?<= )--[a-z]+(?:-[a-z]+){0,4}(?![^= ])")
 _EPILOG = """\
-micromegas COMMAND --help explains a command. Exit codes: 0 done, 1 the query
-failed or a right is missing, 2 usage or a setting, 3 sign-in needed,
-4 something does not answer, 130 interrupted.
+micromegas COMMAND --help describes a command. Exit codes: 0 success, 1 query
+failed or permission denied, 2 invalid usage or setting, 3 sign-in required,
+4 service unavailable, 130 interrupted.
 """
 
 
@@ -292,7 +292,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile_argument(parser)
     parser.add_argument(
         "--uri",
-        help="server, as grpc://HOST:PORT or grpc+tls://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, then "
+        help="address of the server, grpc+tls://HOST:PORT or grpc://HOST:PORT; default: MICROMEGAS_ANALYTICS_URI, then "
         "the profile's",
     )
 
@@ -306,7 +306,7 @@ def add_action(
 
 def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `micromegas completion`."""
-    parser.add_argument("shell", choices=("bash", "zsh"), help="shell that the script is for")
+    parser.add_argument("shell", choices=("bash", "zsh"), help="the shell")
 
 
 def run_completion(arguments: argparse.Namespace) -> int:

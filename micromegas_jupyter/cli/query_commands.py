@@ -71,42 +71,37 @@ class RowOptions:
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("sql", nargs="?", metavar="SQL", help="the statement; - reads it from standard input")
-    parser.add_argument("--file", help="file to read the statement from, at most 64 KiB; - for standard input")
+    parser.add_argument("sql", nargs="?", metavar="SQL", help="statement, or - to read it from standard input")
+    parser.add_argument("--file", help="file that contains the statement (at most 64 KiB)")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
-        help="value for :NAME in the statement, repeatable; it takes the type of the column that it is compared with; "
-        f"without one, it is text. NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
+        help=f"value of :NAME, repeatable; NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
     add_range_arguments(parser)
-    parser.add_argument(
-        "--all", action="store_true", help="query without a time range, which is the default without --begin"
-    )
+    parser.add_argument("--all", action="store_true", help="query without a time range; default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="maximum number of rows; default: all")
     parser.add_argument(
-        "--explain", action="store_true", help="show the plan and what the statement would read, without running it"
+        "--explain", action="store_true", help="show the plan and the data to read, without running the statement"
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="show the columns that it would return, and about how many bytes, files, and rows it would read; don't "
-        "run it",
+        help="show the result's columns and the data to read, without running the statement",
     )
     add_row_arguments(parser)
     parser.add_argument(
         "--issuer", metavar="URL", help="identity provider of a service account; default: the configured one"
     )
-    parser.add_argument("--client-id", metavar="ID", help="client id of a service account; default: the configured one")
+    parser.add_argument("--client-id", metavar="ID", help="client ID of a service account; default: the configured one")
     parser.add_argument(
         "--client-secret",
         metavar="SECRET",
-        help="client secret of a service account; better set MICROMEGAS_OIDC_CLIENT_SECRET, since others on this "
-        "machine can read a command line",
+        help="client secret of a service account; visible to other users, so prefer MICROMEGAS_OIDC_CLIENT_SECRET",
     )
-    parser.add_argument("--scope", help="scope to request, words in quotes; default: the configured one")
+    parser.add_argument("--scope", help="scopes to request, in quotes; default: the configured ones")
     parser.add_argument("--audience", help="audience to request; default: the configured one")
     parser.add_argument("--resource", help="resource to request (RFC 8707); default: the configured one")
-    parser.add_argument("--oidc", action="store_true", help="sign in again for this query only, and store nothing")
+    parser.add_argument("--oidc", action="store_true", help="sign in for this query only, without storing the tokens")
 
 
 def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -122,7 +117,7 @@ def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None 
     parser.add_argument(
         "--end",
         metavar="TIME",
-        help=f"end of the time range, in the same forms; {'needs --begin; ' if default is None else ''}default: now",
+        help="end of the time range (requires --begin); default: now",
     )
 
 
@@ -139,28 +134,26 @@ def add_row_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         metavar="FORMAT",
-        help=f"how rows are written: {', '.join(FORMATS)}; default: from the extension of --output, otherwise table",
+        help=f"output format: {', '.join(FORMATS)}; default: by the extension of --output, or table",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write rows to FILE, which is created once it is complete; default: standard output",
+        help="write the rows to a file; default: standard output",
     )
     parser.add_argument(
         "--max-colwidth",
         type=int,
         default=DEFAULT_MAX_COLUMN_WIDTH,
         metavar="N",
-        help="truncate the strings of a table to N characters; 0: never; default: %(default)s",
+        help="truncate table cells to N characters, or 0 for no limit; default: %(default)s",
     )
     parser.add_argument(
         "--jsonb",
         choices=("json", "bytes"),
-        help="write binary JSON (JSONB) as JSON or as its bytes; default: json, for parquet and arrow bytes",
+        help="format of binary JSON (JSONB) columns; default: json, or bytes for parquet and arrow",
     )
-    parser.add_argument(
-        "--no-login", action="store_true", help="never start a sign-in; exit with code 3 if one is required"
-    )
+    parser.add_argument("--no-login", action="store_true", help="exit with code 3 instead of signing in")
     add_server_arguments(parser)
 
 

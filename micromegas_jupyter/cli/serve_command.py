@@ -52,7 +52,9 @@ _LOG: Final = logging.getLogger(__name__)
 
 def add_serve_arguments(parser: CommandParser) -> None:
     """Add an option for each setting; `--help` shows the common ones, `--help-all` all of them."""
-    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; its keys are the options' names")
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file with settings; keys are option names without dashes"
+    )
     parser.add_argument("--check-config", action="store_true", help="run all startup checks, then exit")
     parser.add_argument("--help-all", action="help", help="show all options and exit")
     added = [(setting, add_setting_argument(parser, setting)) for setting in SETTINGS]

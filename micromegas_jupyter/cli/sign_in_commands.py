@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
-_FLOW_HELP: Final = (
-    "how to sign in, remembered once it succeeded; auto forgets that and lets the environment decide; default: "
-    "MICROMEGAS_OIDC_FLOW, else what the profile says, else what was remembered, else auto"
-)
+_FLOW_HELP: Final = "sign-in flow, remembered for the profile; auto forgets it"
 NO_ROLE: Final = "You have no role on this server, so you can read no table. Ask its administrator for one."
 
 
@@ -45,8 +42,8 @@ def add_login_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile_argument(parser)
     parser.add_argument("--flow", choices=_FLOW_CHOICES, help=_FLOW_HELP)
     parser.add_argument("--issuer", metavar="URL", help="identity provider; default: the configured one")
-    parser.add_argument("--client-id", metavar="ID", help="client id of the application; default: the configured one")
-    parser.add_argument("--scope", help="scope to request, words in quotes; default: the configured one")
+    parser.add_argument("--client-id", metavar="ID", help="client ID of the application; default: the configured one")
+    parser.add_argument("--scope", help="scopes to request, in quotes; default: the configured ones")
     parser.add_argument("--audience", help="audience to request; default: the configured one")
 
 
@@ -73,7 +70,7 @@ def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--end-session",
         action="store_true",
-        help="also end your session with the identity provider, in your browser",
+        help="also end your session with the identity provider, in the browser",
     )
 
 
@@ -136,7 +133,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
         "code",
         metavar="CODE",
         nargs="?",
-        help="code at the end of an error, such as SQL001; default: list all codes",
+        help="error code, such as SQL001; default: list all codes",
     )
 
 
@@ -153,9 +150,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_profile_argument(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, for programs; default: a line for each check"
-    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

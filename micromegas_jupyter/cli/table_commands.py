@@ -23,43 +23,43 @@ _MAX_VERSIONS: Final = 1000
 def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_action(actions, "list", "list the tables that you may read or write to")
-    _add_table_action(actions, "describe", "show the columns of a table, and to its owner how much is in it")
-    drop = _add_table_action(actions, "drop", "remove a table of yours and all of its rows; can be undone for 24 hours")
-    delete = _add_table_action(actions, "delete", "delete rows of a table of yours; can be undone for 24 hours")
+    _add_action(actions, "list", "list the tables that you can read or write to")
+    _add_table_action(actions, "describe", "show the columns of a table and, to its owner, its size")
+    drop = _add_table_action(actions, "drop", "drop a table; can be undone for 24 hours")
+    delete = _add_table_action(actions, "delete", "delete rows; can be undone for 24 hours")
     delete.add_argument(
-        "--where", required=True, metavar="SQL", help="condition for the rows to delete, as in WHERE; true for all rows"
+        "--where", required=True, metavar="SQL", help="condition for the rows to delete, or true for all rows"
     )
     restore = _add_table_action(
         actions,
         "restore",
-        "restore a table of yours to an earlier state, even if it was dropped; by default up to 24 hours ago",
+        "restore a table to an earlier state, even if it was dropped",
     )
     restore.add_argument(
         "--to",
         required=True,
         metavar="VERSION|TIME",
-        help="number of a version in the table's history, RFC 3339 such as 2026-01-31T12:00:00Z (without an offset: "
-        "UTC), or 15m, 2h for that long ago; rows stored later are removed",
+        help="version in the table's history, or time: RFC 3339 (by default in UTC), or 15m, 2h ago",
     )
     restore.add_argument("--dry-run", action="store_true", help="print the changes without making them")
     for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="skip the confirmation; required without a terminal")
-    setting = _add_table_action(actions, "set", "set how changes of a table of yours can be undone")
+    setting = _add_table_action(
+        actions, "set", "change how long changes can be undone, or who can read earlier versions"
+    )
     setting.add_argument(
         "setting",
         metavar="SETTING=VALUE",
-        help="undo-hours=N: for how long, 1 to 8760 hours, 24 by default; time-travel=owners|readers: who may read "
-        "earlier versions in SQL, owners by default",
+        help="setting: undo-hours=N, 1 to 8760 (default: 24), or time-travel=owners|readers (default: owners)",
     )
-    _add_table_action(actions, "optimize", "merge the small files of a table of yours now")
-    history = _add_table_action(actions, "history", "list the latest commits of a table of yours")
+    _add_table_action(actions, "optimize", "merge small files now")
+    history = _add_table_action(actions, "history", "list the latest commits")
     history.add_argument(
         "--limit",
         type=int,
         metavar="N",
         default=_DEFAULT_VERSIONS,
-        help=f"list at most N, 1 to {_MAX_VERSIONS}; default: %(default)s",
+        help=f"maximum number of commits, 1 to {_MAX_VERSIONS}; default: %(default)s",
     )
 
 

@@ -49,15 +49,14 @@ _MAX_PATTERN_ROWS: Final = 50
 
 def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits")
+    parser.add_argument("trace_id", metavar="ID", help="trace ID (32 hexadecimal digits)")
     add_range_arguments(parser)
     parser.add_argument(
         "--rows",
         type=int,
         metavar="N",
         default=_TRACE_ROWS,
-        help="show the N most telling spans: critical path, errors, longest self times; 0 for all; "
-        "default: %(default)s",
+        help="maximum number of spans, or 0 for all; default: %(default)s",
     )
     add_row_arguments(parser)
 
@@ -90,11 +89,11 @@ def add_processes_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_range_arguments(parser, default="1h")
     parser.add_argument(
-        "--limit", type=int, metavar="N", default=1_000_000, help="list at most N; default: %(default)s"
+        "--limit", type=int, metavar="N", default=1_000_000, help="maximum number of programs; default: %(default)s"
     )
-    parser.add_argument("--username", metavar="REGEX", help="only accounts that match this, ignoring case")
-    parser.add_argument("--exe", metavar="REGEX", help="only programs that match this, likewise")
-    parser.add_argument("--computer", metavar="REGEX", help="only machines that match this, likewise")
+    parser.add_argument("--username", metavar="REGEX", help="only matching user names")
+    parser.add_argument("--exe", metavar="REGEX", help="only matching executables")
+    parser.add_argument("--computer", metavar="REGEX", help="only matching host names")
     add_row_arguments(parser)
     parser.set_defaults(max_colwidth=_EXE_CHARACTERS)
 
@@ -119,13 +118,13 @@ def add_process_log_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process_argument(parser)
     parser.add_argument("--first", type=int, metavar="N", help=f"print the first N entries; default: {_DEFAULT_ROWS}")
     parser.add_argument("--last", type=int, metavar="N", help="print the last N entries instead of the first")
-    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this, ignoring case")
-    parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this, likewise")
+    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this text")
+    parser.add_argument("--msg", metavar="TEXT", help="only messages that contain this text")
     parser.add_argument(
         "--maxlevel",
         metavar="LEVEL",
         default="6",
-        help=f"only entries up to this level: {_level_names()}, as number or word; default: %(default)s",
+        help=f"maximum level: {_level_names()}; default: %(default)s",
     )
     add_row_arguments(parser)
 
@@ -164,15 +163,15 @@ def _parse_level(text: str, option: str) -> "Level":
 def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     _add_process_argument(parser)
-    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this, ignoring case")
-    parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this, likewise")
+    parser.add_argument("--target", metavar="TEXT", help="only modules that contain this text")
+    parser.add_argument("--name", metavar="TEXT", help="only metrics whose name contains this text")
     parser.add_argument(
         "--stats",
         action="store_true",
-        help="print count, min, mean, median, max and sum of each metric, of these values",
+        help="print statistics of each metric: count, min, mean, median, max, sum",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="take the first N values; default: %(default)s"
+        "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="maximum number of values; default: %(default)s"
     )
     add_row_arguments(parser)
 
@@ -196,7 +195,7 @@ def run_process_metrics(arguments: argparse.Namespace) -> int:
 
 
 def _add_process_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("process_id", metavar="PROCESS", help="process_id, as micromegas processes shows it")
+    parser.add_argument("process_id", metavar="PROCESS", help="process ID from micromegas processes")
     add_range_arguments(parser)
 
 
@@ -226,16 +225,12 @@ def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
 def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_range_arguments(parser, default="15m")
-    parser.add_argument(
-        "--level", metavar="LEVEL", help=f"only lines at least as severe as this: {_level_names()}, as number or word"
-    )
-    parser.add_argument("--search", metavar="TEXT", help="only lines whose message contains this, ignoring case")
-    parser.add_argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
-    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
-    parser.add_argument("-f", "--follow", action="store_true", help="print the lines since --begin, then each new line")
-    parser.add_argument(
-        "--patterns", action="store_true", help="count messages that differ in numbers, IDs, and a few words only"
-    )
+    parser.add_argument("--level", metavar="LEVEL", help=f"minimum severity: {_level_names()}")
+    parser.add_argument("--search", metavar="TEXT", help="only messages that contain this text")
+    parser.add_argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this text")
+    parser.add_argument("--target", metavar="TEXT", help="only modules or loggers that contain this text")
+    parser.add_argument("-f", "--follow", action="store_true", help="print new lines as soon as they are stored")
+    parser.add_argument("--patterns", action="store_true", help="count similar messages")
     parser.add_argument(
         "--last", type=int, metavar="N", default=_DEFAULT_ROWS, help="print the last N lines; default: %(default)s"
     )
@@ -396,28 +391,30 @@ def add_telemetry_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     setup = add_action(
-        actions, "setup", "make an API key that only sends telemetry, and print OTEL_* variables with it"
+        actions, "setup", "create an API key that can only send telemetry, and print the OTEL_* variables"
     )
-    setup.add_argument("--name", default=_host_label(), help="label of the key; default: the name of this machine")
-    setup.add_argument("--days", type=int, metavar="N", default=30, help="valid for N days; default: %(default)s")
+    setup.add_argument("--name", default=_host_label(), help="name of the key; default: the host name")
+    setup.add_argument(
+        "--days", type=int, metavar="N", default=30, help="lifetime of the key in days; default: %(default)s"
+    )
     setup.add_argument(
         "--format",
         choices=("sh", "powershell", "dotenv", "python"),
         default="powershell" if os.name == "nt" else "sh",
-        help="what to print: commands of a shell, a .env file, or a Python program that sends an agent's trace; "
+        help="output format: shell commands, a .env file, or a Python program that sends an agent's trace; "
         "default: %(default)s",
     )
-    setup.add_argument("--http", metavar="URL", help="send over HTTP to this address of the server; default: over gRPC")
+    setup.add_argument("--http", metavar="URL", help="HTTP address of the server; default: use gRPC")
     add_server_arguments(setup)
     setup.add_argument(
         "program",
         nargs="*",
         metavar="PROGRAM",
-        help="after --: run this program with the variables instead, and revoke the key when the program exits",
+        help="program to run with the variables (after --); the key is revoked when it exits",
     )
-    add_server_arguments(add_action(actions, "keys", "list the keys that you made"))
-    revoke = add_action(actions, "revoke", "revoke a key that you made")
-    revoke.add_argument("id", metavar="ID", help="ID of the key, as shown by micromegas telemetry keys")
+    add_server_arguments(add_action(actions, "keys", "list your keys"))
+    revoke = add_action(actions, "revoke", "revoke one of your keys")
+    revoke.add_argument("id", metavar="ID", help="key ID from micromegas telemetry keys")
     add_server_arguments(revoke)
 
 

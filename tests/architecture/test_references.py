@@ -13,7 +13,7 @@ from IPython.core.magic import Magics
 import micromegas_jupyter
 from micromegas_jupyter import access, auth, testing
 from micromegas_jupyter.cli.main import add_server_arguments, build_parser
-from micromegas_jupyter.cli.query_commands import add_row_arguments
+from micromegas_jupyter.cli.query_commands import add_range_arguments, add_row_arguments
 from micromegas_jupyter.config.client import ClientSettings, PrivateKeySetting, WorkloadSetting
 from micromegas_jupyter.config.server import SETTINGS
 from micromegas_jupyter.core.error_page import error_entry
@@ -22,7 +22,7 @@ from micromegas_jupyter.notebook import extension
 from tests.architecture.guide_text import DOCS
 from tests.architecture.test_metrics_page import families
 
-NO_OPTIONS = "It has no options of its own."
+NO_OPTIONS = "This magic has no options."
 COMMAND = "python -m tests.architecture.test_references"
 PART = re.compile(r"(<!-- code: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 #: The parts of the pages' tables, and what each has: the first whose pattern fits a name.
@@ -55,6 +55,8 @@ METRICS = {
     "metrics of access": r"micromegas_access",
     "metrics of TLS": r"micromegas_tls",
 }
+#: Fewer options are a list.
+MIN_ROWS = 3
 API = (micromegas_jupyter, testing, auth, access)
 FORMATTER = argparse.HelpFormatter(prog="")
 
@@ -118,10 +120,10 @@ def statuses():
         yield code(status), http, links, "yes" if any(error.retryable for error in errors) else "no"
 
 
-def options(parser, *, without=()):
-    """Return what each argument is called and means, a line for each; the pages say once what all have."""
+def arguments(parser, *, without=()):
+    """Return the name and meaning of each argument, except for those that all commands or magics have."""
     return [
-        f"- {', '.join(code(_call(action, name)) for name in action.option_strings or [''])}: {_meaning(action)}"
+        (", ".join(_call(action, name) for name in action.option_strings or [""]), _meaning(action))
         for action in parser._actions
         if not isinstance(action, argparse._HelpAction | argparse._VersionAction | argparse._SubParsersAction)
         and action.dest not in {"traceback", *without}
@@ -134,7 +136,15 @@ def _call(action, name):
 
 
 def _meaning(action):
-    return with_code(FORMATTER._expand_help(action))
+    text = FORMATTER._expand_help(action)
+    return with_code(text[0].upper() + text[1:]).replace("|", "&#124;")
+
+
+def argument_cell(names):
+    """Return names as code; a pipe would end the cell."""
+    return ", ".join(
+        f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name else code(name) for name in names.split(", ")
+    )
 
 
 def with_code(text):
@@ -142,42 +152,92 @@ def with_code(text):
     return re.sub(r"(?<![\w`%-])(--[a-z][a-z-]*|MICROMEGAS_[A-Z_]+|%+micromegas_\w+)", r"`\1`", text)
 
 
-def _options_of(add_arguments):
+def _arguments_of(add_arguments):
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
-    return options(parser)
+    return arguments(parser)
 
 
-SHARED = [_options_of(add_row_arguments), _options_of(add_server_arguments)]
+#: Options that many commands have; a page has their meanings once.
+COMMON = [_arguments_of(add_range_arguments), _arguments_of(add_row_arguments), _arguments_of(add_server_arguments)]
 
 
-def _without_shared(lines):
-    for shared in SHARED:
-        if set(shared) <= set(lines):
-            names = ", ".join(line.removeprefix("- ").partition(": ")[0] for line in shared)
-            lines = [line for line in lines if line not in shared]
-            return [*lines, f"- {names}: as for [`micromegas query`](#micromegas-query)"]
-    return lines
+def common_of_magics():
+    """Return the groups of options that several magics have."""
+    found = arguments(registered_magics()["micromegas_trace",].parser)
+    groups = (("--begin TIME, --since TIME", "--end TIME"), ("--profile NAME", "--connection NAME"))
+    return [[argument for argument in found if argument[0] in group] for group in groups]
+
+
+def _split_default(meaning):
+    text, _, default = meaning.partition("; default: ")
+    return text, default
+
+
+def without_common(found, common):
+    """Return the arguments that are in no common group, and a sentence that names the others."""
+    named = {names: _split_default(meaning) for names, meaning in found}
+    shared = []
+    for group in common:
+        if all(named.get(names, ("",))[0] == _split_default(meaning)[0] for names, meaning in group):
+            for names, meaning in group:
+                default = named.pop(names)[1]
+                name = code(names.split(",")[0].split()[0])
+                shared.append(name if default == _split_default(meaning)[1] else f"{name} (default: {default})")
+    own = [(names, meaning) for names, meaning in found if names in named]
+    return own, f"[Common options](#common-options): {', '.join(shared)}." if shared else ""
+
+
+def arguments_table(found, common):
+    """Return a table of the arguments that are not common, and a link to those that are."""
+    own, sentence = without_common(found, common)
+    rows = [(argument_cell(names), meaning) for names, meaning in own]
+    listed = table(("Option", "Description"), *rows) if len(rows) >= MIN_ROWS else "\n".join(map(list_entry, rows))
+    return "\n\n".join(filter(None, [listed, sentence]))
+
+
+def list_entry(row):
+    return f"- {row[0]}: {row[1]}"
 
 
 def command(name, parser):
-    """Return the options of a command, of each of its actions, and of all of these."""
-    actions = commands(parser).values()
+    """Return the options of a command and of its actions, each once."""
+    actions = commands(parser)
     if not actions:
         settings = {setting.name for setting in SETTINGS} if name == "serve" else set()  # settings.md has these
-        lines = options(parser, without=settings)
-        return "\n".join(lines if name == "query" else _without_shared(lines))
-    first, *others = (set(options(action)) for action in actions)
-    shared = first.intersection(*others) if others else set()
-    lines = []
-    for action in actions:
-        words = [f"[{found.metavar}]" if found.nargs == "?" else found.metavar for found in positionals(action)]
-        own = _without_shared([line for line in options(action) if line not in shared])
-        lines += [f"- `{' '.join([action.prog, *words])}`: {action.description}", *(f"    {line}" for line in own)]
-    if shared:
-        common = _without_shared([line for line in options(action) if line in shared])
-        lines += ["- all of these:", *(f"    {line}" for line in common)]
-    return "\n".join(lines)
+        return arguments_table(arguments(parser, without=settings), COMMON)
+    users, sentences = defaultdict(list), defaultdict(list)
+    for action, found in actions.items():
+        own, sentence = without_common(arguments(found), COMMON)
+        for argument in own:
+            users[argument].append(action)
+        if sentence:
+            sentences[sentence].append(action)
+    rows = [(argument_cell(names), _users(users[names, meaning], actions), meaning) for names, meaning in users]
+    if len(actions) == 1:
+        rows = [(names, meaning) for names, _, meaning in rows]
+    head = ("Option", "Description") if len(actions) == 1 else ("Option", "Actions", "Description")
+    common = [
+        text if len(actions) in {1, len(used)} else f"{text.removesuffix('.')} (for {_users(used, actions)})."
+        for text, used in sentences.items()
+    ]
+    return "\n\n".join(
+        [table(("Action", "Description"), *map(_action_row, actions.values())), table(head, *rows), *common]
+    )
+
+
+def _users(names, actions):
+    others = [name for name in actions if name not in names]
+    if len(others) < 2 < len(actions):
+        return " but ".join(["all", *map(code, others)])
+    return ", ".join(map(code, names)) if others else "all"
+
+
+def _action_row(parser):
+    words = [f"[{found.metavar}]" if found.nargs in {"?", "*"} else found.metavar for found in positionals(parser)]
+    return argument_cell(" ".join([parser.prog.removeprefix("micromegas "), *words])), parser.description.removesuffix(
+        "."
+    )
 
 
 def commands(parser):
@@ -213,9 +273,17 @@ def api():
         yield from (f"::: {home.__module__}.{home.__qualname__}" for home in homes)
 
 
+def common_table(groups):
+    rows = dict(found for group in groups for found in group)
+    return table(("Option", "Description"), *((argument_cell(names), meaning) for names, meaning in rows.items()))
+
+
 def parts():
     """Return by its name what each part of a page has."""
-    magics = {names: "\n".join(options(magic.parser)) for names, magic in registered_magics().items()}
+    common = common_of_magics()
+    magics = {
+        names[0]: arguments_table(arguments(magic.parser), common) for names, magic in registered_magics().items()
+    }
     settings = split(CLIENT, client_settings())
     served = split(SERVER, ((setting.name, server_setting(setting)) for setting in SETTINGS))
     errors = split(ERRORS, sorted(error_classes().items()))
@@ -232,7 +300,9 @@ def parts():
         **{name: table(("metric", "meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
         "metrics of the process": ", ".join(code(name) for name in families() if name.startswith("process_")),
         **{f"options of micromegas {name}": command(name, parser) for name, parser in commands(build_parser()).items()},
-        **{f"options of %{names[0]}": text or NO_OPTIONS for names, text in magics.items()},
+        **{f"options of %{name}": text or NO_OPTIONS for name, text in magics.items()},
+        "common options of commands": common_table(COMMON),
+        "common options of magics": common_table(common),
         "public names": "\n\n".join(api()),
     }
 

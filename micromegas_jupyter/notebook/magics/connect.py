@@ -58,15 +58,17 @@ class ServerMagics(Magics):
         self._choice_before = session.choice
 
     @line_magic
-    @argument("server", metavar="URI", nargs="?", help="grpc+tls://host:port, or the name of a connection")
+    @argument("server", metavar="URI", nargs="?", help="grpc+tls://HOST:PORT, or the name of a connection")
     @argument(
-        "--profile", metavar="NAME", help="a profile of config.json: its server, unless there is a URI, and sign-in"
+        "--profile",
+        metavar="NAME",
+        help="profile of config.json that provides the sign-in and, without URI, the server",
     )
     @argument(
         "--as",
         dest="name",
         metavar="NAME",
-        help="name it for --connection, with letters, digits, _ and -; later cells keep their server",
+        help="only assign this name to the connection (letters, digits, _, and -)",
     )
     def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
@@ -172,15 +174,15 @@ class ServerMagics(Magics):
         "pattern",
         metavar="PATTERN",
         nargs="?",
-        help="list columns: those of tables whose name contains it, and those that contain it; * is any text",
+        help="list matching columns and the columns of matching tables; * matches any text",
     )
     @argument(
         "--count",
         action="store_true",
-        help="show the row count and time range of up to 20 tables whose name contains PATTERN",
+        help="show the row count and time range of up to 20 matching tables",
     )
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_tables(self, arguments: argparse.Namespace) -> QueryResult:
         """List the server's tables, or with PATTERN the columns that match it or whose table does."""
         from micromegas_jupyter.notebook import table_list
@@ -202,9 +204,11 @@ class ServerMagics(Magics):
         return QueryResult(found, max_rows=parse_result_rows(process_variables()))
 
     @line_magic
-    @argument("folder", metavar="FOLDER", nargs="?", help="a folder of files; default: the current one")
-    @argument("--lake", metavar="FOLDER", help="a folder that micromegas serve has written to, not one of files")
-    @argument("--stop", action="store_true", help="stop the server; later cells use the previous server")
+    @argument("folder", metavar="FOLDER", nargs="?", help="directory with files; default: the current one")
+    @argument(
+        "--lake", metavar="FOLDER", help="lake that micromegas serve has written to, instead of a directory with files"
+    )
+    @argument("--stop", action="store_true", help="stop the server; later cells use the previous one")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
         """Serve a folder of tables to this notebook alone, until its kernel ends.
 

@@ -75,25 +75,23 @@ class IdentityMagics(Magics):
             self.display.close()
 
     @line_magic
-    @argument("--profile", metavar="NAME", help="a profile of config.json; later cells use it too")
-    @argument(
-        "--flow", choices=_FLOWS, help="how to sign in; remembered for the profile once it succeeded, auto forgets it"
-    )
+    @argument("--profile", metavar="NAME", help="profile of config.json, also for later cells")
+    @argument("--flow", choices=_FLOWS, help="sign-in flow, remembered for the profile; auto forgets it")
     @argument(
         "--issuer",
         metavar="URL",
-        help="the identity provider to use instead of the configured one; it never receives the configured secrets",
+        help="identity provider instead of the configured one; never receives the configured secrets",
     )
-    @argument("--client-id", metavar="ID", help="the application's client ID")
-    @argument("--scope", metavar="SCOPES", help='the scopes to request, separated by spaces: "openid email"')
-    @argument("--audience", metavar="NAME", help="the token's audience, if the provider requires one")
+    @argument("--client-id", metavar="ID", help="client ID of the application")
+    @argument("--scope", metavar="SCOPES", help='scopes to request, separated by spaces: "openid email"')
+    @argument("--audience", metavar="NAME", help="audience of the token, if the provider requires one")
     @argument(
         "--service-account",
         action="store_true",
-        help="sign in as the configured service account, even if a user is signed in",
+        help="use the configured service account, even if a user is signed in",
     )
     def micromegas_login(self, arguments: argparse.Namespace) -> None:
-        """Sign in with your organisation's identity provider.
+        """Sign in with your organization's identity provider.
 
         In a notebook this shows a link or a code and returns at once: run the next cells, they wait for the sign-in.
         Where an address must be pasted, it asks for it.
@@ -137,11 +135,11 @@ class IdentityMagics(Magics):
                 print(f"⚠ {connection.notices.newest}")  # noqa: T201 - the magic's output
 
     @line_magic
-    @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
+    @argument("--profile", metavar="NAME", help="profile of config.json; default: the current one")
     @argument(
         "--end-session",
         action="store_true",
-        help="also show the address of the provider's page that ends your session there",
+        help="also show the link that ends your session with the provider",
     )
     def micromegas_logout(self, arguments: argparse.Namespace) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
@@ -149,8 +147,8 @@ class IdentityMagics(Magics):
         print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
 
     @line_magic
-    @argument("--profile", metavar="NAME", help="a profile of config.json; without it the one in use")
-    @argument("--json", action="store_true", help="print one JSON object, for programs")
+    @argument("--profile", metavar="NAME", help="profile of config.json; default: the current one")
+    @argument("--json", action="store_true", help="print a JSON object")
     def micromegas_doctor(self, arguments: argparse.Namespace) -> None:
         """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
         from micromegas_jupyter.doctor import examination as doctor
@@ -167,7 +165,7 @@ class IdentityMagics(Magics):
         "code",
         metavar="CODE",
         nargs="?",
-        help="the code at the end of an error, such as SQL001; default: list all codes",
+        help="error code, such as SQL001; default: list all codes",
     )
     def micromegas_explain(self, arguments: argparse.Namespace) -> PlainText:
         """Explain an error code: what happened, and what to do."""

@@ -168,17 +168,19 @@ class SqlMagic(Magics):
     @no_var_expand
     @needs_local_scope
     @with_arguments()
-    @argument("--begin", metavar="T", help="start of the time range: 15m, 1h, 7d ago, or RFC 3339")
-    @argument("--end", metavar="T", help="end of the time range; now when only --begin is given")
+    @argument("--begin", metavar="T", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
+    @argument("--end", metavar="T", help="end of the time range; default: now")
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this statement")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this statement")
-    @argument("--format", choices=FORMATS, help="result type; a reader fetches rows as you iterate, at any size")
-    @argument("--explain", action="store_true", help="show its plan and what it would read, without running it")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
+    @argument("--format", choices=FORMATS, help="result type; pandas is the default with NAME <<")
+    @argument(
+        "--explain", action="store_true", help="show the plan and the data to read, without running the statement"
+    )
     @argument(
         "--dry-run",
         action="store_true",
-        help="show the columns it would return and what it would read, without running it",
+        help="show the result's columns and the data to read, without running the statement",
     )
     @argument(
         "--plot",
@@ -186,14 +188,14 @@ class SqlMagic(Magics):
         nargs="?",
         const=True,
         choices=KINDS,
-        help="show a chart: line, area, bar, hist (a histogram), heat (a heat map) or point",
+        help="show a chart: line, area, bar, hist (histogram), heat (heat map), or point",
     )
-    @argument("--x", metavar="NAME", help="the column along the chart's x axis")
-    @argument("--y", metavar="NAMES", help="the columns of numbers that the chart shows, separated by commas")
-    @argument("--color", metavar="NAME", help="the column that determines the color")
+    @argument("--x", metavar="NAME", help="column for the x axis")
+    @argument("--y", metavar="NAMES", help="numeric columns for the y axis, separated by commas")
+    @argument("--color", metavar="NAME", help="column that determines the color")
     @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
-    @argument("--bins", metavar="N", type=int, help="approximate number of slots on the chart's x axis")
-    @argument("--log", choices=("x", "y", "xy"), help="the chart's logarithmic axes")
+    @argument("--bins", metavar="N", type=int, help="approximate number of bins on the x axis")
+    @argument("--log", choices=("x", "y", "xy"), help="axes with a logarithmic scale")
     @argument("--dtype", choices=("pyarrow",), help="use pandas.ArrowDtype columns, which need less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_cell_magic(SQL_MAGIC_NAME)
@@ -235,18 +237,16 @@ class SqlMagic(Magics):
                 return run(request)
 
     @line_magic
-    @argument("--rerun", metavar="N", type=int, help="run query N again, with its options and original values")
-    @argument("--sql", metavar="N", type=int, help="show all of query N, as a cell that can be copied")
-    @argument("--all", action="store_true", help=f"list all queries in the history, not only the newest {_MAX_LISTED}")
+    @argument("--rerun", metavar="N", type=int, help="run query N again with its options and original values")
+    @argument("--sql", metavar="N", type=int, help="show query N as a cell that you can copy")
+    @argument("--all", action="store_true", help=f"list all queries in the history, not just the newest {_MAX_LISTED}")
     @argument(
         "--server",
         action="store_true",
-        help="list the queries that are running on the server: yours, or all for administrators",
+        help="list your running queries on the server; administrators see all",
     )
-    @argument(
-        "--profile", metavar="NAME", help="with --server: a profile of config.json, in place of the server in use"
-    )
-    @argument("--connection", metavar="NAME", help="with --server: a connection that %%micromegas_connect named")
+    @argument("--profile", metavar="NAME", help="with --server: profile of config.json")
+    @argument("--connection", metavar="NAME", help="with --server: named connection")
     def micromegas_queries(self, arguments: Namespace) -> object | None:
         """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
 
@@ -291,11 +291,9 @@ class SqlMagic(Magics):
         )
 
     @line_magic
-    @argument(
-        "query_id", metavar="ID", help="the query's id, whole or its first eight characters, as cells and lists show it"
-    )
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("query_id", metavar="ID", help="query ID, or its first eight characters")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_cancel(self, arguments: Namespace) -> None:
         """End a query that runs on the server: one of yours, or as an administrator anybody's."""
         wanted = arguments.query_id

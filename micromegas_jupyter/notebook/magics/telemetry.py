@@ -49,13 +49,11 @@ class TelemetryMagics(Magics):
         self._views: deque[LogView] = deque()  # the oldest one is closed for a new one
 
     @line_magic
-    @argument(
-        "trace_id", metavar="ID", help="ID of the trace: 32 hexadecimal digits, or :NAME of a variable that has it"
-    )
+    @argument("trace_id", metavar="ID", help="trace ID as 32 hexadecimal digits, or :NAME of a variable")
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
-    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("--end", metavar="TIME", help="end of the time range; default: now")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_trace(self, arguments: argparse.Namespace) -> Trace:
         """Show the spans of a trace as a waterfall, a flame graph, or a table, with self times and the critical path.
 
@@ -70,17 +68,15 @@ class TelemetryMagics(Magics):
             return fetch_trace(trace_id.hex() if isinstance(trace_id, bytes) else str(trace_id), query)
 
     @line_magic
-    @argument("--service", metavar="NAME", required=True, help="traces that have a span of this program (exe)")
+    @argument("--service", metavar="NAME", required=True, help="service whose traces are merged")
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
-    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
+    @argument("--end", metavar="TIME", help="end of the time range; default: now")
+    @argument("--where", metavar="SQL", help="only traces with a span of the service that meets this condition")
     @argument(
-        "--where",
-        metavar="SQL",
-        help="only traces with a span of the service that meets this condition; :NAME is a variable",
+        "--against", metavar="OTHER", help="compare with another service, or with another time range as BEGIN..END"
     )
-    @argument("--against", metavar="OTHER", help="compare with another service, or another time range as BEGIN..END")
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_flame(self, arguments: argparse.Namespace) -> Flame:
         """Show where the traces of a service in the last 15 minutes, or since --begin, spent their time.
 
@@ -103,15 +99,17 @@ class TelemetryMagics(Magics):
 
     @line_magic
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
-    @argument("--end", metavar="TIME", help="end of the time range, in the same forms; without it, now")
-    @argument("--level", metavar="LEVEL", help="only lines at least as severe as this: error, warn, info, …")
-    @argument("--search", metavar="TEXT", help="only lines whose message contains this, ignoring case")
-    @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this, likewise")
-    @argument("--target", metavar="TEXT", help="only modules or loggers that contain this, likewise")
-    @argument("--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines")
+    @argument("--end", metavar="TIME", help="end of the time range; default: now")
+    @argument("--level", metavar="LEVEL", help="minimum severity: error, warn, info, …")
+    @argument("--search", metavar="TEXT", help="only messages that contain this text")
+    @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this text")
+    @argument("--target", metavar="TEXT", help="only modules or loggers whose name contains this text")
+    @argument(
+        "--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines; default: %(default)s"
+    )
     @argument("-f", "--follow", action="store_true", help="show each new line as soon as it is stored")
-    @argument("--profile", metavar="NAME", help="a profile of config.json, for this cell")
-    @argument("--connection", metavar="NAME", help="a connection that %%micromegas_connect named, for this cell")
+    @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
+    @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_logs(self, arguments: argparse.Namespace) -> LogResult:
         """Show what programs logged in the last 15 minutes or since --begin, with their volume over time."""
         from micromegas_jupyter.notebook.logs.view import LogQuery, LogView
