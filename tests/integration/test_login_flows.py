@@ -47,7 +47,7 @@ def test_a_cancelled_device_sign_in_ends_at_once(idp):
 
     pending.cancel()
 
-    with pytest.raises(LoginFailed, match="cancelled"):
+    with pytest.raises(LoginFailed, match="canceled"):
         pending.result(DEADLINE_SECONDS)
     assert pending.wait_closed(DEADLINE_SECONDS)
     assert time.monotonic() - started < 9

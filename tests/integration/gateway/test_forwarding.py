@@ -80,7 +80,7 @@ def test_what_fails_on_a_hidden_value_does_not_show_it(front):
     shown, hidden = (front.query(sql, metadata=one).error.what for one in (ALICE, BOB))
 
     assert "Cannot cast string" in shown
-    assert "some rows" in hidden
+    assert "only some of a table" in hidden
     assert "string" not in hidden
 
 

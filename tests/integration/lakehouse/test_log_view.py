@@ -144,7 +144,7 @@ def test_a_closed_view_reports_that_its_lines_are_gone(client):
     view = make_view(client)
     view.close()
 
-    with pytest.raises(UsageError, match="no longer available"):
+    with pytest.raises(UsageError, match="no longer held"):
         view.respond({"id": 1, "op": "state"})
 
 

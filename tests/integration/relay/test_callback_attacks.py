@@ -133,7 +133,7 @@ def test_an_answer_of_another_provider_is_refused(sign_in, issuer):
     page = sign_in.come_back(callback_of(sign_in, **parameters, **({} if issuer is None else {"iss": issuer})))
 
     assert "You are not signed in" in page
-    assert "another identity provider" in page
+    assert "a different identity provider" in page
 
 
 @pytest.mark.parametrize("parameter", ["error", "error_description", "error_uri"])

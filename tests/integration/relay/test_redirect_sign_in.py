@@ -96,7 +96,7 @@ def test_a_kernel_that_was_restarted_or_has_gone_is_told_from_a_slow_one_at_once
     assert (start.status_code, answer.status_code, gone.status_code) == (409, 409, 409)
     assert "it was restarted" in start.text
     assert "run %micromegas_login again" in answer.text
-    assert "is not running any more" in gone.text
+    assert "is no longer running" in gone.text
 
 
 def test_two_notebooks_sign_in_at_once_in_one_browser(server, sign_in):

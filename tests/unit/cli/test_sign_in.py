@@ -213,7 +213,7 @@ def _typed(text):
 def test_lines_are_read_one_by_one_and_empty_ones_are_no_answer():
     with _typed(b"first\n\n  \nsecond\r\n") as prompter:
         assert [prompter.prompt("?", timeout_seconds=10) for _ in range(2)] == ["first", "second"]
-        with pytest.raises(LoginFailed, match="cancelled"):
+        with pytest.raises(LoginFailed, match="canceled"):
             prompter.prompt("?", timeout_seconds=10)
 
 

@@ -249,7 +249,7 @@ def test_a_damaged_or_missing_vector_rejects_the_table_by_name(tmp_path, name):
         ({"cardinality": 99}, "deletes another number of rows"),
         ({"cardinality": 101}, "deletes another number of rows"),
         ({"cardinality": 1001}, "deletes more rows than its file has"),
-        ({"sizeInBytes": 40}, "another size"),
+        ({"sizeInBytes": 40}, "a different size"),
         ({"storageType": "x"}, "unknown"),
         ({"storageType": "p", "pathOrInlineDv": "/etc/passwd"}, "outside its folder"),
         ({"storageType": "p", "pathOrInlineDv": "file:///etc/passwd"}, "outside its folder"),

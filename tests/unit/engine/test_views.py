@@ -266,7 +266,7 @@ def test_spans_of_a_process_have_upstreams_columns_and_no_rows(everything):
 REFUSED = [
     (f"process_spans('{P1}', 'some')", "no such kind", 69),
     (f"process_spans('{P1}')", "an id and one of", 15),
-    ("process_spans('x', 'both')", "not the id of a process", 29),
+    ("process_spans('x', 'both')", "not the ID of a process", 29),
     (f"perfetto_trace_chunks('{P1}', 'both')", "begin, end", 15),
     ("view_instance('log_entry', 'global')", "no view set named 'log_entry'", 29),
     ("view_instance('log_entries', 'p')", "'p' is not the ID of a process", 44),

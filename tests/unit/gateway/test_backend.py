@@ -152,14 +152,14 @@ def test_an_engine_that_says_nothing_more_is_given_up(engine):
     [
         ("INVALID_ARGUMENT", "no column x in /data/lake/t/part.parquet", InvalidStatement, "no column x in …"),
         ("INTERNAL", "plan error: cannot read s3://bucket/key at 10.1.2.3:99", InvalidStatement, "cannot read … at …"),
-        ("UNKNOWN", "Stream removed", Unavailable, "does not answer"),
-        ("INTERNAL", "Received RST_STREAM with error code 2", Unavailable, "does not answer"),
+        ("UNKNOWN", "Stream removed", Unavailable, "doesn't respond"),
+        ("INTERNAL", "Received RST_STREAM with error code 2", Unavailable, "doesn't respond"),
         ("UNAUTHENTICATED", "token of svc@example.com", Unavailable, "server's credentials"),
         ("PERMISSION_DENIED", "user svc", Unavailable, "server's credentials"),
         ("UNIMPLEMENTED", "no LATERAL", UnsupportedStatement, "no LATERAL"),
         ("RESOURCE_EXHAUSTED", "memory", ResourcesExhausted, "memory"),
         ("DEADLINE_EXCEEDED", "", DeadlineExceeded, "in time"),
-        ("ABORTED", "x", Unavailable, "does not answer"),
+        ("ABORTED", "x", Unavailable, "doesn't respond"),
         ("INVALID_ARGUMENT", "long " * 1000, InvalidStatement, "long …"),
     ],
 )
@@ -182,7 +182,7 @@ def test_an_engine_that_ends_in_its_answer_gives_no_end(engine):
 
     engine.rows = rows
 
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unavailable, match="doesn't respond"):
         _ask(engine.uri)
 
 
@@ -192,7 +192,7 @@ def test_what_is_no_engine_is_unavailable():
 
     with RawServer(answer) as server:
         for port in (server.port, free_port()):
-            with pytest.raises(Unavailable, match="does not answer"):
+            with pytest.raises(Unavailable, match="doesn't respond"):
                 _ask(f"grpc://127.0.0.1:{port}")
 
 
