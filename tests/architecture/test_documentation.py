@@ -16,7 +16,7 @@ from micromegas_jupyter.errors import MicromegasError, error_classes
 from micromegas_jupyter.hub.callers import REFUSALS as SERVICE_REFUSALS
 from tests.architecture.guide_text import DOCS, ROOT, dangling_links, read_page, table_rows
 from tests.architecture.test_references import commands, magic_options
-from tests.screenshots import IMAGES, MAKERS
+from tests.screenshots import ANIMATION, IMAGES, MAKERS, MAX_ANIMATION_BYTES
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "micromegas_jupyter").rglob("*.py")}
 HUB_SOURCE, OTHER_SOURCE = (
@@ -73,7 +73,9 @@ def test_every_picture_is_taken_by_a_test_and_shown_on_a_page():
     shown = {name for text in pages for name in re.findall(r"!\[[^\]]+\]\((?:\.\./)*images/([^)]+)\)", text)}
     tests = {maker: maker.split("::") for maker in MAKERS.values()}
 
-    assert {path.name for path in IMAGES.iterdir()} == {f"{name}.png" for name in MAKERS} == shown
+    assert {path.name for path in IMAGES.iterdir()} == {ANIMATION, *(f"{name}.png" for name in MAKERS)} == shown
+    assert (IMAGES / ANIMATION).stat().st_size <= MAX_ANIMATION_BYTES
+    assert "python -m tests.screenshots\n" in read_page("contributing.md")
     for file, test in tests.values():
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")
         assert file in read_page("contributing.md")

@@ -80,8 +80,11 @@ class Follower:
 
     def run(self, commands):
         """Return what the commands print, and the status of the last one that failed, or 0."""
-        # Nobody is asked to sign in where there is no terminal, unless a flow is named.
+        # Without a terminal, the command signs in only if its flow is given. The browser signs in as Alice, or as Bob.
         commands = re.sub(r"micromegas login(?! --(?:flow|help))", "micromegas login --flow browser", commands)
+        commands = re.sub(
+            r"^(?=micromegas login .*--profile bob$)", "BROWSER=~/browser-bob ", commands, flags=re.MULTILINE
+        )
         self._shell.stdin.write(f'{self.ours(commands)}\necho "{DONE} $failed"; failed=0\n')
         self._shell.stdin.flush()
         printed = []
@@ -115,8 +118,9 @@ class Follower:
         return Path(f"/proc/{self._servers[-1]}").exists()
 
     def leave(self):
+        stopped = [f"kill {server}; wait {server}" for server in self._servers]
         with suppress(BrokenPipeError):
-            self._shell.communicate("\n".join(f"kill {server}; wait {server}" for server in self._servers), timeout=120)
+            self._shell.communicate("\n".join([*stopped, "kill $(jobs -p); wait"]), timeout=120)
 
 
 class Notebook:
@@ -166,6 +170,7 @@ def follow(page, follower, notebook=None, *, exact=True):
 
 
 def shell_environment(folder):
+    make_browser(folder / "browser-bob", "bob")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     return {
         **kept,
@@ -178,7 +183,8 @@ def shell_environment(folder):
 
 
 HUB_TUTORIAL = "tutorials/hub.md"  # followed by test_hub_tutorial.py
-TUTORIALS = [page for page in PAGES if page.startswith("tutorials/")]
+NOTEBOOK_TUTORIAL = "tutorials/notebook.md"  # needs a server, as the guides do
+TUTORIALS = [page for page in PAGES if page.startswith("tutorials/") and page != NOTEBOOK_TUTORIAL]
 GUIDES = [
     page for page in PAGES if page not in TUTORIALS and any(block.title is None for block in executed_blocks(page))
 ]
