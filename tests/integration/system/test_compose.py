@@ -18,7 +18,7 @@ import pytest
 import requests
 import yaml
 
-from micromegas_jupyter import connect
+from micromegas_jupyter import FlightSQLClient
 from micromegas_jupyter.auth import StaticTokenAuthProvider
 from micromegas_jupyter.auth.provider_connection import ProviderConnection
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, SYSTEM_RANDOMNESS
@@ -165,7 +165,7 @@ def test_users_sign_in_and_query_through_the_proxy_and_prometheus_scrapes(deploy
     tokens = sign_in(deployment.provider)
     uri = f"grpc+tls://127.0.0.1:{deployment.ports['public_flight']}"
     provider = StaticTokenAuthProvider(tokens.id_token.reveal())
-    with connect(uri, auth_provider=provider, ca_bundle=str(deployment.authority.ca_file)) as client:
+    with FlightSQLClient(uri, auth_provider=provider, ca_bundle=str(deployment.authority.ca_file)) as client:
         rows = client.query("SELECT current_user() AS name")
 
     assert identity.json()["authorization_endpoint"]
