@@ -170,7 +170,7 @@ def test_users_sign_in_and_query_through_the_proxy_and_prometheus_scrapes(deploy
 
     assert identity.json()["authorization_endpoint"]
     assert denied == [requests.codes.forbidden] * 2
-    assert rows["name"].tolist() != [None]
+    assert rows["name"].tolist() == ["alice"]
     port = deployment.ports["prometheus"]
     assert wait_until(lambda: scraped(port), "Prometheus scrapes", seconds=TIMEOUT_SECONDS) == [("up", "")]
 
