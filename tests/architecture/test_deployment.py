@@ -254,6 +254,8 @@ def test_the_file_is_valid_for_the_program_that_reads_it(name, tmp_path):
     place = [str(tmp_path / name) if argument == name else argument for argument in arguments]
     place = [argument.replace("nginx.pid", str(tmp_path / "nginx.pid")) for argument in place]
 
-    done = subprocess.run([found, *place], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    environ = {**os.environ, "KEYCLOAK_ADMIN_PASSWORD": "one", "LAKE_PASSWORD": "two"}
+    pipes = {"capture_output": True, "text": True, "env": environ}
+    done = subprocess.run([found, *place], cwd=tmp_path, timeout=60, check=False, **pipes)
 
     assert done.returncode == 0, done.stdout + done.stderr

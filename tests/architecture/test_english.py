@@ -20,7 +20,15 @@ BASELINE = Path(__file__).parent / "english_baseline.json"
 MAX_WORDS = {"sentence": 30, "cell": 20}
 #: Words of a page by its part of the navigation; pages listed in LONGER have their own budget.
 BUDGETS = {"Tutorials": 1500, "Query": 1200, "Administer": 1200, "Reference": 3000, "Explanation": 2000}
-LONGER = {"magics.md": 3600}
+LONGER: dict[str, int] = {
+    "access.md": 1600,
+    "clients.md": 1700,
+    "ingest.md": 1700,
+    "magics.md": 3600,
+    "operating.md": 1500,
+    "providers.md": 1900,
+    "troubleshooting.md": 1400,
+}
 #: Written by a program, from sources that have budgets of their own or none.
 GENERATED = {"cli.md", "errors.md"}
 #: What an American engineer would not write, with what they would write instead.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.guide_text import read_page, table_rows
+from tests.architecture.guide_text import read_page
 from tests.integration.clients.adbc import adbc_connection, fetch_rows
 from tests.integration.ingest.lake_server import lake_server
 
@@ -82,7 +82,7 @@ def test_only_the_listed_tests_of_the_suite_fail(suite, tmp_path):
     assert passed is not None, done.stdout[-2000:] + done.stderr[-2000:]
     failed = re.findall(r"^(?:FAILED|ERROR) \S+::(test_\w+)\[micromegas:0:?([\w/]*)\]", done.stdout, re.MULTILINE)
     section = read_page("clients.md").partition("### ADBC's validation suite")[2].partition("\n## ")[0]
-    listed = [row[0].strip("`") for row in table_rows(section) if row[0].startswith("`test_")]
+    listed = re.findall(r"`(test_[\w/ ]+)`", section)
     assert sorted(" ".join(one).strip() for one in failed) == sorted(listed)
     assert len(listed) <= 10
     assert int(passed[1]) >= 269
