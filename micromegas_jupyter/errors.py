@@ -92,8 +92,8 @@ class ConfigurationError(MicromegasError, InterfaceError, ValueError):
 
     Check: The message and `key` identify the setting.
 
-    Fix: Correct the environment variable, option, or line of `config.json`, then start again. Nothing runs with an
-    invalid setting. [Settings](settings.md) lists all of them.
+    Fix: Correct the environment variable, option, or line of `config.json`, then start again. See all
+    [client](client-settings.md) and [server](server-settings.md) settings.
     """
 
     code = "CONF001"

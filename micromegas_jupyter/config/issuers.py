@@ -154,7 +154,7 @@ _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerSetting:
-    """One accepted issuer; docs/settings.md describes each member.
+    """One accepted issuer; docs/server-settings.md describes each member.
 
     Without `audiences`, tokens have no `aud`; `client_ids` and `token_use` keep others out. Without `group_claims`,
     groups are in the usual places. `is_trusted_for_email` is None where the number of issuers decides. `tenant` is the

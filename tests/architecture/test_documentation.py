@@ -53,6 +53,7 @@ def test_every_link_leads_somewhere(page):
             "operating.md",
             "lake.md",
             "limits.md",
+            "server-settings.md",
             "monitoring.md",
             "query-execution.md",
             "remote-engine.md",
@@ -88,7 +89,7 @@ def reasons():
 NAMES = {
     "variables": (
         re.findall(r"\bMICROMEGAS_[A-Z_]+[A-Z]\b", OTHER_SOURCE + HUB_SOURCE),
-        "settings.md limits.md",
+        "client-settings.md server-settings.md limits.md",
         "`{}`",
     ),
     "public names": (
@@ -103,7 +104,7 @@ NAMES = {
     ),
     "arguments of configure": (
         set(inspect.signature(hub.configure).parameters) - {"config"},
-        "jupyterhub.md settings.md",
+        "jupyterhub.md server-settings.md",
         "`{}`",
     ),
     "answers of the Hub's service": (SERVICE_REFUSALS, "jupyterhub.md", "`{}`"),

@@ -20,9 +20,9 @@ BASELINE = Path(__file__).parent / "english_baseline.json"
 MAX_WORDS = {"sentence": 30, "cell": 20}
 #: Words of a page by its part of the navigation; pages listed in LONGER have their own budget.
 BUDGETS = {"Tutorials": 1500, "Query": 1200, "Administer": 1200, "Reference": 3000, "Explanation": 2000}
-LONGER: dict[str, int] = {}
+LONGER: dict[str, int] = {"errors.md": 3600}
 #: Written by a program, from sources that have budgets of their own or none.
-GENERATED = {"api.md", "cli.md", "errors.md"}
+GENERATED = {"api.md", "cli.md"}
 #: What an American engineer would not write, with what they would write instead.
 PATTERNS = {
     "somebody, the person: a user": r"\b(?:some|no)body\b|\b(?:the|a|each) person\b",
