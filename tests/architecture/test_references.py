@@ -234,8 +234,8 @@ def parts():
             name: "\n\n".join(f"### {error.code}\n\n{error_entry(error)}" for error in found)
             for name, found in errors.items()
         },
-        "statuses": table(("gRPC status", "HTTP", "codes", "retry"), *statuses()),
-        **{name: table(("metric", "meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
+        "statuses": table(("gRPC status", "HTTP", "Codes", "Retry"), *statuses()),
+        **{name: table(("Metric", "Meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
         "metrics of the process": ", ".join(code(name) for name in families() if name.startswith("process_")),
         **{f"options of micromegas {name}": command(name, parser) for name, parser in commands(build_parser()).items()},
         **{f"options of %{names[0]}": text or NO_OPTIONS for names, text in magics.items()},
