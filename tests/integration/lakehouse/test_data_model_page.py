@@ -81,8 +81,7 @@ def _documented(section, schema):
     for table, names in re.findall(r"^- `(\w+)\.` followed by ((?:`\w+`[,\s]*)+)", text, re.MULTILINE):
         rows = {name: rest for name, *rest in _rows(table)}
         found += [
-            (f"{table}.{name}", rows[name][0].removesuffix("?"), rows[name][1])
-            for name in re.findall(r"\w+", names)
+            (f"{table}.{name}", rows[name][0].removesuffix("?"), rows[name][1]) for name in re.findall(r"\w+", names)
         ]
     return sorted(found, key=lambda row: schema.names.index(row[0]))
 
