@@ -48,7 +48,7 @@ class NotSupportedError(DatabaseError):
 
 
 class MicromegasError(Error):
-    """Base class of every error that this package raises intentionally; never raised directly.
+    """Base class of all errors of this package; never raised directly.
 
     Args:
         what: One sentence: what happened. Never holds a secret, a path of the server or a traceback.
@@ -92,8 +92,8 @@ class ConfigurationError(MicromegasError, InterfaceError, ValueError):
 
     Check: The message and `key` identify the setting.
 
-    Fix: Correct the environment variable, option, or line of `config.json`, then start again. Nothing runs with an
-    invalid setting. [Settings](settings.md) lists all of them.
+    Fix: Correct the variable, option, or line of `config.json`, then start again. See all
+    [client](client-settings.md) and [server](server-settings.md) settings.
     """
 
     code = "CONF001"
@@ -111,8 +111,7 @@ class MissingPackage(ConfigurationError):
 
     Check: The message contains the command that installs it.
 
-    Fix: Run that command. `pip install .` installs the notebook and terminal clients; a server, the demo, charts, and
-    polars are extras.
+    Fix: Run that command.
     """
 
     code = "CONF002"
@@ -142,8 +141,7 @@ class UsageError(MicromegasError, ProgrammingError):
 
     Check: The message identifies the invalid part.
 
-    Fix: Correct the call. Use `--help` for a command, or `%magic?` for a magic. If a ticket or prepared statement
-    expired, run the query again.
+    Fix: Correct the call (`--help` for a command, `%magic?` for a magic), or run the query again.
     """
 
     code = "USE001"
@@ -180,10 +178,10 @@ class LoginRequired(AuthenticationError):
     """No user is signed in, or the stored sign-in has expired.
 
     Check: Run `micromegas whoami` or `%micromegas_whoami`. If JupyterHub should have signed you in, the message
-    explains why it didn't, and `sign_in_service` is `JupyterHub`.
+    explains why it didn't.
 
     Fix: Run `%micromegas_login` or `micromegas login`. Unattended programs need a [service
-    account](service-accounts.md), or a sign-in that was stored on the same machine beforehand.
+    account](service-accounts.md).
     """
 
     code = "AUTH001"
@@ -192,11 +190,10 @@ class LoginRequired(AuthenticationError):
 class LoginFailed(AuthenticationError):
     """A sign-in finished without a token.
 
-    Check: The message states the reason: canceled, fixed port in use, pasted URL doesn't match, or application, secret,
-    or key rejected by the provider. `provider_code` contains the provider's error code (RFC 6749 section 5.2), if any.
+    Check: The message states the reason. `provider_code` contains the provider's error code, if any.
 
-    Fix: Start the sign-in again. For programs, see
-    [Troubleshoot a service account](service-accounts.md#troubleshoot-a-service-account).
+    Fix: Start the sign-in again. For programs, see [Troubleshoot a service
+    account](service-accounts.md#troubleshoot-a-service-account).
     """
 
     code = "AUTH002"
@@ -207,8 +204,7 @@ class LoginFailed(AuthenticationError):
 class LoginTimedOut(LoginFailed):
     """The sign-in wasn't completed in time.
 
-    Check: The limits are 5 minutes for the provider's page, 10 minutes for pasting its URL, and at most 30 minutes for
-    a device code.
+    Check: The limits are 5 minutes for the provider's page, 10 to paste its URL, and up to 30 for a device code.
 
     Fix: Start again. The previous page or code no longer works.
     """
@@ -221,7 +217,7 @@ class LoginRefused(LoginFailed):
 
     Check: The message contains the provider's reason, if it gave one.
 
-    Fix: Sign in again and approve the request, or ask the provider's administrator for access to the application.
+    Fix: Sign in again and approve the request, or ask the provider's administrator for access.
     """
 
     code = "AUTH004"
@@ -230,11 +226,11 @@ class LoginRefused(LoginFailed):
 class ProviderMisbehaved(AuthenticationError):
     """The provider's response violates the protocol or doesn't belong to this sign-in.
 
-    Check: Compare `MICROMEGAS_OIDC_ISSUER` with the provider's issuer, and check whether a proxy responds in its place.
-    The message contains a [reason](errors.md#while-signing-in).
+    Check: Compare `MICROMEGAS_OIDC_ISSUER` with the provider's issuer. The message contains a
+    [reason](errors.md#while-signing-in).
 
-    Fix: Correct the issuer. If you pasted a URL from another provider, paste the right one. If the provider doesn't
-    support device codes, choose another way to sign in. Otherwise, contact the provider's administrator.
+    Fix: Correct the issuer, paste the right URL, or choose another flow. Otherwise, contact the provider's
+    administrator.
     """
 
     code = "AUTH005"
@@ -244,7 +240,7 @@ class ProviderMisbehaved(AuthenticationError):
 class TokenStoreError(AuthenticationError):
     """The token file or the system keyring can't be used safely.
 
-    Check: The file must be a regular file, not a symbolic link, and you must own it. The
+    Check: You must own the file, and it must not be a symbolic link. The
     [keyring](how-sign-in-works.md#the-keyring) must be unlocked.
 
     Fix: Repair or remove the file, unlock the keyring, or set `token_storage` to `file`. Then sign in again.
@@ -257,12 +253,11 @@ class TokenStoreError(AuthenticationError):
 class Rejected(AuthenticationError):
     """The server doesn't accept the credential, for example because it is missing, expired, revoked, or denied.
 
-    Check: The message adds what the client can detect, such as an expired token or a wrong clock. The server's response
-    never contains the reason. Administrators find the [reason](errors.md#reasons-for-rejected-credentials) in the
-    access audit log, or with `micromegas access explain`.
+    Check: The message adds what the client can detect, such as an expired token or a wrong clock. Only
+    administrators find the [reason](errors.md#reasons-for-rejected-credentials).
 
-    Fix: Sign in again, with `--audience` if the token is for another audience. If that doesn't help, give the query ID
-    to the server's administrator.
+    Fix: Sign in again, with `--audience` if the token is for another audience, or give the query ID to the server's
+    administrator.
 
     Args:
         what: One sentence: what happened.
@@ -289,8 +284,8 @@ class Rejected(AuthenticationError):
 class PermissionDenied(MicromegasError, ProgrammingError):
     """You are signed in but lack permission for this call.
 
-    Check: The call acts on behalf of another user, requires a scope that the API key lacks, writes to a table that you
-    don't own, or requires an administrator. The [reason](errors.md#permissions) is in the access audit log.
+    Check: The API key lacks a scope, or the call acts for another user, changes a table that you don't own, or requires
+    an administrator ([reasons](errors.md#permissions)).
 
     Fix: Use a key with the required scope, omit the `x-user-*` headers, or ask the server's administrator for
     permission.
@@ -309,12 +304,11 @@ class PermissionDenied(MicromegasError, ProgrammingError):
 
 
 class ReadOnlyCall(PermissionDenied):
-    """The call is read-only, but it would have changed something; nothing was changed.
+    """The [read-only call](flight-sql.md#read-only-calls) would have changed something; nothing was changed.
 
-    Check: An agent made the call, or it has the header `x-micromegas-read-only: true` ([read-only
-    calls](flight-sql.md#read-only-calls)). Read-only calls by administrators can't change anything either.
+    Check: An agent made the call, or it has the header `x-micromegas-read-only: true`.
 
-    Fix: To make the change, repeat the call over a connection that isn't read-only. A subclass of `PermissionDenied`.
+    Fix: To make the change, repeat the call over a connection that isn't read-only.
     """
 
     code = "AUTH021"
@@ -324,8 +318,8 @@ class ReadOnlyCall(PermissionDenied):
 class Unavailable(MicromegasError, OperationalError):
     """A required component doesn't respond: usually the identity provider's keys or the tables' storage.
 
-    Check: Look at the server's `/ready` and its log. If `retryable` is false, only an administrator can fix the
-    problem, such as a bucket that rejects the server's credentials.
+    Check: Check the server's `/ready` and its log. If `retryable` is false, only an administrator can fix the
+    problem.
 
     Fix: Try again in a moment. Administrators: see [provider outages](access.md#provider-outages).
     """
@@ -345,8 +339,8 @@ class Unavailable(MicromegasError, OperationalError):
 class ProviderUnavailable(Unavailable):
     """The identity provider, or the platform that issues a program's token, didn't respond in time.
 
-    Check: Check the network, the [proxy](troubleshooting.md#behind-a-corporate-proxy), and the machine's clock.
-    Requests time out after 10 seconds for a provider (`MICROMEGAS_OIDC_TIMEOUT_SECONDS`) and 5 seconds for a platform.
+    Check: Check the network, the [proxy](troubleshooting.md#behind-a-corporate-proxy), and the clock. The timeout
+    is `MICROMEGAS_OIDC_TIMEOUT_SECONDS`, or 5 seconds for a platform.
 
     Fix: Try again. Your sign-in is kept, and its token works until it expires.
     """
@@ -358,13 +352,11 @@ class ProviderUnavailable(Unavailable):
 class ServerUnavailable(Unavailable):
     """The Flight SQL server doesn't respond, is stopping, or can't write its audit log.
 
-    Check: Run `micromegas doctor`. Check that the server is running and that the URI is right
-    (`MICROMEGAS_ANALYTICS_URI`, `--uri`, or `%micromegas_connect`). The message reports a mismatch in TLS, host name,
-    certificate authority, or [client certificate](operating.md#require-client-certificates).
+    Check: Run `micromegas doctor`. Check the URI and the certificates; the message reports a TLS mismatch.
 
     Fix: Correct the URI or the certificates, or try again. Administrators: see [audit log
-    backpressure](monitoring.md#if-the-log-cannot-be-written), and
-    [restarts without downtime](operating.md#restart-without-downtime) if `micromegas serve --take-over` failed.
+    backpressure](monitoring.md#if-the-log-cannot-be-written) and [restarts without
+    downtime](operating.md#restart-without-downtime).
     """
 
     code = "AVAIL003"
@@ -389,7 +381,7 @@ class Correction(NamedTuple):
 
 
 class QueryError(MicromegasError, DatabaseError):
-    """Base class of errors of queries that didn't return their rows; never raised directly.
+    """Base class of query errors; never raised directly.
 
     Args:
         what: One sentence: what happened.
@@ -424,8 +416,8 @@ class QueryError(MicromegasError, DatabaseError):
 class InvalidStatement(QueryError, ProgrammingError):
     """The SQL contains an error in its syntax, or an invalid name, type, or value.
 
-    Check: The message contains the line and column, if known, and similar names for an unknown one. A table that you
-    may not read is also unknown.
+    Check: The message contains the line and column, if known, and similar names. A table that you can't read is
+    also unknown.
 
     Fix: Correct the statement. If the error has a `correction`, `error.correction.apply(sql)` returns the corrected
     statement.
@@ -438,8 +430,8 @@ class InvalidStatement(QueryError, ProgrammingError):
 class StatementRefused(QueryError, NotSupportedError):
     """The statement isn't a read-only query within the limits.
 
-    Check: The server rejects statements that write, copy, set, or create; several statements in one call; more than 128
-    KiB ([`MICROMEGAS_SERVER_MAX_STATEMENT_BYTES`](limits.md#settings)); and brackets nested more than 47 levels deep.
+    Check: The server rejects statements that change something, several statements in one call, and statements that
+    exceed a [limit](limits.md#fixed-limits) of length or nesting.
 
     Fix: Send one shorter, read-only statement.
     """
@@ -465,12 +457,10 @@ class UnsupportedStatement(QueryError, NotSupportedError):
 class ResourcesExhausted(QueryError, OperationalError):
     """A limit was exceeded, such as memory, spilled data, result size, concurrent queries, or calls.
 
-    Check: The message contains the [limit](limits.md#settings). Rows received before the error are correct but
-    incomplete. If waiting helps, the delay is in `retry_after_seconds` and in the trailer `grpc-retry-pushback-ms`.
+    Check: The message contains the limit. Rows received before the error are correct but incomplete. If waiting
+    helps, the delay is in `retry_after_seconds` and in the trailer `grpc-retry-pushback-ms`.
 
-    Fix: Wait for that delay, or read less: a shorter time range, fewer columns, a LIMIT. Filter and aggregate before
-    joins without an equality, which must fit in memory. The [table of limits](errors.md#sql004-by-limit) lists each
-    fix.
+    Fix: Wait for that delay, or read less ([fix for each limit](errors.md#sql004-by-limit)).
     """
 
     code = "SQL004"
@@ -488,8 +478,7 @@ class QueryDenied(ResourcesExhausted):
 
     Check: The message contains the rule's ID and the reason.
 
-    Fix: Change the query, or ask an administrator to [remove the denial](audit.md#denying-queries). Running the same
-    query again doesn't help. A subclass of `ResourcesExhausted`.
+    Fix: Change the query, or ask an administrator to [remove the denial](audit.md#denying-queries).
     """
 
     code = "SQL008"
@@ -500,11 +489,10 @@ class QueryDenied(ResourcesExhausted):
 class ScanTooLarge(ResourcesExhausted):
     """The statement would read more bytes than your roles allow; it wasn't run.
 
-    Check: [Roles](access.md#limit-how-much-a-query-reads) set the limit. The message contains the estimate, and the
-    columns and days that cost the most. If you may read only some rows of a table, it has no estimate. `--dry-run`
-    shows what a statement will read.
+    Check: The message contains the estimate, and the columns and days that cost the most, unless you can read only some
+    rows. Roles set the [limit](access.md#limit-how-much-a-query-reads).
 
-    Fix: Select fewer columns or a shorter time range. A subclass of `ResourcesExhausted`.
+    Fix: Select fewer columns or a shorter time range. `--dry-run` shows an estimate.
     """
 
     code = "SQL010"
@@ -515,8 +503,8 @@ class ScanTooLarge(ResourcesExhausted):
 class DeadlineExceeded(QueryError, OperationalError):
     """The query took longer than the server or the caller's own deadline allows.
 
-    Check: The server's limits are [`--query-timeout`](limits.md#settings) for the query, `--write-timeout` for a client
-    that doesn't read, and `--read-timeout` and `MICROMEGAS_SERVER_UPLOAD_SECONDS` for a client that doesn't send.
+    Check: The server's limits are [`--query-timeout`](limits.md#settings), `--write-timeout` for a client that
+    doesn't read, and `--read-timeout` and `--upload-timeout` for one that doesn't send.
 
     Fix: Read less data, read or send it without pauses, or allow more time.
     """
@@ -548,7 +536,7 @@ class CursorExpired(QueryError, OperationalError):
 class QueryCancelled(QueryError, OperationalError):
     """The query was canceled by its caller, in this program or with another call (`CancelFlightInfo`).
 
-    Check: Look for an interrupt or a canceled cell in your program.
+    Check: Look for an interrupt in your program.
 
     Fix: Run the query again if you still need it.
     """
@@ -574,7 +562,7 @@ class UnsupportedRequest(QueryError, NotSupportedError):
 class InternalError(MicromegasError, DatabaseError):
     """The server or client has a bug.
 
-    Check: The server's log has the traceback under the query ID. The response never contains it.
+    Check: The server's log has the traceback under the query ID.
 
     Fix: Give the query ID to the server's administrator, who can report the bug.
     """

@@ -207,12 +207,12 @@ def _setting(
 ) -> Any:
     """Declare a setting: its check, and the variable and the `config.json` member that set it.
 
-    docs/settings.md shows, as Markdown, `meaning` and the default, or `unset` if there is no default.
+    docs/client-settings.md shows, as Markdown, `meaning` and the default, or `unset` if there is no default.
     """
     variable = next((name for name in sources if name.startswith("MICROMEGAS_")), None)
     member = next((name for name in sources if name != variable), None)
     if unset is None:
-        unset = f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default else "none"
+        unset = f"`{default:g}`" if isinstance(default, float) else f"`{default}`" if default else ""
     metadata = {
         "source": {"reader": reader, "variable": variable, "member": member},
         "meaning": meaning,
@@ -228,24 +228,24 @@ class WorkloadSetting:
 
     platform: WorkloadPlatform = _setting(
         partial(as_type, kind=WorkloadPlatform), "MICROMEGAS_OIDC_WORKLOAD", "workload.platform",
-        meaning="the platform that vouches for the program: `github-actions`, `kubernetes`, `google`, `azure`",
+        meaning="platform that identifies the program: `github-actions`, `kubernetes`, `google`, or `azure`",
     )
     exchange: WorkloadExchange = _setting(
         partial(as_type, kind=WorkloadExchange), "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE", "workload.exchange",
         default=WorkloadExchange.NONE,
-        meaning="what becomes of the platform's token: `none` sends it to the server, `token-exchange` exchanges it "
-        "at the provider (RFC 8693), `client-assertion` proves the application with it (RFC 7523)",
+        meaning="use of the platform's token: `none` (sent to the server), `token-exchange` (RFC 8693), or "
+        "`client-assertion` (RFC 7523)",
     )
     audience: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_WORKLOAD_AUDIENCE", "workload.audience",
-        meaning="what the platform's token is asked for",
+        meaning="audience of the platform's token",
     )
     token_file: PurePath | None = _setting(
-        as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file", meaning="where Kubernetes puts the token"
+        as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file", meaning="token file on Kubernetes"
     )
     managed_identity_client_id: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID", "workload.client_id", unset="the only one",
-        meaning="which of several managed identities, at Azure",
+        meaning="client ID of the managed identity on Azure",
     )
 
 
@@ -255,28 +255,27 @@ class PrivateKeySetting:
 
     file: PurePath = _setting(
         as_path, "MICROMEGAS_OIDC_PRIVATE_KEY_FILE", "private_key_file",
-        meaning="a PEM or JWK file with the application's key (`private_key_jwt`), instead of a secret",
+        meaning="PEM or JWK file with the application's private key (`private_key_jwt`), instead of a secret",
     )
     key_id: str | None = _setting(
-        as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id", unset="that of the JWK",
-        meaning="the key's id at the provider",
+        as_text, "MICROMEGAS_OIDC_PRIVATE_KEY_ID", "private_key_id", unset="from the JWK",
+        meaning="key ID (`kid`) that the provider expects",
     )
     algorithm: str | None = _setting(
         as_algorithm, "MICROMEGAS_OIDC_PRIVATE_KEY_ALGORITHM", "private_key_algorithm",
-        meaning=", ".join(sorted(SIGNATURE_ALGORITHMS)), unset="the usual one of the key's type",
+        meaning=f"signature algorithm: {', '.join(sorted(SIGNATURE_ALGORITHMS))}", unset="by key type",
     )
     audience: AssertionAudience = _setting(
         partial(as_type, kind=AssertionAudience), "MICROMEGAS_OIDC_PRIVATE_KEY_AUDIENCE", "private_key_audience",
         default=AssertionAudience.TOKEN_ENDPOINT,
-        meaning="whom the key's statements are made out to: `token-endpoint`, `called-endpoint` (which differs for "
-        "revocation and device sign-in), or `issuer`, at providers that ask for that",
-        unset="`token-endpoint`; see [Provider presets](#provider-presets)",
+        meaning="audience of client assertions: `token-endpoint`, `called-endpoint`, or `issuer`",
+        unset="`token-endpoint`, or by preset",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Where to connect and how to sign in (docs/settings.md); sign-in requires issuer and client ID.
+    """Where to connect and how to sign in (docs/client-settings.md); sign-in requires issuer and client ID.
 
     With `secret_is_native`, users sign in with the application that has the secret, so it isn't a service account.
     `origins` are pairs of a field and its source: a variable, a `config.json` member, or a preset.
@@ -284,103 +283,97 @@ class ClientSettings:
 
     uri: str = _setting(
         as_text, "MICROMEGAS_ANALYTICS_URI", "uri", default=DEFAULT_URI,
-        meaning="the Flight SQL server: `grpc+tls://host:port`, or `grpc://` on loopback",
+        meaning="Flight SQL server: `grpc+tls://host:port`, or `grpc://` on loopback",
     )
     name: str | None = _setting(
-        as_text, "MICROMEGAS_NAME", "name", unset="its address",
-        meaning="what notebooks call it when they ask you to sign in: `Micromegas demo`",
+        as_text, "MICROMEGAS_NAME", "name", unset="address",
+        meaning="server name in sign-in prompts",
     )
     issuer: str | None = _setting(
-        as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer", unset="none: no sign-in",
-        meaning="the identity provider, an https URL (http on loopback only); `MICROMEGAS_OIDC_ISSUERS` is refused",
+        as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer",
+        meaning="provider's issuer URL: https, or http on loopback; not `MICROMEGAS_OIDC_ISSUERS`",
     )
     client_id: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_CLIENT_ID", "client_id",
-        meaning="the application's id at that provider; goes with the issuer",
+        meaning="application's client ID; requires the issuer",
     )
     client_secret: Secret | None = _setting(
         as_secret, "MICROMEGAS_OIDC_CLIENT_SECRET",
-        meaning="makes it a service account, or serves providers that want a secret from native applications",
+        meaning="client secret; makes the application a service account, except with Google",
     )
     client_secret_file: PurePath | None = _setting(
-        as_path, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE", "client_secret_file", meaning="a file that holds the secret"
+        as_path, "MICROMEGAS_OIDC_CLIENT_SECRET_FILE", "client_secret_file", meaning="file that contains the secret"
     )
     private_key: PrivateKeySetting | None = None
     api_key_file: PurePath | None = _setting(
-        as_path, "api_key_file", meaning="a file that holds an API key, instead of signing in; yours alone (mode 0600)"
+        as_path, "api_key_file", meaning="file that contains an API key, instead of signing in"
     )
     service_account_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", "service_account_file",
-        meaning="the key file of a Google service account",
+        meaning="Google service account's key file",
     )
     workload: WorkloadSetting | None = None
     preset: str | None = _setting(
-        as_preset_name, "MICROMEGAS_OIDC_PRESET", "issuers[0].preset", unset="recognized by the issuer",
-        meaning="what is known of the provider: see [Provider presets](#provider-presets); `none` for nothing",
+        as_preset_name, "MICROMEGAS_OIDC_PRESET", "issuers[0].preset", unset="by issuer",
+        meaning="name of a [preset](#provider-presets), or `none`",
     )
     audience: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_AUDIENCE", "issuers[0].audience",
-        meaning="audience to ask for, where the provider needs it",
+        meaning="audience to request",
     )
     resource: str | None = _setting(
         as_resource, "MICROMEGAS_OIDC_RESOURCE", "issuers[0].resource",
-        meaning="resource to ask for (RFC 8707), an absolute URI, at providers that take it in place of an audience",
+        meaning="absolute URI of the resource to request (RFC 8707)",
     )
     scope: str = _setting(
         as_scope, "MICROMEGAS_OIDC_SCOPE", "issuers[0].scope", default=DEFAULT_SCOPE,
-        meaning="what to ask for when signing in",
+        meaning="scopes to request",
     )
     bearer: Bearer = _setting(
         partial(as_type, kind=Bearer), "MICROMEGAS_OIDC_BEARER", "issuers[0].bearer", default=Bearer.ID_TOKEN,
-        meaning="which token is sent to the server: `id_token` or `access_token`",
-        unset="`id_token`; see [Provider presets](#provider-presets)",
+        meaning="token to send to the server: `id_token` or `access_token`",
+        unset="`id_token`, or by preset",
     )
     redirect_uri: str | None = _setting(
         as_redirect_uri, "MICROMEGAS_OIDC_REDIRECT_URI", "issuers[0].redirect_uri", unset="any free port",
-        meaning="the loopback address that is registered at providers that compare its port, such as "
-        "`http://127.0.0.1:48080/callback`",
+        meaning="loopback address, if the provider compares its port: `http://127.0.0.1:48080/callback`",
     )
     authorize_params: tuple[tuple[str, str], ...] = _setting(
-        as_authorize_params, "issuers[0].authorize_params", default=(), unset="those of the preset",
-        meaning="further parameters of the authorization request, name → text; those that each sign-in makes itself "
-        "cannot be set",
+        as_authorize_params, "issuers[0].authorize_params", default=(), unset="by preset",
+        meaning="object with additional parameters of the authorization request",
     )
     flow: Flow | None = _setting(
         as_flow, "MICROMEGAS_OIDC_FLOW", "flow", unset="`auto`",
-        meaning="how a person signs in: `browser`, `device`, `paste`, `hub`, or `auto`",
+        meaning="sign-in [flow](how-sign-in-works.md#how-the-flow-is-chosen): `browser`, `device`, `paste`, `hub`, or "
+        "`auto`",
     )
     storage: TokenStorage = _setting(
         partial(as_type, kind=TokenStorage), "MICROMEGAS_TOKEN_STORAGE", "token_storage", default=TokenStorage.FILE,
-        meaning="where the sign-in is stored: `file`, or `keyring`, the operating system's (an error where none can "
-        "be used)",
+        meaning="storage for sign-ins: `file`, or `keyring` for the operating system's keyring",
     )
     ca_bundle: PurePath | None = _setting(
         as_path, "MICROMEGAS_CA_BUNDLE", "ca_bundle",
-        meaning="a PEM file of authorities to trust besides the usual ones, for the identity provider, its proxy and "
-        "the server",
+        meaning="PEM file of additional authorities for the server, the provider, and its proxy",
     )
     client_certificate_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_CERTIFICATE_FILE", "client_certificate_file",
-        meaning="a PEM file of the certificate to show to a server that "
-        "[asks for one](operating.md#require-client-certificates), over TLS",
+        meaning="PEM file of the [client certificate](operating.md#require-client-certificates)",
     )
     client_key_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file",
-        meaning="a PEM file of its key, closed to others; goes with the certificate",
+        meaning="PEM file of the certificate's key",
     )
     read_only: bool = _setting(
         as_read_only, "MICROMEGAS_READ_ONLY", "read_only", unset="`false`",
-        meaning="whether the server rejects [all changes](flight-sql.md#read-only-calls) by calls from here: `true` or "
-        "`false`",
+        meaning="whether all calls are [read-only](flight-sql.md#read-only-calls): `true` or `false`",
     )
     proxy: Secret | None = _setting(
-        as_proxy, "MICROMEGAS_OIDC_PROXY", "proxy", unset="the environment's (`https_proxy` and its like)",
-        meaning="the proxy to the identity provider, `http://` or `https://`, with `user:password@` where it asks for "
-        "them; `NO_PROXY` counts, and this machine is never reached through it",
+        as_proxy, "MICROMEGAS_OIDC_PROXY", "proxy", unset="`https_proxy`",
+        meaning="proxy for the provider: `http://` or `https://`, with optional `user:password@`; `NO_PROXY` applies",
     )
     provider_timeout_seconds: float = _setting(
         as_timeout_seconds, "MICROMEGAS_OIDC_TIMEOUT_SECONDS", "timeout_seconds", default=10.0,
-        meaning="how long each call to the identity provider may take, 1 to 60",
+        meaning="timeout of each request to the provider in seconds, 1 to 60",
     )
     profile: str | None = None
     secret_is_native: bool = False

@@ -154,7 +154,7 @@ _as_seconds = partial(as_count, maximum=_ONE_WEEK_SECONDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerSetting:
-    """One accepted issuer; docs/settings.md describes each member.
+    """One accepted issuer; docs/server-settings.md describes each member.
 
     Without `audiences`, tokens have no `aud`, and `client_ids` and `token_use` restrict access. Without `group_claims`,
     groups are read from the usual claims. If `is_trusted_for_email` is None, the number of issuers decides. `tenant` is

@@ -1,6 +1,6 @@
 """The server's settings: one frozen object from options, environment variables, and a TOML file, in that order.
 
-Options, `--help`, the table in docs/settings.md, and error messages are generated from these declarations.
+Options, `--help`, the table in docs/server-settings.md, and error messages are generated from these declarations.
 """
 
 import enum
@@ -81,89 +81,75 @@ class ServerSettings:
 
     lake: str = _setting(
         "lake",
-        "folder of the tables, or `s3://bucket/prefix`; with an `engine`, of what is sent here, and none unless named",
+        "directory or `s3://bucket/prefix` of the tables; with `engine`, of rows sent to this server (no default)",
         variable="MICROMEGAS_LAKE",
         is_common=True,
     )
     engine: str = _setting(
         EMBEDDED,
-        "what runs statements: `embedded`, or a Flight SQL server that has the tables, by `grpc://host:port` or "
-        "`grpc+tls://host:port`",
+        "`embedded`, or the Flight SQL server that runs queries: `grpc://host:port` or `grpc+tls://host:port`",
         variable="MICROMEGAS_ENGINE",
     )
     engine_dialect: EngineDialect = _setting(
-        EngineDialect.SPARK, "SQL of that engine", variable="MICROMEGAS_ENGINE_DIALECT"
+        EngineDialect.SPARK, "SQL dialect of the engine", variable="MICROMEGAS_ENGINE_DIALECT"
     )
     engine_token_file: Path | None = _setting(
         None,
-        "file of the token that this server shows to the engine; of a password, with `engine-user`",
+        "file of the token for the engine, or of the password for `engine-user`",
         variable="MICROMEGAS_ENGINE_TOKEN_FILE",
     )
-    engine_user: str = _setting(
-        "", "user for whom the engine gives a token (Handshake); empty for none", variable="MICROMEGAS_ENGINE_USER"
-    )
+    engine_user: str = _setting("", "user name for the engine's handshake", variable="MICROMEGAS_ENGINE_USER")
     engine_ca: Path | None = _setting(
         None,
-        "PEM file of the authorities that sign the engine's certificate; without it, those that gRPC brings along",
+        "PEM file of the authorities that sign the engine's certificate; gRPC's own by default",
         variable="MICROMEGAS_ENGINE_CA",
     )
-    engine_timeout_seconds: DaySeconds = _limit(
-        600, "how long the engine may send nothing while its plan or its next rows are expected, in seconds"
-    )
+    engine_timeout_seconds: DaySeconds = _limit(600, "maximum wait for the engine's plan or next rows, in seconds")
     host: str = _setting("127.0.0.1", "address to listen on", is_common=True)
-    port: Port = _setting(50051, "port to listen on; 0 for any free one", is_common=True)
+    port: Port = _setting(50051, "port to listen on; 0 for any", is_common=True)
     access_config: Path | None = _setting(
-        None, "file of issuers, API keys and roles", variable="MICROMEGAS_ACCESS_CONFIG", is_common=True
+        None, "file of issuers, API keys, and roles", variable="MICROMEGAS_ACCESS_CONFIG", is_common=True
     )
     api_key_file: Path | None = _setting(None, "file of API keys", variable="MICROMEGAS_API_KEY_FILE", is_common=True)
     disable_auth: bool = _setting(
-        default=False, meaning="make everyone an administrator; for one machine only", is_common=True
+        default=False, meaning="make every caller an administrator; for local use only", is_common=True
     )
     insecure: bool = _setting(
-        default=False, meaning="allow plain text, or no login, beyond this machine", is_common=True
+        default=False, meaning="allow plaintext, or no authentication, beyond this machine", is_common=True
     )
     tls_certificate: Path | None = _setting(
-        None, "PEM file of the certificate chain; plain text without it", is_common=True
+        None, "PEM file of the certificate chain; without it, connections are plaintext", is_common=True
     )
     tls_key: Path | None = _setting(None, "PEM file of the private key", is_common=True)
     tls_client_ca: Path | None = _setting(
-        None, "PEM file of the authorities that sign clients' certificates; without it, clients need no certificate"
+        None, "PEM file of the authorities that sign client certificates, which are then required"
     )
-    http_host: str = _setting("127.0.0.1", "address for exports (OTLP), health and metrics over HTTP")
-    http_port: Port = _setting(
-        0, "port for exports (OTLP), health and metrics over HTTP; 0 for any free one", is_common=True
-    )
-    no_http: bool = _setting(default=False, meaning="do not serve exports (OTLP), health and metrics over HTTP")
+    http_host: str = _setting("127.0.0.1", "address of the HTTP port")
+    http_port: Port = _setting(0, "HTTP port for OTLP, health checks, and metrics; 0 for any", is_common=True)
+    no_http: bool = _setting(default=False, meaning="disable the HTTP port")
     public_url: PublicUrl = _setting(
         "",
-        "URL of the HTTP port for clients, such as `https://lake.example.com`: with it, `/mcp` and `/sql` are served "
-        "beyond this machine, and tokens for `/mcp` are accepted",
+        "public URL of the HTTP port, such as `https://lake.example.com`; enables `/mcp` and `/sql` for other machines",
         variable="MICROMEGAS_SERVER_PUBLIC_URL",
     )
     allowed_origin: Origins = _setting(
         (),
-        "origin of a web page that may call `/mcp` and `/sql`, such as `https://app.example.com`; may be given several "
-        "times",
+        "web origin that may call `/mcp` and `/sql`, such as `https://app.example.com`; repeatable",
     )
-    no_mcp: bool = _setting(default=False, meaning="do not serve agents (`/mcp`)")
-    no_sql: bool = _setting(default=False, meaning="do not serve queries over HTTP (`/sql`)")
-    enable_legacy_api_keys: bool = _setting(default=False, meaning="accept API keys in plain text without a warning")
+    no_mcp: bool = _setting(default=False, meaning="disable `/mcp`, the endpoint for agents")
+    no_sql: bool = _setting(default=False, meaning="disable `/sql`, the endpoint for queries over HTTP")
+    enable_legacy_api_keys: bool = _setting(default=False, meaning="accept plaintext API keys without a warning")
     ticket_key_file: Path | None = _setting(
         None,
-        "file of one or two keys, one a line, which replicas share to accept each other's tickets; by default each "
-        "server makes its own",
+        "file of one or two keys, one per line, that replicas share to sign tickets",
         variable="MICROMEGAS_SERVER_TICKET_KEY_FILE",
     )
-    trusted_proxy: Addresses = _setting(
-        (), "IP address of a proxy whose `x-forwarded-for` names the client; may be given several times"
-    )
-    log_format: LogFormat = _setting(
-        LogFormat.TEXT, "format of log lines", variable="MICROMEGAS_LOG_FORMAT", is_common=True
-    )
-    log_level: LogLevel = _setting(LogLevel.INFO, "lowest level that is logged", variable="MICROMEGAS_LOG_LEVEL")
+    trusted_proxy: Addresses = _setting((), "IP address of a proxy whose `x-forwarded-for` is trusted; repeatable")
+    log_format: LogFormat = _setting(LogFormat.TEXT, "log format", variable="MICROMEGAS_LOG_FORMAT", is_common=True)
+    log_level: LogLevel = _setting(LogLevel.INFO, "minimum log level", variable="MICROMEGAS_LOG_LEVEL")
     audit_log: Path | None = _setting(
         None,
-        "file to append audit lines to, instead of writing them to standard error",
+        "file for audit lines; standard error by default",
         variable="MICROMEGAS_AUDIT_LOG",
         is_common=True,
     )
@@ -173,92 +159,84 @@ class ServerSettings:
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
     )
     telemetry_interval_seconds: IntervalSeconds = _setting(
-        10.0, "how often the server's own logs and load are stored, in seconds"
+        10.0, "interval for storing the server's logs and metrics, in seconds"
     )
-    no_telemetry: bool = _setting(default=False, meaning="do not record the server's own logs and load")
-    ready_json: bool = _setting(default=False, meaning="print one line of JSON once everything answers")
+    no_telemetry: bool = _setting(default=False, meaning="do not store the server's logs and metrics")
+    ready_json: bool = _setting(default=False, meaning="print a JSON line when the server is ready")
     take_over: bool = _setting(
-        default=False, meaning="take over the ports of the running server, which drains and stops (Linux)"
+        default=False, meaning="take over the ports of the running server, which drains and exits (Linux)"
     )
     exit_with_parent: bool = _setting(
-        default=False, meaning="stop when standard input closes or the parent process ends"
+        default=False, meaning="exit when standard input closes or the parent process exits"
     )
     drain_timeout_seconds: Annotated[float, Meta(ge=0, le=3600)] = _setting(
-        25.0, "how long running calls may continue when the server stops, in seconds"
+        25.0, "maximum time for running calls to finish at shutdown, in seconds"
     )
     memory_mib: Annotated[int, Meta(ge=64, le=1 << 30)] = _limit(
         4096,
-        "total private memory of all running statements, in MiB; above it, the server stops the largest one",
+        "total private memory of running statements, in MiB; above it, the server stops the largest one",
         is_common=True,
     )
     # The statement process's RLIMIT_DATA.
     statement_memory_mib: Annotated[int, Meta(ge=1536, le=1 << 30)] = _limit(
-        2048, "memory that the process of one statement may allocate, in MiB"
+        2048, "memory that one statement can allocate, in MiB"
     )
     query_timeout_seconds: WeekSecondsOrNone = _limit(
         1800,
-        "how long a query may take from its call to its last row, waiting and planning included, in seconds; "
-        "0 for no limit",
+        "maximum time of a query, including waiting and planning, in seconds; 0 for no limit",
         is_common=True,
     )
     max_rows: Annotated[int, Meta(ge=0, le=10**15)] = _limit(
-        0, "rows of one result; 0 for no limit. The caller gets the rows up to there, then the error"
+        0, "rows of one result; 0 for no limit. The caller receives these rows, then the error"
     )
-    max_result_mib: MebibytesOrNone = _limit(0, "size of one result as it is sent, in MiB; 0 for no limit")
+    max_result_mib: MebibytesOrNone = _limit(0, "size of one result as sent, in MiB; 0 for no limit")
     max_queries: Queries = _limit(32, "concurrent queries; up to eight times as many can wait")
-    max_queries_per_caller: Queries = _limit(16, "the part of these that one caller can use")
+    max_queries_per_caller: Queries = _limit(16, "maximum of these per caller")
     max_ended_per_caller: FewOrNone = _limit(
         20,
-        "statements of one caller that the server may stop for memory, a crash, planning, or time within a minute, "
-        "before the caller has to wait a minute; 0 for no limit. Canceled statements never count",
+        "stopped statements per minute before a caller has to wait; 0 for no limit",
     )
-    queue_timeout_seconds: HourSeconds = _limit(60, "how long a query may wait before planning starts, in seconds")
-    spill_mib: Mebibytes = _limit(8192, "what one query may write to the spill directory, in MiB")
+    queue_timeout_seconds: HourSeconds = _limit(60, "maximum wait before planning starts, in seconds")
+    spill_mib: Mebibytes = _limit(8192, "data that one query can spill to disk, in MiB")
     spill_directory: Path | None = _setting(
         None,
-        "existing folder for what does not fit into memory; by default the system's folder for temporary files",
+        "existing directory for spilled data; the system's temporary directory by default",
         variable="MICROMEGAS_SERVER_SPILL_DIRECTORY",
     )
-    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(131072, "the longest statement, in UTF-8 bytes")
-    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "the largest message from a client, in MiB")
+    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(131072, "length of a statement, in UTF-8 bytes")
+    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "size of a message from a client, in MiB")
     max_metadata_kib: Annotated[int, Meta(ge=8, le=1024)] = _limit(
-        64, "the largest set of headers from a client, its token included, in KiB"
+        64, "size of a call's headers, including the token, in KiB"
     )
     max_calls: Calls = _limit(1000, "concurrent calls of all kinds; more calls are rejected immediately")
-    max_calls_per_caller: Calls = _limit(250, "the part of these that one caller can use")
-    read_timeout_seconds: HourSeconds = _limit(
-        60, "how long the server waits for a client's message, values, or rows, in seconds"
-    )
+    max_calls_per_caller: Calls = _limit(250, "maximum of these per caller")
+    read_timeout_seconds: HourSeconds = _limit(60, "maximum wait for a client's message, values, or rows, in seconds")
     write_timeout_seconds: DaySeconds = _limit(
         300,
-        "how long the server waits for a client to read data before it stops the query, in seconds; at most 30 while "
-        "other queries wait for an executor",
+        "maximum wait for a client to read data, in seconds; 30 while other queries wait",
     )
     upload_timeout_seconds: WeekSeconds = _limit(
-        3600, "how long one call may send rows in all, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
+        3600, "maximum time of a call that sends rows, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
     )
     connection_idle_timeout_seconds: WeekSecondsOrNone = _limit(
         900,
-        "how long a connection without calls is kept, in seconds; 0 for no limit. Clients reconnect automatically",
+        "time until the server closes a connection without calls, in seconds; 0 for no limit",
         variable="MICROMEGAS_SERVER_CONNECTION_IDLE_SECONDS",
     )
     max_connection_age_seconds: WeekSecondsOrNone = _limit(
         3600,
-        "how long a connection accepts new calls, give or take a tenth, in seconds; 0 for no limit. Running calls "
-        "continue",
+        "approximate time until a connection rejects new calls, in seconds; 0 for no limit",
         variable="MICROMEGAS_SERVER_CONNECTION_AGE_SECONDS",
     )
     ticket_lifetime_seconds: DaySeconds = _limit(
         600,
-        "how long a ticket from GetFlightInfo can be used, in seconds",
+        "lifetime of a ticket from GetFlightInfo, in seconds",
         variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
     )
-    max_ingest_mib: Mebibytes = _limit(1024, "what one call may send into a table, in MiB, both as sent and unpacked")
+    max_ingest_mib: Mebibytes = _limit(1024, "data that one call can send, both compressed and uncompressed, in MiB")
     max_ingests: Few = _limit(64, "concurrent calls that send rows; more calls wait for 30 seconds")
-    max_ingests_per_caller: Few = _limit(16, "the part of these that one caller can use")
-    max_tables_per_caller: Few = _limit(
-        100, "tables that one caller who is not an administrator may create by sending rows"
-    )
+    max_ingests_per_caller: Few = _limit(16, "maximum of these per caller")
+    max_tables_per_caller: Few = _limit(100, "tables that a non-administrator can create by sending rows")
 
     def http_url_at(self, port: int) -> str:
         """Return the URL of health and metrics on the bound port."""

@@ -20,7 +20,8 @@ def error_entry(error: type[MicromegasError]) -> str:
     """Return the entry of a class on the errors page, in Markdown: a list of its cause, check, and fix."""
     cause, *rest = _paragraphs(error)
     items = (f"- **{label}:** {text}" for label, _, text in (one.partition(": ") for one in rest))
-    return "\n".join([f"{_facts(error)}\n", f"- **Cause:** {cause}", *items])
+    facts = f"`{error.__name__}` (HTTP {error.http_status})"
+    return "\n".join([f"{facts}\n", f"- **Cause:** {cause}", *items])
 
 
 def _facts(error: type[MicromegasError]) -> str:

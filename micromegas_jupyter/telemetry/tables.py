@@ -137,17 +137,17 @@ class TableDefinition:
 
 
 # Columns that identify the origin of a row.
-_PROCESS_ID: Final = ("process_id", DICTIONARY, "Process that sent it; see processes.")
-_STREAM_ID: Final = ("stream_id", DICTIONARY, "Stream that it arrived in; see streams.")
-_BLOCK_ID: Final = ("block_id", DICTIONARY, "Block that it arrived in; see blocks.")
-_INSERT_TIME: Final = ("insert_time", TIMESTAMP, "When it arrived in the lake.")
+_PROCESS_ID: Final = ("process_id", DICTIONARY, "Sending process.")
+_STREAM_ID: Final = ("stream_id", DICTIONARY, "Stream of the row.")
+_BLOCK_ID: Final = ("block_id", DICTIONARY, "Block of the row.")
+_INSERT_TIME: Final = ("insert_time", TIMESTAMP, "Arrival time.")
 _PROGRAM: Final = (
     ("exe", DICTIONARY, "Program name."),
-    ("username", DICTIONARY, "Account that the program ran under."),
-    ("computer", DICTIONARY, "Host that the program ran on."),
+    ("username", DICTIONARY, "Account name."),
+    ("computer", DICTIONARY, "Host name."),
 )
 _PROCESS_PROPERTIES: Final = (
-    "process_properties", PROPERTIES, "Attributes of the process (JSONB object).",
+    "process_properties", PROPERTIES, "Process attributes (object).",
 )  # fmt: skip
 _ORIGIN: Final = (_PROCESS_ID, _STREAM_ID, _BLOCK_ID, _INSERT_TIME)
 
@@ -177,10 +177,10 @@ def _define_events(name: str, remark: str, *own: _Column, optional: Collection[s
         remark,
         *_ORIGIN,
         *_PROGRAM,
-        ("time", TIMESTAMP, "Event time, by the program's clock."),
-        ("target", DICTIONARY, "Module or logger that reported it."),
+        ("time", TIMESTAMP, "Event time."),
+        ("target", DICTIONARY, "Module or logger."),
         *own,
-        ("properties", PROPERTIES, "Attributes of the row (JSONB object)."),
+        ("properties", PROPERTIES, "Attributes (object)."),
         _PROCESS_PROPERTIES,
         range_columns=("time", "time"),
         optional=optional,
@@ -220,34 +220,34 @@ HISTOGRAMS = _define_events(
     "histograms",
     "Histogram metrics that programs sent, one row per data point.",
     ("name", DICTIONARY, "Metric name."),
-    ("unit", DICTIONARY, "Unit of the measured values."),
-    ("series", pa.int64(), "Identifies the time series: same process, metric, and attributes."),
-    ("start_time", TIMESTAMP, "Start of the counting period; a new value means a reset. Null if not reported."),
-    ("is_cumulative", pa.bool_(), "True if it counts since start_time, false if since the previous point."),
-    ("histogram", OTEL_HISTOGRAM, "Count, sum, minimum, maximum, and buckets; see histogram_quantile."),
-    ("exemplars", pa.binary(), "Sample values: JSONB array of objects with value, time, trace_id, and span_id."),
+    ("unit", DICTIONARY, "Unit of the values."),
+    ("series", pa.int64(), "ID of process, metric, and attributes."),
+    ("start_time", TIMESTAMP, "Start of counting; changes at a reset."),
+    ("is_cumulative", pa.bool_(), "Counts since start_time, not since the previous point."),
+    ("histogram", OTEL_HISTOGRAM, "Count, sum, minimum, maximum, and buckets."),
+    ("exemplars", pa.binary(), "JSONB array: value, time, trace_id, span_id."),
     optional={"start_time", "exemplars"},
 )
 
 PROCESSES = _define_states(
     "processes",
     "Processes that sent telemetry, one row per program run.",
-    ("process_id", pa.utf8(), "Process ID, unique per program run."),
+    ("process_id", pa.utf8(), "Process ID."),
     ("exe", pa.utf8(), "Program name."),
-    ("username", pa.utf8(), "Account that the program ran under."),
-    ("realname", pa.utf8(), "Name of the account's owner."),
-    ("computer", pa.utf8(), "Host that the program ran on."),
-    ("distro", pa.utf8(), "Operating system of the host."),
-    ("cpu_brand", pa.utf8(), "Processor of the host."),
-    ("tsc_frequency", pa.int64(), "Program clock ticks per second."),
-    ("start_time", TIMESTAMP, "When the program started."),
-    ("start_ticks", pa.int64(), "Program clock at start_time."),
-    ("insert_time", TIMESTAMP, "When the lake first received data about it."),
-    ("parent_process_id", pa.utf8(), "Process that started this one."),
-    ("properties", PROPERTIES, "Attributes of the process (JSONB object)."),
-    ("last_update_time", TIMESTAMP, "When the lake last received data about it."),
-    ("last_block_end_ticks", pa.int64(), "Program clock at the end of its latest block."),
-    ("last_block_end_time", TIMESTAMP, "End of its latest block."),
+    ("username", pa.utf8(), "Account name."),
+    ("realname", pa.utf8(), "Account owner."),
+    ("computer", pa.utf8(), "Host name."),
+    ("distro", pa.utf8(), "Operating system."),
+    ("cpu_brand", pa.utf8(), "Processor."),
+    ("tsc_frequency", pa.int64(), "Clock ticks per second."),
+    ("start_time", TIMESTAMP, "Program start."),
+    ("start_ticks", pa.int64(), "Ticks at start_time."),
+    ("insert_time", TIMESTAMP, "First arrival."),
+    ("parent_process_id", pa.utf8(), "Parent process."),
+    ("properties", PROPERTIES, "Process attributes (object)."),
+    ("last_update_time", TIMESTAMP, "Last arrival."),
+    ("last_block_end_ticks", pa.int64(), "Ticks at last_block_end_time."),
+    ("last_block_end_time", TIMESTAMP, "End of the latest block."),
     latest=("last_update_time", "last_block_end_ticks", "last_block_end_time"),
 )
 
@@ -255,14 +255,14 @@ STREAMS = _define_states(
     "streams",
     "Streams in which processes sent telemetry, one row per stream.",
     ("stream_id", pa.utf8(), "Stream ID."),
-    ("process_id", pa.utf8(), "Process that the stream belongs to; see processes."),
-    ("dependencies_metadata", pa.binary(), "Layout of the objects that events refer to."),
-    ("objects_metadata", pa.binary(), "Layout of the events."),
-    ("tags", pa.list_(pa.utf8()), "Kinds of data, such as log or metrics."),
-    ("properties", PROPERTIES, "Attributes of the stream (JSONB object)."),
-    ("insert_time", TIMESTAMP, "When the lake first received data about it."),
-    ("format", pa.utf8(), "Encoding of the events."),
-    ("last_update_time", TIMESTAMP, "When the lake last received data about it."),
+    ("process_id", pa.utf8(), "Sending process."),
+    ("dependencies_metadata", pa.binary(), "Layout of referenced objects."),
+    ("objects_metadata", pa.binary(), "Event layout."),
+    ("tags", pa.list_(pa.utf8()), "Kinds of data, such as log."),
+    ("properties", PROPERTIES, "Stream attributes (object)."),
+    ("insert_time", TIMESTAMP, "First arrival."),
+    ("format", pa.utf8(), "Event encoding."),
+    ("last_update_time", TIMESTAMP, "Last arrival."),
     latest=("last_update_time",),
 )
 
@@ -272,19 +272,19 @@ OTEL_SPANS = _define_rows(
     *_ORIGIN,
     *((name, pa.utf8(), remark) for name, _, remark in _PROGRAM),
     _PROCESS_PROPERTIES,
-    ("trace_id", pa.binary(16), "Trace ID (16 bytes); encode(trace_id, 'hex') converts it to text."),
-    ("span_id", pa.binary(8), "Span ID (8 bytes), unique in the trace."),
-    ("parent_span_id", pa.binary(8), "Parent span; null for the root span."),
-    ("start_time", TIMESTAMP, "Start of the span, by the program's clock."),
-    ("end_time", TIMESTAMP, "End of the span."),
-    ("duration", pa.int64(), "Duration in nanoseconds."),
+    ("trace_id", pa.binary(16), "Trace ID."),
+    ("span_id", pa.binary(8), "Span ID."),
+    ("parent_span_id", pa.binary(8), "Parent span; null for the root."),
+    ("start_time", TIMESTAMP, "Start."),
+    ("end_time", TIMESTAMP, "End."),
+    ("duration", pa.int64(), "Nanoseconds."),
     ("name", DICTIONARY, "Operation name."),
-    ("kind", DICTIONARY, "Span kind: INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER, or UNSPECIFIED."),
-    ("status", DICTIONARY, "Outcome: OK, ERROR, or UNSET."),
-    ("status_message", pa.utf8(), "Description of the status."),
-    ("properties", PROPERTIES, "Attributes of the span (JSONB object)."),
-    ("events", pa.binary(), "Events in the span: JSONB array of objects with name, time, and attributes."),
-    ("links", pa.binary(), "Linked spans: JSONB array of objects with trace_id, span_id, and attributes."),
+    ("kind", DICTIONARY, "INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER, or UNSPECIFIED."),
+    ("status", DICTIONARY, "OK, ERROR, or UNSET."),
+    ("status_message", pa.utf8(), "Status description."),
+    ("properties", PROPERTIES, "Attributes (object)."),
+    ("events", pa.binary(), "JSONB array: name, time, attributes."),
+    ("links", pa.binary(), "JSONB array: trace_id, span_id, attributes."),
     optional={"parent_span_id", "status_message"},
     range_columns=("start_time", "end_time"),
     split_times=("start_time", "end_time"),
@@ -301,13 +301,13 @@ BLOCKS = _define_rows(
     ("block_id", pa.utf8(), "Block ID."),
     ("stream_id", pa.utf8(), _STREAM_ID[2]),
     ("process_id", pa.utf8(), _PROCESS_ID[2]),
-    ("begin_time", TIMESTAMP, "Earliest time in the block."),
-    ("begin_ticks", pa.int64(), "Program clock at begin_time."),
-    ("end_time", TIMESTAMP, "Latest time in the block."),
-    ("end_ticks", pa.int64(), "Program clock at end_time."),
+    ("begin_time", TIMESTAMP, "Earliest event time."),
+    ("begin_ticks", pa.int64(), "Ticks at begin_time."),
+    ("end_time", TIMESTAMP, "Latest event time."),
+    ("end_ticks", pa.int64(), "Ticks at end_time."),
     ("nb_objects", pa.int32(), "Number of events."),
-    ("object_offset", pa.int64(), "Number of earlier events in the stream."),
-    ("payload_size", pa.int64(), "Size in bytes as sent."),
+    ("object_offset", pa.int64(), "Earlier events in the stream."),
+    ("payload_size", pa.int64(), "Bytes as sent."),
     _INSERT_TIME,
     *(
         (f"{table.name}.{name}", table.schema.field(name).type, table.remarks[name])
@@ -330,12 +330,12 @@ LOG_STATS = _define_rows(
 LOG_STATS_BIN: Final = "minute"
 """The `date_trunc` unit that converts a time to `time_bin`."""
 
-_SECONDS: Final = ("seconds", pa.float64(), "Length of the period in seconds; null if unknown.")
+_SECONDS: Final = ("seconds", pa.float64(), "Length of the period.")
 HISTOGRAM_INCREASES = _define_events(
     "histogram_increases",
     "Increase of each histogram point over the previous one, computed on each query.",
     *((name, HISTOGRAMS.schema.field(name).type, HISTOGRAMS.remarks[name]) for name in ("name", "unit", "series")),
-    ("histogram", OTEL_HISTOGRAM, "Increase; null for the first point of a series that began earlier."),
+    ("histogram", OTEL_HISTOGRAM, "Increase; null for the first point."),
     _SECONDS,
     ("exemplars", pa.binary(), HISTOGRAMS.remarks["exemplars"]),
     optional={"histogram", "seconds", "exemplars"},
@@ -353,17 +353,17 @@ INCREASE_LOOKBACK_SECONDS: Final = 300
 """How far before a time range to look for the point that precedes its first point."""
 
 _SPAN_COLUMNS: Final = (
-    ("id", pa.int64(), "Call ID, unique in the thread."),
-    ("parent", pa.int64(), "ID of the calling function's span."),
+    ("id", pa.int64(), "Call ID."),
+    ("parent", pa.int64(), "Calling function's ID."),
     ("depth", pa.uint32(), "Nesting depth."),
-    ("hash", pa.uint32(), "Identifies the code location."),
-    ("begin", TIMESTAMP, "Start of the call."),
-    ("end", TIMESTAMP, 'End of the call. A keyword, so write "end".'),
-    ("duration", pa.int64(), "Duration in nanoseconds."),
+    ("hash", pa.uint32(), "Code location ID."),
+    ("begin", TIMESTAMP, "Start."),
+    ("end", TIMESTAMP, 'End; write "end" in quotes.'),
+    ("duration", pa.int64(), "Nanoseconds."),
     ("name", DICTIONARY, "Function name."),
     ("target", DICTIONARY, "Module."),
     ("filename", DICTIONARY, "Source file."),
-    ("line", pa.uint32(), "Line in the source file."),
+    ("line", pa.uint32(), "Source line."),
 )
 THREAD_SPANS = _define_rows(
     "thread_spans", "Function calls in a thread.", *_SPAN_COLUMNS, range_columns=("begin", "end")
@@ -383,8 +383,8 @@ PROCESS_SPANS = _define_rows(
 PERFETTO_CHUNKS = _define_rows(
     "perfetto_trace_chunks",
     "Spans of a process as a Perfetto file, in chunks.",
-    ("chunk_id", pa.int32(), "Number of the chunk, starting at 0."),
-    ("chunk_data", pa.binary(), "Bytes of the chunk."),
+    ("chunk_id", pa.int32(), "Chunk number from 0."),
+    ("chunk_data", pa.binary(), "Chunk."),
     range_columns=("chunk_id", "chunk_id"),
 )
 """Result of the table function with this name."""
@@ -399,11 +399,11 @@ ASYNC_EVENTS = _define_rows(
     ("span_id", pa.int64(), "Operation ID."),
     ("parent_span_id", pa.int64(), "Parent operation."),
     ("depth", pa.uint32(), "Nesting depth."),
-    ("hash", pa.uint32(), "Identifies the code location."),
+    ("hash", pa.uint32(), "Code location ID."),
     ("name", DICTIONARY, "Operation name."),
     ("filename", DICTIONARY, "Source file."),
     ("target", DICTIONARY, "Module."),
-    ("line", pa.uint32(), "Line in the source file."),
+    ("line", pa.uint32(), "Source line."),
     range_columns=("time", "time"),
 )
 
@@ -416,14 +416,14 @@ NET_SPANS = _define_rows(
     ("parent_span_id", pa.int64(), "Parent span; -1 for the root."),
     ("depth", pa.uint32(), "Nesting depth."),
     ("kind", DICTIONARY, "connection, object, property, or rpc."),
-    ("name", DICTIONARY, "Name of the transmitted item."),
+    ("name", DICTIONARY, "Item name."),
     ("connection_name", DICTIONARY, "Connection name."),
-    ("is_outgoing", pa.bool_(), "True if sent, false if received."),
-    ("begin_bits", pa.int64(), "Start position in the packet, in bits."),
-    ("end_bits", pa.int64(), "End position in the packet, in bits."),
+    ("is_outgoing", pa.bool_(), "Sent, not received."),
+    ("begin_bits", pa.int64(), "Start in the packet."),
+    ("end_bits", pa.int64(), "End in the packet."),
     ("bit_size", pa.int64(), "Size in bits."),
-    ("begin_time", TIMESTAMP, "Start of the transmission."),
-    ("end_time", TIMESTAMP, "End of the transmission."),
+    ("begin_time", TIMESTAMP, "Start."),
+    ("end_time", TIMESTAMP, "End."),
     range_columns=("begin_time", "end_time"),
 )
 

@@ -36,7 +36,10 @@ RUN_ELSEWHERE = {
     "tests/integration/system/test_migration.py": {"json": "migration.md", "sh": "migration.md"},
     "tests/integration/testing_kit/test_examples.py": {"python": "testing.md"},
     "tests/integration/hub/guide.py": {"python": "jupyterhub.md"},
-    "tests/unit/config/test_documentation.py": {"json": "settings.md", "toml": "settings.md"},
+    "tests/unit/config/test_documentation.py": {
+        "json": "client-settings.md server-settings.md",
+        "toml": "server-settings.md",
+    },
 }
 PAGES = ["../README.md", *sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))]
 

@@ -135,7 +135,10 @@ def test_the_settings_of_the_cluster_are_understood_and_fit_its_volumes_memory_a
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
 
     assert build_parser().parse_args(["serve", *container["args"]]).config == "/etc/micromegas/server.toml"
-    assert all(re.search(rf"`{name}`", read_page("settings.md") + read_page("lake.md")) for name in variables)
+    assert all(
+        re.search(rf"`{name}`", read_page("server-settings.md") + read_page("limits.md") + read_page("lake.md"))
+        for name in variables
+    )
     needed = (settings.tls_certificate, settings.tls_key, settings.ticket_key_file, settings.access_config)
     for path in (*needed, settings.spill_directory):
         assert any(str(path).startswith(place) for place in places), path

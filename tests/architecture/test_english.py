@@ -23,6 +23,7 @@ BUDGETS = {"Tutorials": 1500, "Query": 1200, "Administer": 1200, "Reference": 30
 LONGER: dict[str, int] = {
     "access.md": 1600,
     "clients.md": 1700,
+    "errors.md": 3600,
     "ingest.md": 1700,
     "magics.md": 3600,
     "operating.md": 1500,
@@ -30,7 +31,7 @@ LONGER: dict[str, int] = {
     "troubleshooting.md": 1400,
 }
 #: Written by a program, from sources that have budgets of their own or none.
-GENERATED = {"cli.md", "errors.md"}
+GENERATED = {"cli.md"}
 #: What an American engineer would not write, with what they would write instead.
 PATTERNS = {
     "somebody, the person: a user": r"\b(?:some|no)body\b|\b(?:the|a|each) person\b",

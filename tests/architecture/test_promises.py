@@ -61,7 +61,10 @@ NAMES = {
     "options of magics": magic_options,
     "options of commands": lambda: {option for _, option in command_line_options()},
     "variables": lambda: set(
-        re.findall(r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`", read_page("settings.md") + read_page("limits.md"))
+        re.findall(
+            r"`((?:MICROMEGAS|KERNEL)_[A-Z_]+)`",
+            "".join(map(read_page, ("client-settings.md", "server-settings.md", "limits.md"))),
+        )
     ),
     "error codes": lambda: set(error_classes()),
 }

@@ -71,6 +71,10 @@ def code(text):
     return f"`{text}`" if text else ""
 
 
+def capitalized(text):
+    return text[:1].upper() + text[1:]
+
+
 def split(patterns, named):
     """Return the values of each part of a page."""
     found = defaultdict(list)
@@ -85,18 +89,20 @@ def client_settings():
         for entry in fields(kind):
             if entry.metadata:
                 source = entry.metadata["source"]
-                row = (code(source["variable"]), code(source["member"]), entry.metadata["meaning"])
-                yield prefix + entry.name, (*row, entry.metadata["unset"])
+                row = (code(source["variable"]), code(source["member"]), entry.metadata["unset"])
+                yield prefix + entry.name, (*row, capitalized(entry.metadata["meaning"]))
 
 
 def server_setting(setting):
-    values = setting.values_text
+    meaning = setting.meaning
     if setting.limits is not None:
-        values = f"{setting.limits[0]} to {setting.limits[1]}"
-    elif values.startswith("one of"):
-        values = ", ".join(f"`{choice}`" for choice in setting.kind)
+        meaning += f"; {setting.limits[0]} to {setting.limits[1]}"
+    elif setting.values_text.startswith("a number"):
+        meaning += f"; {setting.values_text.removeprefix('a number ')}"
+    elif setting.values_text.startswith("one of"):
+        meaning += f": {', '.join(code(choice) for choice in setting.kind)}"
     default = "" if setting.default in {None, (), False} else f"{setting.default}"
-    return code(setting.option), code(setting.variable), setting.meaning, values, default
+    return code(setting.option), code(setting.variable), default, capitalized(meaning)
 
 
 def metrics():
@@ -204,7 +210,7 @@ def command(name, parser):
     """Return the options of a command and of its actions, each once."""
     actions = commands(parser)
     if not actions:
-        settings = {setting.name for setting in SETTINGS} if name == "serve" else set()  # settings.md has these
+        settings = {setting.name for setting in SETTINGS} if name == "serve" else set()  # server-settings.md has these
         return arguments_table(arguments(parser, without=settings), COMMON)
     users, sentences = defaultdict(list), defaultdict(list)
     for action, found in actions.items():
@@ -287,8 +293,8 @@ def parts():
     settings = split(CLIENT, client_settings())
     served = split(SERVER, ((setting.name, server_setting(setting)) for setting in SETTINGS))
     errors = split(ERRORS, sorted(error_classes().items()))
-    head = ("variable", "in `config.json`", "meaning", "default")
-    server_head = ("option", "variable", "meaning", "values", "default")
+    head = ("Variable", "In `config.json`", "Default", "Meaning")
+    server_head = ("Option", "Variable", "Default", "Meaning")
     return {
         **{name: table(head, *rows) for name, rows in settings.items()},
         **{name: table(server_head, *rows) for name, rows in served.items()},
@@ -296,8 +302,8 @@ def parts():
             name: "\n\n".join(f"### {error.code}\n\n{error_entry(error)}" for error in found)
             for name, found in errors.items()
         },
-        "statuses": table(("gRPC status", "HTTP", "codes", "retry"), *statuses()),
-        **{name: table(("metric", "meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
+        "statuses": table(("gRPC status", "HTTP", "Codes", "Retry"), *statuses()),
+        **{name: table(("Metric", "Meaning"), *rows) for name, rows in split(METRICS, metrics()).items()},
         "metrics of the process": ", ".join(code(name) for name in families() if name.startswith("process_")),
         **{f"options of micromegas {name}": command(name, parser) for name, parser in commands(build_parser()).items()},
         **{f"options of %{name}": text or NO_OPTIONS for name, text in magics.items()},

@@ -40,12 +40,12 @@ FUNCTIONS = {
 }
 CHANGING = "Functions that change partitions"
 TYPES = {
-    pa.utf8(): "text", pa.binary(): "bytes", pa.int64(): "bigint", pa.int32(): "int", pa.uint32(): "unsigned int",
+    pa.utf8(): "text", pa.binary(): "bytes", pa.int64(): "bigint", pa.int32(): "int", pa.uint32(): "uint",
     pa.float64(): "double", pa.bool_(): "boolean", pa.dictionary(pa.int32(), pa.utf8()): "text",
     pa.dictionary(pa.int16(), pa.utf8()): "text",
-    pa.dictionary(pa.int32(), pa.binary()): "JSONB", pa.timestamp("ns", "+00:00"): "timestamp (UTC)",
+    pa.dictionary(pa.int32(), pa.binary()): "JSONB", pa.timestamp("ns", "+00:00"): "timestamp",
     OTEL_HISTOGRAM: "histogram",
-    pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "list of text",
+    pa.binary(8): "bytes (8)", pa.binary(16): "bytes (16)", pa.list_(pa.utf8()): "text[]",
 }  # fmt: skip
 
 
@@ -72,21 +72,22 @@ def _rows(section):
 def _documented(section, schema):
     """Return the columns of a section in the schema's order, with those of the sections that it refers to."""
     text, found = SECTIONS[section], _rows(section)
-    if shared := re.search(r"\[common columns\]\(#common-columns\)(?: except `(\w+)`)?", text):
+    if shared := re.search(r"\[common(?: columns)?\]\(#common-columns\)(?: except `(\w+)`)?", text):
         found += [row for row in _rows("Common columns") if row[0] != shared[1]]
+    if "[event columns](#event-columns)" in text:
+        found += _rows("Event columns")
     if "the columns of [`thread_spans`](#thread_spans)" in text:
         found += _rows("thread_spans")
     for table, names in re.findall(r"^- `(\w+)\.` followed by ((?:`\w+`[,\s]*)+)", text, re.MULTILINE):
         rows = {name: rest for name, *rest in _rows(table)}
         found += [
-            (f"{table}.{name}", rows[name][0].removesuffix(" or null"), rows[name][1])
-            for name in re.findall(r"\w+", names)
+            (f"{table}.{name}", rows[name][0].removesuffix("?"), rows[name][1]) for name in re.findall(r"\w+", names)
         ]
     return sorted(found, key=lambda row: schema.names.index(row[0]))
 
 
 def _served(schema):
-    return [(field.name, TYPES[field.type] + (" or null" if field.nullable else "")) for field in schema]
+    return [(field.name, TYPES[field.type] + ("?" if field.nullable else "")) for field in schema]
 
 
 def test_the_page_has_every_table_view_and_function(client):

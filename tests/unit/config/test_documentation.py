@@ -1,4 +1,4 @@
-"""`docs/settings.md` says what the settings are, and its examples are ones that work."""
+"""The pages of the settings list what is read, and their examples are ones that work."""
 
 import re
 from dataclasses import fields
@@ -11,18 +11,20 @@ from micromegas_jupyter.config.client import CLIENT_PRESETS, Bearer, parse_clien
 from micromegas_jupyter.config.issuers import ISSUER_MEMBERS, OIDC_MEMBERS, PRESETS
 from micromegas_jupyter.config.server import parse_server_settings
 
-TEXT = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+PAGES = ("client-settings.md", "server-settings.md")
+TEXT = "".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
 
 
 def section(title):
-    found = re.search(rf"^### {title}\n(.*?)(?=^##|\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^##+ {title}\n(.*?)(?=^##|\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
     return found[1]
 
 
 @pytest.mark.parametrize(
     ("title", "names"),
     [
-        ("Configuration file", CONFIG_MEMBERS), ("Issuers", OIDC_MEMBERS | ISSUER_MEMBERS),
+        ("Access configuration", CONFIG_MEMBERS), ("Issuers", OIDC_MEMBERS | ISSUER_MEMBERS),
         ("Presets", frozenset(PRESETS)), ("Provider presets", frozenset({*CLIENT_PRESETS, "none"})),
         ("API keys", frozenset(field.name for field in fields(ApiKeySetting))),
         ("Rate limits", RATE_LIMIT_MEMBERS),
@@ -35,7 +37,7 @@ def test_each_table_has_exactly_the_names_that_are_read(title, names):
 
 
 def test_the_example_of_a_configuration_file_can_be_used():
-    example = re.search(r"```json\n(.*?)```", section("Configuration file"), flags=re.DOTALL)
+    example = re.search(r"```json\n(.*?)```", section("Access configuration"), flags=re.DOTALL)
 
     settings = parse_access_settings({}, config_text=example[1])
 
