@@ -124,7 +124,7 @@ def test_a_sign_in_that_is_cancelled_while_the_provider_answers_does_not_come_ba
 
     pasted(idp, pending)
 
-    with pytest.raises(LoginFailed, match="cancelled"):
+    with pytest.raises(LoginFailed, match="canceled"):
         pending.result(30)
     assert pending.wait_closed(30)
     assert not (tmp_path / "t.json").exists()
@@ -144,7 +144,7 @@ def test_a_sign_in_that_is_cancelled_while_it_waits_for_the_lock_is_not_kept(idp
         assert lock_wanted.wait(30)
         pending.cancel()
 
-    with pytest.raises(LoginFailed, match="cancelled"):
+    with pytest.raises(LoginFailed, match="canceled"):
         pending.result(30)
     assert pending.wait_closed(30)
     assert store.mark() is None

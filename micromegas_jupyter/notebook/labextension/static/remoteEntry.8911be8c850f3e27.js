@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "9f0ef5385fd1de89" + ".js?v=" + "9f0ef5385fd1de89" + ""
+  return chunkId + "." + "2a9752d58ff85cad" + ".js?v=" + "2a9752d58ff85cad" + ""
 }
 })();
 // webpack/runtime/global
