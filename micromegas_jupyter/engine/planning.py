@@ -17,7 +17,7 @@ from micromegas_jupyter.engine.contract import PlannedQuery, QueryStatistics, St
 from micromegas_jupyter.engine.errors import missing_parameter
 from micromegas_jupyter.engine.plans.reads import merged
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, scan
-from micromegas_jupyter.errors import InvalidStatement, StatementRefused, UnsupportedStatement
+from micromegas_jupyter.errors import InvalidStatement, QueryError, StatementRefused, UnsupportedStatement
 
 #: DataFusion 55's parser stops at 48; for nested CASTs it then backtracks endlessly.
 MAX_BRACKET_DEPTH: Final = 47
@@ -26,6 +26,12 @@ SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 #: For conditions and rules, which any process may evaluate: DataFusion 55 crashes at 2,000 (`IS TRUE …`).
 _MAX_OPERATORS: Final = 256
 _OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
+
+#: First words of statements. After a semicolon, any other word is a typing mistake.
+_STATEMENT_START: Final = re.compile(
+    r"alter|analyze|begin|call|commit|copy|create|delete|desc(?:ribe)?|drop|execute|explain|from|insert|merge|prepare|"
+    r"reset|rollback|select|set|show|start|table|truncate|update|use|values|with"
+)
 
 # The end of a table's name, its alias, or a subquery; after any of these words, the next word is a name.
 _NAME: Final = (
@@ -72,7 +78,7 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
         if token.kind is Kind.SEMICOLON:
             has_ended = True
         elif has_ended:
-            raise StatementRefused("The text contains several statements.", remedy="Send one statement at a time.")
+            raise _after_semicolon(scanned, token)
         elif token.kind is Kind.OPEN:
             depth += 1
             if depth > MAX_BRACKET_DEPTH:
@@ -82,6 +88,14 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
         elif token.kind is Kind.CLOSE:
             depth -= 1
     return scanned
+
+
+def _after_semicolon(scanned: Scan, token: Token) -> QueryError:
+    if token.kind is Kind.OPEN or _STATEMENT_START.fullmatch(token.name):
+        what, remedy = "The text contains several statements.", "Send one statement at a time."
+        return refused(scanned.sql, token.start, what, remedy, kind=StatementRefused)
+    what = "Only a comment can follow the semicolon that ends the statement."
+    return refused(scanned.sql, token.start, what, "Remove this text, or begin it with -- as a comment.")
 
 
 def check_expression(sql: str, *, max_bytes: int) -> Scan:

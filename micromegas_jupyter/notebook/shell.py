@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import IPython
@@ -48,7 +49,7 @@ Bundle = tuple[dict[str, Any], dict[str, Any]]
 """A front end's display of a value, and its metadata, by MIME type."""
 
 HELP_OPTION = "--help"
-_VARIABLE_ARGUMENT = re.compile(r"\{([^\W\d]\w*)\}|\$([^\W\d]\w*)")
+_VARIABLE_ARGUMENT = re.compile(r"(--[A-Za-z][\w-]*=)?(?:\{([^\W\d]\w*)\}|\$([^\W\d]\w*))")
 _CELL_OF_ONE_LINE = re.compile(r"%%((?:micromegas_)?sql .*)\s*")
 
 
@@ -204,15 +205,16 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
 
 
 def _variable_value(argument: str, variables: Mapping[str, object]) -> str:
-    """Return the variable for `{name}` or `$name`, as in other magics, if it is the whole argument."""
+    """Replace `{name}` or `$name` with the variable's value if it is the whole argument or an option's whole value."""
     found = _VARIABLE_ARGUMENT.fullmatch(argument)
     if found is None:
         return argument
-    name = found[1] or found[2]
+    name = found[2] or found[3]
     if name not in variables:
         raise UsageError(f'There is no variable named "{shown_name(name)}".', remedy="Assign it in an earlier cell.")
     value = variables[name]
-    return value.hex() if isinstance(value, bytes) else str(value)  # tables contain IDs as bytes
+    text = value.hex() if isinstance(value, bytes) else str(value)  # tables contain IDs as bytes
+    return f"{found[1] or ''}{text}"
 
 
 def help_text(magic: Callable[..., Any]) -> str:
@@ -246,7 +248,7 @@ OPTIONS: Final = re.compile(
 )
 """The start of a magic's line, before a cursor at an option or in the statement."""
 
-_BEGINS_STATEMENT: Final = re.compile(r"SELECT|WITH|EXPLAIN|SHOW|DESCRIBE|VALUES|TABLE|\W", re.IGNORECASE)
+_BEGINS_STATEMENT: Final = re.compile(r"SELECT|WITH|EXPLAIN|SHOW|DESCRIBE|VALUES|TABLE|[^\w{$]", re.IGNORECASE)
 _LINE_MAGIC: Final = re.compile(r"\s*(?:[^\W\d][\w.\[\], ]*=\s*)?%(?P<name>\w+)[ \t]")
 _CELL_MAGIC: Final = re.compile(r"\s*%%(?P<name>\w+)(?=[ \t\n])")
 
@@ -259,8 +261,14 @@ class SqlLine(NamedTuple):
     sql: str
 
 
-def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> SqlLine:
-    """Parse the magic's line and the body of a cell magic (None for a line magic)."""
+def parse_sql_line(
+    magic: Callable[..., Any], line: str, cell: str | None, variables: Mapping[str, object] = MappingProxyType({})
+) -> SqlLine:
+    """Parse the magic's line and the body of a cell magic (None for a line magic).
+
+    IPython must not expand variables in the line, because it can contain SQL. Values of options are expanded here,
+    after the line is split, so each is always one argument.
+    """
     variable = _VARIABLE.match(line)
     rest = line if variable is None else line[variable.end() :]
     # As Python reads names: `µs` typed with the micro sign becomes the Greek letter.
@@ -274,7 +282,8 @@ def parse_sql_line(magic: Callable[..., Any], line: str, cell: str | None) -> Sq
         if value is None or (not found[2] and nargs[option] == "?" and _BEGINS_STATEMENT.match(value[0].strip())):
             words.append(option)
         else:
-            words.append(f"{option}={next(group for group in value.groups() if group is not None)}")
+            text = next(group for group in value.groups() if group is not None)
+            words.append(_variable_value(f"{option}={text}", variables))
             rest = rest[value.end() :]
     options, rest = parse_options(magic, words), rest.lstrip()
     if name is not None and (keyword.iskeyword(name) or not name.isidentifier()):

@@ -649,13 +649,22 @@ STYLE = (
     ".mark{display:inline-grid;place-items:center;width:3rem;height:3rem;border-radius:50%;border:2px solid;"
     "font-size:1.5rem;font-weight:700}.success .mark{color:var(--good)}.failure .mark{color:var(--bad)}"
 )
-STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+# Browsers ignore this unless a script opened the tab, as the card in a notebook does.
+_CLOSE = "close()"
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+STYLE_HASH = _csp_hash(STYLE)
 CONTENT_TYPE = "text/html; charset=utf-8"
 # Source: RFC 9700 sections 4.2.4 and 4.16. The address contains code and state, so no referrer, caches, or framing.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src '{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; style-src '{STYLE_HASH}'; script-src '{_csp_hash(_CLOSE)}'; frame-ancestors 'none'; "
+            "base-uri 'none'; form-action 'none'"
         ),
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
@@ -702,6 +711,7 @@ class LoginOutcome:
             title="You are signed in",
             sentences=[f"Signed in as {self.who}."] if self.who else [],
             hint="You can close this tab and continue where you started.",
+            closes=True,
         )
 
 
@@ -716,7 +726,8 @@ def handed_over_page() -> Page:
         status=200,
         title="Back to where you started",
         sentences=["Your response was passed on."],
-        hint="You can close this tab: the notebook shows whether you are signed in.",
+        hint="You can close this tab. The notebook shows whether you are signed in.",
+        closes=True,
     )
 
 
@@ -726,10 +737,18 @@ def reload_page() -> Page:
 
 
 def _page(  # noqa: PLR0913 - the parts of a page
-    *, status: int, title: str, sentences: list[str], hint: str = "", is_failure: bool = False, head: str = ""
+    *,
+    status: int,
+    title: str,
+    sentences: list[str],
+    hint: str = "",
+    is_failure: bool = False,
+    head: str = "",
+    closes: bool = False,
 ) -> Page:
     paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     closing = f'<p class="hint">{escape(hint)}</p>' if hint else ""
+    script = f"<script>{_CLOSE}</script>" if closes else ""
     # A screen reader announces a failure immediately and a success after the current sentence.
     role, mark, kind = ("alert", "!", "failure") if is_failure else ("status", "✓", "success")
     html = (
@@ -738,7 +757,7 @@ def _page(  # noqa: PLR0913 - the parts of a page
         '<meta name="color-scheme" content="light dark">'
         f"{head}<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f'<body><main role="{role}" class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>'
-        f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main></body></html>"
+        f"<h1>{escape(title)}</h1>{paragraphs}{closing}</main>{script}</body></html>"
     )
     return Page(status=status, body=html.encode())
 

@@ -212,7 +212,8 @@ class SqlMagic(Magics):
             if HELP_OPTION in line.split():
                 print(help_text(magic))  # noqa: T201 - the magic's output
                 return None
-            parts = parse_sql_line(magic, line, cell)
+            variables = {**self._shell.user_ns, **(local_ns or {})}
+            parts = parse_sql_line(magic, line, cell, variables)
             arguments = parts.options
             if arguments.limit is not None and arguments.limit < 0:
                 raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
@@ -230,7 +231,7 @@ class SqlMagic(Magics):
                 check_no_template(parts.sql)
                 request = SqlRequest(
                     sql=parts.sql,
-                    params=parameter_values(parts.sql, {**self._shell.user_ns, **(local_ns or {})}),
+                    params=parameter_values(parts.sql, variables),
                     name=parts.name,
                     options=arguments,
                 )

@@ -12,7 +12,14 @@ import pytest
 from playwright.sync_api import TimeoutError as PageTimeoutError
 
 from tests.integration.binder.binders import BASE_URL, HUB_TOKEN, TOKEN
-from tests.integration.browser.looks import choose_theme, luminance, open_alone, run_all, wait_for_kernel
+from tests.integration.browser.looks import (
+    choose_theme,
+    luminance,
+    open_alone,
+    run_all,
+    wait_for_kernel,
+    wait_until_closed,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -114,9 +121,8 @@ def quickstart(context, binder, lab):
     assert luminance(provider.locator(".card")) > 0.9  # its style was found
     provider.get_by_role("button", name=re.compile("Alice")).click()
     provider.get_by_role("button", name="Allow").click()
-    provider.get_by_text("You are signed in").wait_for()
+    wait_until_closed(provider)
     assert provider.url == f"{binder.url}micromegas/done"
-    provider.close()
     return page
 
 

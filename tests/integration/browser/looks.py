@@ -37,6 +37,12 @@ def wait_for_kernel(page, idle=IDLE):
         page.locator(idle).first.wait_for()
 
 
+def wait_until_closed(page):
+    """Wait for a tab to close, as the provider's does after a sign-in."""
+    if not page.is_closed():
+        page.wait_for_event("close")
+
+
 # JupyterLab fills an empty main area with a launcher, which would hide what opens next: this one goes last.
 _OPEN_ALONE = """async path => {
     const { commands, serviceManager, shell } = jupyterapp;

@@ -21,7 +21,7 @@ DISPATCH = """(target, [name, detail]) => {
     const event = new CustomEvent(name, { detail, bubbles: true, cancelable: true });
     return !target.dispatchEvent(event);
 }"""
-SOURCE = "%%sql\nSELECT 'été' AS \"a\nb\", 1 <> 2"
+SOURCE = "%%sql\nSELECT 'été' AS \"a\nb\", 1 <> 2" + ", 'one more column'" * 20
 
 
 def png(pixels):
@@ -57,6 +57,23 @@ def dispatch(page, selector, name, detail):
     return page.locator(selector).first.evaluate(DISPATCH, [name, detail])
 
 
+def test_the_buttons_of_a_small_table_need_no_line(notebook):
+    page, _ = notebook
+    grid = page.locator(".micromegas-grid")
+    bar = grid.locator("> .micromegas-grid-bar")
+
+    page.mouse.move(0, 0)
+    expect(bar).to_have_css("opacity", "0")
+    assert grid.locator(".micromegas-grid-scroller").bounding_box()["y"] == grid.bounding_box()["y"]
+
+    grid.hover()
+    expect(bar).to_have_css("opacity", "1")
+    table, buttons = grid.get_by_role("grid").bounding_box(), bar.bounding_box()
+    assert table["x"] + table["width"] <= buttons["x"]
+    assert buttons["x"] + buttons["width"] <= grid.bounding_box()["x"] + grid.bounding_box()["width"]
+    assert buttons["height"] < table["height"]
+
+
 def test_a_cell_that_a_widget_requests_is_inserted_below_its_own_and_not_run(notebook):
     page, _ = notebook
     before = sources(page)
@@ -66,6 +83,9 @@ def test_a_cell_that_a_widget_requests_is_inserted_below_its_own_and_not_run(not
     below = before.index(SHOW) + 1
     assert sources(page) == [*before[:below], SOURCE, *before[below:]]
     expect(page.locator(".jp-Notebook .jp-Cell.jp-mod-active .cm-content")).to_contain_text("SELECT 'été'")
+    editor = page.locator(".jp-Notebook .jp-Cell.jp-mod-active .cm-scroller")
+    expect(page.locator(".jp-Notebook .jp-Cell.jp-mod-active .cm-editor.cm-focused")).to_be_visible()
+    assert editor.evaluate("each => [each.scrollLeft, each.scrollWidth > each.clientWidth]") == [0, True]
     new = "() => jupyterapp.shell.currentWidget.content.activeCell.model.toJSON()"
     assert (page.evaluate(new)["execution_count"], page.evaluate(new)["outputs"]) == (None, [])
 

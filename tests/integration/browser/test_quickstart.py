@@ -13,7 +13,7 @@ import requests
 from playwright.sync_api import expect
 
 from tests.integration.browser.conftest import PROVIDER_COOKIE
-from tests.integration.browser.looks import run_all, save
+from tests.integration.browser.looks import run_all, save, wait_until_closed
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,8 +33,7 @@ def quickstart(lab, demo):
     provider_page = opened.value
     provider_page.get_by_role("button", name=re.compile("Alice")).click()
     provider_page.get_by_role("button", name="Allow").click()
-    provider_page.get_by_text("You are signed in").wait_for()
-    provider_page.close()
+    wait_until_closed(provider_page)
 
     page.get_by_text("Alice Martin").first.wait_for()
     page.get_by_text(re.compile(r"expires in \d+:\d\d")).first.wait_for()

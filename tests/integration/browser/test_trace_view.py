@@ -29,6 +29,9 @@ provider.shutdown()
 trace_id = format(order.get_span_context().trace_id, "032x")"""
 SHOW = "get_ipython().run_line_magic('micromegas_trace', trace_id)"
 FLAME = f'%micromegas_flame --service "{SCRIPT}" --begin 1h --against 1h..'
+CORNER_IS_DARK = """isDark => [...document.querySelectorAll('.micromegas-trace canvas')]
+    .filter(each => each.clientWidth)
+    .every(each => each.getContext('2d').getImageData(1, each.height - 2, 1, 1).data[0] < 128 === isDark)"""
 MAX_SAVED_BYTES = 30_000
 PAGE_OF_VIEW = ".micromegas-trace"
 
@@ -102,6 +105,7 @@ def test_views_are_accessible_in_both_themes_and_names_stay_text(notebook, tmp_p
     details = shown.get_by_role("group", name="Selected span")
     for theme, is_dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
+        page.wait_for_function(CORNER_IS_DARK, arg=is_dark)
         for position, title in ((1, "Flame graph"), (1, "Table"), (0, "Waterfall"), (0, "Flame graph"), (0, "Table")):
             view = page.locator(PAGE_OF_VIEW).nth(position)
             button = view.get_by_role("button", name=title)

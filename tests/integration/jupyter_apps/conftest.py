@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import nbformat
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 
 from micromegas_jupyter.demo.folder import copy_notebooks
 from micromegas_jupyter.demo.lab import LabProcess
 from micromegas_jupyter.demo.stack import DemoStack
 from tests.integration.browser.conftest import CHROMIUM_OPTIONS, chromium
+from tests.integration.browser.looks import wait_until_closed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,21 +119,14 @@ class Notebook:
         with self.page.context.expect_page() as opened:
             link.click()
         provider_page = opened.value
-        # Within one browser the provider may know her already.
-        provider_page.get_by_role("button", name=re.compile("Alice|Allow")).or_(
-            provider_page.get_by_text("You are signed in")
-        ).first.wait_for()
-        for name in ("Alice", "Allow"):
-            button = provider_page.get_by_role("button", name=re.compile(name))
-            if button.count():
+        # Within one browser the provider may know her already. The tab closes when she is signed in.
+        for names in ("Alice|Allow", "Allow"):
+            button = provider_page.get_by_role("button", name=re.compile(names)).first
+            with suppress(PlaywrightError):
+                button.wait_for()
                 button.click()
-                provider_page.get_by_role("button", name="Allow").or_(
-                    provider_page.get_by_text("You are signed in")
-                ).first.wait_for()
-        provider_page.get_by_text("You are signed in").wait_for()
-        ended_at = provider_page.url
-        provider_page.close()
-        return ended_at
+        wait_until_closed(provider_page)
+        return provider_page.url
 
     def save(self):
         """Save and return what the file holds."""

@@ -1,5 +1,6 @@
 """`%sql` and `%%sql` in a shell, the reader that later cells read, and `%micromegas_queries`."""
 
+import re
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -51,6 +52,26 @@ def test_defaults_of_options_come_from_ipythons_configuration(shell, world):
 
     assert isinstance(rows, pa.Table)
     assert [query["limit"] for query in world.asked] == [7, 5]
+
+
+@pytest.mark.parametrize(
+    "line", ["--limit {n} --connection {name}", "--limit=$n --connection=$name", '--limit "{n}" --connection "{name}"']
+)
+def test_options_take_variables_and_the_statement_does_not(shell, world, line):
+    shell.user_ns.update(n=7, name="'a\" --traceback", hours="2h")
+    with pytest.raises(UsageError, match=re.escape("""no connection named "'a" --traceback".""")):
+        shell.run_cell_magic("sql", line, "SELECT 1")
+    with pytest.raises(UsageError, match='There is no variable named "missing"'):
+        shell.run_cell_magic("sql", "--begin {missing}", "SELECT 1")
+
+    shell.run_cell_magic("sql", "--limit {n} --begin $hours", "SELECT '{n}', '$n'")
+    shell.run_cell("def read(limit):\n    %sql --limit {limit} SELECT '{n}'\nread(3)").raise_error()
+
+    assert [(query["sql"], query["limit"]) for query in world.asked] == [
+        ("SELECT '{n}', '$n'", 7),
+        ("SELECT '{n}'", 3),
+    ]
+    assert world.asked[0]["begin"] is not None
 
 
 def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):

@@ -988,6 +988,8 @@ var NUMBER_WIDTH = 24;
 var CHARACTER_WIDTH = 8.2;
 var MIN_FITTING_WIDTH = 112;
 var MAX_FITTING_WIDTH = 340;
+var BAR_GAP = 8;
+var MIN_MESSAGE_WIDTH = 120;
 var grid_default = {
   render({ model, el }) {
     const grid = new Grid(model);
@@ -1030,6 +1032,10 @@ var Grid = class {
   chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
   clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
   hasSource;
+  bar;
+  /** A few values need no histograms and no filters. */
+  isCompact;
+  tableWidth = 0;
   /** The number of requests for distributions: only the last one counts. */
   spreads = 0;
   observer = new ResizeObserver(() => this.draw());
@@ -1047,6 +1053,8 @@ var Grid = class {
     );
     this.hasSource = model.get("has_source");
     const plot = model.get("plot");
+    this.isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.bar = this.buildBar();
     this.chart = new ChartPanel(this.kernel, this.columns, plot ?? {}, {
       select: (filters) => this.select(filters),
       order: () => this.order,
@@ -1084,7 +1092,7 @@ var Grid = class {
       "div",
       // A page may contain several results, so their parts are groups: a landmark needs a unique label.
       { class: "micromegas-grid", role: "group", "aria-label": "Result" },
-      this.buildBar(),
+      this.bar,
       this.chart.root,
       this.scroller,
       this.detail
@@ -1103,9 +1111,8 @@ var Grid = class {
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
-    this.root.classList.toggle("micromegas-grid-compact", isCompact);
-    if (!isCompact) void this.loadSpreads();
+    this.root.classList.toggle("micromegas-grid-compact", this.isCompact);
+    if (!this.isCompact) void this.loadSpreads();
     if (plot) this.toggleChart();
   }
   close() {
@@ -1136,6 +1143,16 @@ var Grid = class {
   }
   toggleChart() {
     this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
+    this.placeBar();
+  }
+  /** Show the buttons next to a small table that leaves room for them, where they need no line above it. */
+  placeBar() {
+    const [said, ...buttons] = [...this.bar.children];
+    const needed = buttons.reduce((sum, button) => sum + button.offsetWidth + BAR_GAP, MIN_MESSAGE_WIDTH);
+    const room = this.root.clientWidth - this.tableWidth;
+    const isBeside = this.isCompact && said !== void 0 && this.chart.root.hidden && room >= needed;
+    this.root.classList.toggle("micromegas-grid-beside", isBeside);
+    this.bar.style.left = isBeside ? `${this.tableWidth + 2 * BAR_GAP}px` : "";
   }
   /** The rows come first, then the columns' distributions one by one, and after a filter all together. */
   async loadSpreads() {
@@ -1226,6 +1243,7 @@ var Grid = class {
     });
     this.widthElements.replaceChildren(numbers, ...widths);
     const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
+    this.tableWidth = total;
     this.table.style.width = this.sizer.style.width = `${total}px`;
     const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
     const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
@@ -1241,6 +1259,7 @@ var Grid = class {
     return Math.min(VISIBLE_ROWS, this.blocks.total);
   }
   draw() {
+    this.placeBar();
     const { total } = this.blocks;
     const visible = this.visibleRows();
     const shown = this.shown();

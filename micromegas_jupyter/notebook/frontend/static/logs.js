@@ -105,6 +105,14 @@ var Kernel = class {
   };
 };
 
+// src/base/theme.ts
+var ATTRIBUTES = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-theme", "data-vscode-theme-kind"];
+function watchTheme(draw) {
+  const observer = new MutationObserver(() => requestAnimationFrame(() => setTimeout(draw)));
+  observer.observe(document.body, { attributeFilter: ATTRIBUTES });
+  return () => observer.disconnect();
+}
+
 // src/logs/messages.ts
 var LEVELS = ["", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 function countText(count) {
@@ -313,6 +321,7 @@ var LogView = class {
       "aria-pressed": "false"
     }
   );
+  unwatchTheme = watchTheme(() => this.volume.draw());
   volume = new VolumeChart((begin, end) => void this.change("range", { begin, end }));
   pane = make("div", {
     class: "micromegas-logs-pane",
@@ -336,6 +345,7 @@ var LogView = class {
   close() {
     clearInterval(this.timer);
     this.observer.disconnect();
+    this.unwatchTheme();
     this.model.off("msg:custom", this.receive);
     this.kernel.close();
     this.model.send({ id: 0, op: "leave", page: this.page });

@@ -105,6 +105,14 @@ var Kernel = class {
   };
 };
 
+// src/base/theme.ts
+var ATTRIBUTES = ["class", "data-jp-theme-light", "data-jp-theme-name", "data-theme", "data-vscode-theme-kind"];
+function watchTheme(draw) {
+  const observer = new MutationObserver(() => requestAnimationFrame(() => setTimeout(draw)));
+  observer.observe(document.body, { attributeFilter: ATTRIBUTES });
+  return () => observer.disconnect();
+}
+
 // src/trace/details.ts
 function drawDetails({ name, sections }, openTrace2) {
   const nodes = [make("h3", {}, name)];
@@ -460,7 +468,7 @@ var TraceView = class {
   table = group("micromegas-trace-table", "Spans as a table");
   buttons = /* @__PURE__ */ new Map();
   resizes = new ResizeObserver(() => this.resize());
-  themes = new MutationObserver(() => this.resize());
+  unwatchTheme = watchTheme(() => this.resize());
   scene;
   rows;
   services = [];
@@ -492,13 +500,12 @@ var TraceView = class {
     suppressShortcuts(this.root);
     this.listen();
     this.resizes.observe(this.stage);
-    this.themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-theme", "class"] });
     void this.tell(() => this.load());
   }
   close() {
     this.kernel.close();
     this.resizes.disconnect();
-    this.themes.disconnect();
+    this.unwatchTheme();
     cancelAnimationFrame(this.frame);
     clearTimeout(this.timer);
   }

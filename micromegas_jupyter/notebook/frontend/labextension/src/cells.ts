@@ -51,7 +51,10 @@ function insertBelow({ content }: NotebookPanel, target: Node, source: string): 
   content.mode = "edit";
   void content.scrollToItem(index);
   const cell = content.activeCell;
-  void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST));
+  // Without scrolling: at the end of a long line, its beginning would be out of sight.
+  void cell?.ready.then(() =>
+    cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST, { scroll: false }),
+  );
   return true;
 }
 

@@ -22,6 +22,8 @@ const NUMBER_WIDTH = 24;
 const CHARACTER_WIDTH = 8.2;
 const MIN_FITTING_WIDTH = 112;
 const MAX_FITTING_WIDTH = 340;
+const BAR_GAP = 8;
+const MIN_MESSAGE_WIDTH = 120;
 
 export default {
   render({ model, el }: RenderContext): () => void {
@@ -72,6 +74,10 @@ class Grid {
   private readonly chartButton = makeButton("Chart", () => this.toggleChart(), { "aria-expanded": "false" });
   private readonly clear = makeButton("Clear filters", () => void this.select({}, true), { hidden: true });
   private readonly hasSource: boolean;
+  private readonly bar: HTMLElement;
+  /** A few values need no histograms and no filters. */
+  private readonly isCompact: boolean;
+  private tableWidth = 0;
   /** The number of requests for distributions: only the last one counts. */
   private spreads = 0;
   private readonly observer = new ResizeObserver(() => this.draw());
@@ -90,6 +96,8 @@ class Grid {
     );
     this.hasSource = model.get("has_source") as boolean;
     const plot = model.get("plot") as ChartOptions | null;
+    this.isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
+    this.bar = this.buildBar();
     this.chart = new ChartPanel(this.kernel, this.columns, plot ?? {}, {
       select: (filters) => this.select(filters),
       order: () => this.order,
@@ -129,7 +137,7 @@ class Grid {
       "div",
       // A page may contain several results, so their parts are groups: a landmark needs a unique label.
       { class: "micromegas-grid", role: "group", "aria-label": "Result" },
-      this.buildBar(),
+      this.bar,
       this.chart.root,
       this.scroller,
       this.detail,
@@ -149,10 +157,8 @@ class Grid {
     this.observer.observe(this.headRow);
     this.observer.observe(this.scroller);
     this.layOut();
-    // A few values need no histograms or filters, and the buttons appear only on hover or focus.
-    const isCompact = this.rowCount <= MAX_COMPACT_ROWS && !plot;
-    this.root.classList.toggle("micromegas-grid-compact", isCompact);
-    if (!isCompact) void this.loadSpreads();
+    this.root.classList.toggle("micromegas-grid-compact", this.isCompact);
+    if (!this.isCompact) void this.loadSpreads();
     if (plot) this.toggleChart();
   }
 
@@ -188,6 +194,17 @@ class Grid {
 
   private toggleChart(): void {
     this.chartButton.setAttribute("aria-expanded", String(this.chart.toggle()));
+    this.placeBar();
+  }
+
+  /** Show the buttons next to a small table that leaves room for them, where they need no line above it. */
+  private placeBar(): void {
+    const [said, ...buttons] = [...this.bar.children] as HTMLElement[];
+    const needed = buttons.reduce((sum, button) => sum + button.offsetWidth + BAR_GAP, MIN_MESSAGE_WIDTH);
+    const room = this.root.clientWidth - this.tableWidth;
+    const isBeside = this.isCompact && said !== undefined && this.chart.root.hidden && room >= needed;
+    this.root.classList.toggle("micromegas-grid-beside", isBeside);
+    this.bar.style.left = isBeside ? `${this.tableWidth + 2 * BAR_GAP}px` : "";
   }
 
   /** The rows come first, then the columns' distributions one by one, and after a filter all together. */
@@ -286,6 +303,7 @@ class Grid {
     });
     this.widthElements.replaceChildren(numbers, ...widths);
     const total = shown.reduce((sum, column) => sum + (this.widths[column] ?? 0), this.numberWidth);
+    this.tableWidth = total;
     this.table.style.width = this.sizer.style.width = `${total}px`;
     const corner = make("th", { scope: "col", "aria-colindex": 1 }, "row");
     const cells = shown.flatMap((column) => this.headers[column]?.cell ?? []);
@@ -304,6 +322,7 @@ class Grid {
   }
 
   private draw(): void {
+    this.placeBar();
     const { total } = this.blocks;
     const visible = this.visibleRows();
     const shown = this.shown();

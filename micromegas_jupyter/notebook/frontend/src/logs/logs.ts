@@ -3,6 +3,7 @@
 
 import { openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
+import { watchTheme } from "../base/theme";
 import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { LEVELS, countText, type Block, type Detail, type Line, type LogAnswers, type State } from "./messages";
@@ -48,6 +49,7 @@ class LogView {
       "aria-pressed": "false",
     },
   );
+  private readonly unwatchTheme = watchTheme(() => this.volume.draw());
   private readonly volume = new VolumeChart((begin, end) => void this.change("range", { begin, end }));
   private readonly pane = make("div", {
     class: "micromegas-logs-pane",
@@ -110,6 +112,7 @@ class LogView {
   close(): void {
     clearInterval(this.timer);
     this.observer.disconnect();
+    this.unwatchTheme();
     this.model.off("msg:custom", this.receive);
     this.kernel.close();
     this.model.send({ id: 0, op: "leave", page: this.page });

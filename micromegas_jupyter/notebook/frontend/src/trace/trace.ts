@@ -3,6 +3,7 @@
 
 import { openTrace, suppressShortcuts } from "../base/cells";
 import { Kernel } from "../base/kernel";
+import { watchTheme } from "../base/theme";
 import { make, makeButton } from "../dom";
 import type { Model, RenderContext } from "../widget";
 import { drawDetails, type Details } from "./details";
@@ -55,7 +56,7 @@ class TraceView {
   private readonly table = group("micromegas-trace-table", "Spans as a table");
   private readonly buttons = new Map<View, HTMLButtonElement>();
   private readonly resizes = new ResizeObserver(() => this.resize());
-  private readonly themes = new MutationObserver(() => this.resize());
+  private readonly unwatchTheme = watchTheme(() => this.resize());
   private scene: Scene | undefined;
   private rows: Rows | undefined;
   private services: string[] = [];
@@ -88,14 +89,13 @@ class TraceView {
     suppressShortcuts(this.root);
     this.listen();
     this.resizes.observe(this.stage);
-    this.themes.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-theme", "class"] });
     void this.tell(() => this.load());
   }
 
   close(): void {
     this.kernel.close();
     this.resizes.disconnect();
-    this.themes.disconnect();
+    this.unwatchTheme();
     cancelAnimationFrame(this.frame);
     clearTimeout(this.timer);
   }

@@ -104,7 +104,7 @@ __webpack_require__.u = (chunkId) => {
   // return url for filenames not based on template
   
   // return url for filenames based on template
-  return chunkId + "." + "9f0ef5385fd1de89" + ".js?v=" + "9f0ef5385fd1de89" + ""
+  return chunkId + "." + "f7ec306d4388a0ab" + ".js?v=" + "f7ec306d4388a0ab" + ""
 }
 })();
 // webpack/runtime/global

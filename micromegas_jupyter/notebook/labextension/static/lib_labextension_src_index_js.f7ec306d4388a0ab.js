@@ -67,7 +67,8 @@ function insertBelow({ content }, target, source) {
     content.mode = "edit";
     void content.scrollToItem(index);
     const cell = content.activeCell;
-    void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST));
+    // Without scrolling: at the end of a long line, its beginning would be out of sight.
+    void cell?.ready.then(() => cell.editor?.setCursorPosition(cell.editor.getPositionAt(source.length) ?? FIRST, { scroll: false }));
     return true;
 }
 /** Save the image of a chart with each `micromegas:picture` event. */
@@ -106,8 +107,8 @@ function saveImage(panel, event) {
 // EXTERNAL MODULE: consume shared module (default) @lumino/widgets@^2.7.0 (strict)
 var widgets_2_7_strict_ = __webpack_require__("webpack/sharing/consume/default/@lumino/widgets");
 ;// CONCATENATED MODULE: ./lib/src/dom.js
-// Elements are made of attributes and texts, never of markup: a value of a result must not become part of the page.
-/** Make an element; an attribute that is `true` is set without a value, one that is `false` is left out. */
+// Elements are created from attributes and text, never from markup: result values must not become part of the page.
+/** Create an element; an attribute that is `true` is set without a value, one that is `false` is omitted. */
 function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -117,14 +118,14 @@ function make(tag, attributes = {}, ...children) {
     element.append(...children);
     return element;
 }
-/** Make a button that does something. */
+/** Create a button with an action. */
 function makeButton(text, onClick, attributes = {}) {
     const button = make("button", { type: "button", ...attributes }, text);
     button.addEventListener("click", onClick);
     return button;
 }
 /**
- * Copy text. Pages over http from another machine have no `navigator.clipboard`, and a browser may deny it; there, a
+ * Copy text. Pages over http from another machine have no `navigator.clipboard`, and a browser may deny it; then a
  * hidden field is copied instead. Rejects with a sentence to show if the browser allows neither.
  */
 async function copyText(text) {
@@ -141,13 +142,13 @@ function copySelected(text) {
     const field = make("textarea", { readonly: true, "aria-hidden": "true", tabindex: -1 });
     field.value = text;
     field.style.cssText = "position: fixed; top: 0; left: 0; opacity: 0";
-    // JupyterLab and the grid have shortcuts and copy events; this field's are the browser's only.
+    // Keeps this field's shortcuts and copy events from JupyterLab and the grid.
     for (const event of ["keydown", "copy", "focusin"])
         field.addEventListener(event, (each) => each.stopPropagation());
     document.body.append(field);
     try {
         field.select();
-        // Deprecated, but the only way without a secure context.
+        // Deprecated, but the only option without a secure context.
         // eslint-disable-next-line @typescript-eslint/no-deprecated
         return document.execCommand("copy");
     }
