@@ -56,7 +56,8 @@ def _named(name, value=b""):
         (_named("A\nB\u2028" + "C" * 500), errors.UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
         (messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
          errors.UnsupportedRequest, "paths aren't supported"),
-        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), errors.UsageError, "not contain"),
+        (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), errors.UsageError,
+         "not contain"),
     ],
     ids=["ingest", "transaction", "update", "Substrait", "cut off", "hostile name", "path", "SQL"],
 )  # fmt: skip
