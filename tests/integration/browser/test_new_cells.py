@@ -159,5 +159,6 @@ def test_an_application_without_notebooks_logs_no_error_about_the_extension(lab,
 
     assert page.evaluate("name => jupyterapp.isPluginActivated(name)", "micromegas-jupyter:cells")
     assert not page.evaluate("name => jupyterapp.hasPlugin(name)", TRACKER)
-    assert [each for each in logged if "micromegas" in each] == []
+    # JupyterLab also reports plugins that take long on a busy machine.
+    assert [each for each in logged if "micromegas" in each and "ms to activate" not in each] == []
     page.close()
