@@ -41,7 +41,7 @@ UNSUPPORTED = (
 )
 
 REFUSED = (
-    ("SELECT 1; SELECT 2", None),
+    ("SELECT 1; SELECT 2", (1, 11)),
     ("DROP TABLE log_entries", None),
     ("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'", None),
     ("KILL 1", None),
