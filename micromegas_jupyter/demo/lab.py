@@ -28,6 +28,7 @@ _STOP_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _AUTOSAVE_SECONDS = 10
 _DEMO_START_TIMEOUT_SECONDS = 120.0
+_PORT, _PORT_RETRIES = 8888, 100
 _BASE_URL_OPTIONS = frozenset({"--ServerApp.base_url", "--NotebookApp.base_url", "--base-url"})
 _BASE_URL = re.compile(r"/(?:[A-Za-z0-9@._~%+=:-]+/)*", re.ASCII)
 # A Binder often has only 2 GiB, including Jupyter and kernels.
@@ -69,20 +70,26 @@ class LabProcess:
             "JUPYTER_RUNTIME_DIR": str(self._runtime),
             "JUPYTER_TOKEN": secrets.token_urlsafe(24),
         }
-        options = [
+        self._command = [
+            sys.executable,
+            "-m",
+            "micromegas_jupyter.demo.lab",
+            "--lab",
             f"--ServerApp.root_dir={notebooks}",
             f"--ServerApp.base_url={base_url}",
             f"--LabApp.default_url=/lab/tree/{NOTEBOOK}",
             f"--ServerApp.open_browser={open_browser}",
             "--ServerApp.ip=127.0.0.1",
-            "--ServerApp.port=8888",
-            "--ServerApp.port_retries=100",
             "--ServerApp.allow_root=True",
         ]
         self._token = own["JUPYTER_TOKEN"]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
-            [sys.executable, "-m", "micromegas_jupyter.demo.lab", "--lab", *options],
-            env={**environment, **own},
+        self._environment = {**environment, **own}
+        self._process = self._start(f"--ServerApp.port={_PORT}", f"--ServerApp.port_retries={_PORT_RETRIES}")
+
+    def _start(self, *port_options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
+            [*self._command, *port_options],
+            env=self._environment,
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -92,6 +99,25 @@ class LabProcess:
     def wait_until_ready(self, *, timeout_seconds: float = _START_TIMEOUT_SECONDS) -> str:
         """Return the notebook's URL once JupyterLab responds there."""
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
+        if url := self._wait(deadline):
+            return url
+        if self._process.poll() is not None and SYSTEM_CLOCK.monotonic() < deadline:
+            # It exits if another program takes the port that it has just found free, so let the system assign one.
+            self._close_input()
+            self._process = self._start("--ServerApp.port=0", "--ServerApp.port_retries=0")
+            if url := self._wait(deadline):
+                return url
+        if self._process.poll() is None:
+            from micromegas_jupyter.demo.stack import BUSY_REMEDY
+
+            what = f"JupyterLab did not respond within {timeout_seconds:g} s."
+            raise ServerUnavailable(what, remedy=f"{BUSY_REMEDY} `micromegas demo --no-lab` starts without JupyterLab.")
+        raise ServerUnavailable(
+            "JupyterLab exited.", remedy="Run `jupyter lab` to see why, or use `micromegas demo --no-lab`."
+        )
+
+    def _wait(self, deadline: float) -> str | None:
+        """Return the notebook's URL, or None if JupyterLab exits or the deadline passes."""
         pause = threading.Event()
         while SYSTEM_CLOCK.monotonic() < deadline and self._process.poll() is None:
             for path in self._runtime.glob(f"jpserver-{self._process.pid}.json"):
@@ -102,14 +128,7 @@ class LabProcess:
                 if self._responds(url):  # the file is written before the server listens
                     return f"{url}lab/tree/{NOTEBOOK}?token={self._token}"
             pause.wait(_POLL_SECONDS)
-        if self._process.poll() is None:
-            from micromegas_jupyter.demo.stack import BUSY_REMEDY
-
-            what = f"JupyterLab did not respond within {timeout_seconds:g} s."
-            raise ServerUnavailable(what, remedy=f"{BUSY_REMEDY} `micromegas demo --no-lab` starts without JupyterLab.")
-        raise ServerUnavailable(
-            "JupyterLab exited.", remedy="Run `jupyter lab` to see why, or use `micromegas demo --no-lab`."
-        )
+        return None
 
     def _responds(self, url: str) -> bool:
         import requests
@@ -129,9 +148,12 @@ class LabProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._close_input()
+        self._log.close()
+
+    def _close_input(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._log.close()
 
 
 def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
@@ -163,7 +185,7 @@ def _write_lab_config(config: Path, name: str, content: Mapping[str, object]) ->
 
 
 def _end_with_parent() -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # unlike `sys.stdin`, holds no lock when the interpreter exits
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

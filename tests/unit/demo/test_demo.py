@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import pytest
 
 from micromegas_jupyter.client.flight_client import FlightSQLClient
+from micromegas_jupyter.demo import lab as lab_module
 from micromegas_jupyter.demo.folder import JOB_KERNEL, JOB_NOTEBOOK, in_job_kernel
 from micromegas_jupyter.demo.lab import LabProcess, find_base_url
 from micromegas_jupyter.demo.provider import DemoProvider
@@ -109,6 +112,25 @@ def test_rows_that_do_not_come_in_time_are_a_timeout_and_no_wrong_address():
 
     assert str(caught.value).startswith("Timed out: the demo recorded no rows within 0 s. This machine may be too busy")
     assert "address" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_jupyterlab_whose_port_is_taken_starts_on_another_one(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(lab_module, "_PORT", port)
+        monkeypatch.setattr(lab_module, "_PORT_RETRIES", 0)
+        lab = LabProcess(
+            tmp_path, os.environ, notebooks=tmp_path, settings=tmp_path, job_environment={}, open_browser=False
+        )
+        try:
+            url = urlsplit(lab.wait_until_ready(timeout_seconds=120))
+        finally:
+            lab.stop()
+
+    assert url.hostname == "127.0.0.1"
+    assert url.port not in (None, port)
+    assert "Fatal Python error" not in (tmp_path / "jupyterlab.log").read_text()
 
 
 def test_a_jupyterlab_that_is_slow_is_not_reported_as_one_that_exited(tmp_path):
