@@ -135,7 +135,7 @@ class Trace:
         is_error = pc.equal(self.spans["status"].cast(pa.utf8()), "ERROR")
         return np.asarray(is_error.fill_null(fill_value=False).to_numpy(), dtype=np.bool_)
 
-    @property
+    @cached_property
     def duration(self) -> int:
         """Return the nanoseconds from the first start to the last end."""
         return int(self.tree.end.max() - self.tree.start.min())
@@ -161,13 +161,11 @@ class Trace:
         tree, critical = self.tree, self.spans["critical_time"].to_numpy()
         count = len(tree.start)
         chosen = set(range(count)) if max_rows is None or count <= max_rows else self._choose(critical, max_rows)
-        hidden = [0] * count
-        shown_ancestor: list[int] = []
-        for span, parent in enumerate(tree.parent.tolist()):
-            above = shown_ancestor[parent] if parent >= 0 else -1
-            shown_ancestor.append(span if span in chosen else above)
-            if span not in chosen and above >= 0:
-                hidden[above] += 1
+        # Ancestors of chosen spans are chosen, so a subtree is hidden except for those of its root's chosen children.
+        hidden = {span: int(tree.size[span]) - 1 for span in chosen}
+        for span in chosen:
+            if (parent := int(tree.parent[span])) >= 0:
+                hidden[parent] -= int(tree.size[span])
         first = int(tree.start.min())
         return [
             TraceRow(
@@ -186,12 +184,14 @@ class Trace:
         ]
 
     def _choose(self, critical: "np.typing.NDArray[np.int64]", max_rows: int) -> set[int]:
-        by_critical = [span for span in np.argsort(-critical, kind="stable").tolist() if critical[span]]
+        self_times = self.tree.self_time
+        slowest = np.flatnonzero(self_times >= np.partition(self_times, -max_rows)[-max_rows])
+        on_path = np.flatnonzero(critical)
         ranked = [
             0,
-            *by_critical[: max_rows // 2],
+            *on_path[np.argsort(-critical[on_path], kind="stable")][: max_rows // 2].tolist(),
             *np.flatnonzero(self.is_error)[: max_rows // 4].tolist(),
-            *np.argsort(-self.tree.self_time, kind="stable")[:max_rows].tolist(),
+            *slowest[np.argsort(-self_times[slowest], kind="stable")][:max_rows].tolist(),
         ]
         chosen: set[int] = set()
         for span in ranked:
