@@ -215,7 +215,7 @@ class LoginTimedOut(LoginFailed):
 class LoginRefused(LoginFailed):
     """The provider or the user denied the sign-in.
 
-    Check: The message contains the provider's reason, if it gave one.
+    Check: The message contains the provider's reason, if any.
 
     Fix: Sign in again and approve the request, or ask the provider's administrator for access.
     """
@@ -234,7 +234,7 @@ class ProviderMisbehaved(AuthenticationError):
     """
 
     code = "AUTH005"
-    default_remedy = "Check the issuer setting; if it is right, contact the administrator of the identity provider."
+    default_remedy = "Check the issuer setting. If it is correct, contact the identity provider's administrator."
 
 
 class TokenStoreError(AuthenticationError):
@@ -247,7 +247,7 @@ class TokenStoreError(AuthenticationError):
     """
 
     code = "AUTH006"
-    default_remedy = "Check the named file, fix or remove it, and sign in again."
+    default_remedy = "Check the file in the message, fix or remove it, and sign in again."
 
 
 class Rejected(AuthenticationError):
@@ -256,7 +256,7 @@ class Rejected(AuthenticationError):
     Check: The message adds what the client can detect, such as an expired token or a wrong clock. Only
     administrators find the [reason](errors.md#reasons-for-rejected-credentials).
 
-    Fix: Sign in again, with `--audience` if the token is for another audience, or give the query ID to the server's
+    Fix: Sign in again, with `--audience` if the token is for a different audience, or give the query ID to the server's
     administrator.
 
     Args:
@@ -361,7 +361,7 @@ class ServerUnavailable(Unavailable):
 
     code = "AVAIL003"
     default_remedy = (
-        "Check that the server is running and that the URI is right "
+        "Check that the server is running and that the URI is correct "
         "(MICROMEGAS_ANALYTICS_URI, or the one you specified)."
     )
 

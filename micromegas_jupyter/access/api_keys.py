@@ -87,7 +87,7 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
     if (named and others) or len(others) > 1:
         ids = ", ".join(key_digest(key).hex()[:_LONGER_ID_DIGITS] for key in (*named, *others))
         raise UsageError(
-            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} could mean several keys: {ids}.",
+            f"{wanted[:_MAX_SHOWN_CHARACTERS]!r} matches several keys: {ids}.",
             remedy="Specify more digits of the ID.",
         )
     return named or numbered
@@ -174,7 +174,7 @@ class ApiKeyValidator(BaseValidator):
         digest = key_digest(setting)
         if (text is None) == (setting.sha256 is None) or text == "" or len(digest) != _DIGEST_BYTES:
             raise ConfigurationError(
-                f"The API key of {setting.name!r} is not exactly one of a key and the SHA-256 digest of one.",
+                f"The API key of {setting.name!r} must be either a key or the SHA-256 digest of a key.",
                 key=_SETTING,
             )
         if digest in self._keys:
@@ -317,19 +317,20 @@ class KeyFile:
         except private_files.FileProblem as problem:
             raise self._unusable(problem) from problem.__cause__
         except Timeout:
-            raise Unavailable(f"Another program is using {self._path.name} and does not finish.") from None
+            raise Unavailable(f"Another program is using {self._path.name} and hasn't released it.") from None
         except OSError as error:
             raise UsageError(f"The lock file {self._lock_path.name} cannot be used.") from error
 
     def _unusable(self, problem: private_files.FileProblem) -> UsageError:
         if isinstance(problem, private_files.NoSuchFile):
             return UsageError(
-                f"There is no key file {self._path.name}.",
+                f"The key file {self._path.name} does not exist.",
                 remedy="Correct --file, or create the first key with `micromegas keys create NAME --file FILE`.",
             )
         return UsageError(
             f"The key file {self._path.name} {problem.args[0]}.",
-            remedy="Use a regular file that your account owns; to change another account's file, run as that account.",
+            remedy="Use a regular file that your account owns. To change a different account's file, run the "
+            "command as that account.",
         )
 
 

@@ -51,8 +51,7 @@ _KEY_FILE = "MICROMEGAS_API_KEY_FILE"
 _MAX_DAYS = "MICROMEGAS_API_KEY_MAX_DAYS"
 _REMEDY = "Correct the file or the setting that contains its path."
 _PERMISSION_REMEDY = (
-    "Let it belong to the account that the server runs as, or to root, and take the write permission from others: "
-    "chmod o-w."
+    "Make sure that the server's account or root owns the file, and that other users can't write to it (chmod o-w)."
 )
 _RETRY_REMEDY = "The server reloads the file when it changes, without a restart."
 # How often an invalid version is retried although its files have not changed.
@@ -119,7 +118,7 @@ def _read_file(
         problem = str(error.args[0])
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
-    refused = ConfigurationError(f"The file that {setting} names {problem}.", key=setting, remedy=remedy)
+    refused = ConfigurationError(f"The file specified by {setting} {problem}.", key=setting, remedy=remedy)
     return _ConfigFile(path=path, setting=setting, problem=refused)
 
 
@@ -449,9 +448,9 @@ class ReloadingValidator(BaseValidator):
             settings = replace(settings, oidc=_accepting(settings.oidc, self._resource))
         if not settings.api_keys and settings.oidc is None:
             raise ConfigurationError(
-                "Neither API keys nor an OpenID provider are configured, so no user could sign in.",
+                "Neither API keys nor an OpenID provider is configured, so no user could sign in.",
                 key="MICROMEGAS_OIDC_CONFIG",
-                remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or name a file that has issuers or keys "
+                remedy="Set MICROMEGAS_OIDC_CONFIG or MICROMEGAS_API_KEYS, or specify a file with issuers or keys "
                 "(--access-config), or start the server with --disable-auth.",
             )
         return settings

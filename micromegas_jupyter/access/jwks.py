@@ -119,7 +119,7 @@ class KeyFetcher:
         except FileProblem as error:
             problem = str(error.args[0])
         if problem is not None:
-            raise ProviderUnavailable(f"A file that {self._setting.issuer} needs {problem}.")
+            raise ProviderUnavailable(f"A file that {self._setting.issuer} requires {problem}.")
         return content
 
 
@@ -371,7 +371,7 @@ class KeyCache:
         )
 
     def _unavailable(self) -> Unavailable:
-        return Unavailable(f"The keys of {self._issuer} cannot be fetched at the moment.")
+        return Unavailable(f"The keys of {self._issuer} cannot be fetched right now.")
 
 
 _CacheName: TypeAlias = tuple[tuple[str | None, ...], KeyPolicy]

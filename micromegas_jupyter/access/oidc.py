@@ -144,9 +144,9 @@ def _split_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> tup
     prefix, separator, _ = entry.partition("|")
     if separator and "://" in prefix:
         raise ConfigurationError(
-            f"{key} names an issuer that is not configured: {entry!r}.",
+            f"{key} contains an issuer that is not configured: {entry!r}.",
             key=key,
-            remedy="Write the issuer as it is configured.",
+            remedy="Use the issuer exactly as it is configured.",
         )
     return None
 
@@ -155,7 +155,7 @@ def _warn_of_address(entry: str, reason: str, issuers: Sequence[IssuerSetting]) 
     usable = [setting for setting in issuers if setting.is_trusted_for_email is not False]
     remedy = "Specify the subject as issuer|subject, or a group in admin_groups."
     if usable:
-        remedy = f"Write {_spelled_out(entry, usable)}, or set trusted_for_email of the issuer that runs your mail."
+        remedy = f"Use {_spelled_out(entry, usable)}, or set trusted_for_email for your email domain's issuer."
     record_event(
         logging.WARNING,
         "An administrator's address doesn't match any user.",
@@ -169,9 +169,9 @@ def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> Issu
     if len(issuers) == 1:
         return issuers[0]
     raise ConfigurationError(
-        f"{key} names the subject {entry!r} without its issuer, and there is not exactly one issuer.",
+        f"{key} contains the subject {entry!r} without an issuer, which requires exactly one configured issuer.",
         key=key,
-        remedy=f"Write {_spelled_out(entry, issuers)}." if issuers else "Write the entry as issuer|subject.",
+        remedy=f"Use {_spelled_out(entry, issuers)}." if issuers else "Use the form issuer|subject.",
     )
 
 
@@ -222,9 +222,9 @@ class Issuer:
     def __init__(self, setting: IssuerSetting, *, keys: KeyCache, admins: AdminRules, roles: Roles) -> None:
         if not setting.audiences and not (setting.client_ids and "token_use" in setting.required_claims):
             raise ConfigurationError(
-                f"The issuer {setting.issuer!r} has no audience, so its tokens could be meant for any server.",
+                f"The issuer {setting.issuer!r} has no audience, so its tokens could be intended for any server.",
                 key="MICROMEGAS_OIDC_CONFIG",
-                remedy="Name its audience, or its client ids and the token_use that its tokens must state.",
+                remedy="Specify its audience, or its client IDs and the token_use that its tokens must contain.",
             )
         self.name = setting.issuer
         self.names = tuple(dict.fromkeys((setting.issuer, *setting.aliases)))
@@ -400,7 +400,7 @@ class OidcValidator(BaseValidator):
             for name in issuer.names:
                 if name in self._issuers:
                     raise ConfigurationError(
-                        f"Two issuers are called {name!r}, so it is not clear whose rules count for its tokens.",
+                        f"Two issuers have the name {name!r}, so it is unclear which rules apply to its tokens.",
                         key="MICROMEGAS_OIDC_CONFIG",
                         remedy="List each issuer and each alias only once.",
                     )

@@ -92,9 +92,10 @@ class UserKeys:
             request = None
         if request is None or not _LABEL.fullmatch(request.name):
             raise UsageError(
-                f"The body of {KEYS_ACTION} cannot be used.",
-                remedy="Send one JSON object: the operation (create, list or revoke), and the key's name (letters, "
-                "digits, dots, hyphens) and days, or its id.",
+                f"The body of {KEYS_ACTION} is invalid.",
+                remedy="Send one JSON object that contains the operation (create, list, or revoke) and either the "
+                "key's "
+                "name (letters, digits, dots, hyphens) and days, or its id.",
             )
         return request
 
@@ -105,7 +106,8 @@ class UserKeys:
         path = self._find_file()
         if path is None:
             raise UnsupportedRequest(
-                "This server has no file of API keys.", remedy="Ask its administrator to set MICROMEGAS_API_KEY_FILE."
+                "This server doesn't have an API key file.",
+                remedy="Ask the server's administrator to set MICROMEGAS_API_KEY_FILE.",
             )
         file, owner = KeyFile(path), f"{caller.issuer}|{caller.subject}"
         try:
@@ -119,8 +121,8 @@ class UserKeys:
         except (UsageError, ConfigurationError) as error:
             record_event(logging.ERROR, "The file of API keys cannot be used.", problem=error.what)
             raise Unavailable(
-                "The server cannot read or write its file of API keys.",
-                remedy="Ask its administrator to check the log.",
+                "The server cannot read or write its API key file.",
+                remedy="Ask the server's administrator to check the log.",
             ) from None
         return json.dumps(found).encode()
 
@@ -129,7 +131,7 @@ class UserKeys:
         allowing = _allowing_roles(settings)
         if allowing.isdisjoint(caller.roles):
             raise PermissionDenied(
-                "You may not create API keys.",
+                "You don't have permission to create API keys.",
                 reason="keys_not_allowed",
                 remedy="Ask one of the server's administrators for a role with `keys: self`.",
             )

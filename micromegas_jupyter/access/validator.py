@@ -162,8 +162,8 @@ class BaseValidator(abc.ABC):
         if isinstance(decision, Refused):
             raise Rejected(reason=decision.reason)
         raise Unavailable(
-            "The server cannot check credentials at the moment.",
-            remedy="Your sign-in is not at fault. Try again in a moment.",
+            "The server cannot check credentials right now.",
+            remedy="Your sign-in isn't the cause. Try again in a moment.",
         )
 
 

@@ -60,9 +60,10 @@ def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | 
     """Check that a caller who may read the table may also read its earlier versions."""
     if not (allows_readers or owns(caller, table, created_by=created_by)):
         raise PermissionDenied(
-            f"You may not read earlier versions of the table {shown(table)}, which contain deleted rows.",
+            f"You don't have permission to read earlier versions of the table {shown(table)}, which contain deleted "
+            "rows.",
             reason="time_travel_not_allowed",
-            remedy=f"Ask its owner, who can allow it: micromegas tables set {shown(table)} time-travel=readers",
+            remedy=f"Ask the table's owner to allow it with micromegas tables set {shown(table)} time-travel=readers",
         )
 
 
@@ -71,9 +72,9 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
     if not may_ingest(caller, table):
         raise _denied(
             caller,
-            f"You may not send rows to the table {shown(table)}.",
+            f"You don't have permission to send rows to the table {shown(table)}.",
             reason="ingest_not_allowed",
-            role=f"a role whose `ingest` names it, or for an API key with the scope {INGEST_SCOPE}",
+            role=f"a role whose `ingest` includes it, or for an API key with the scope {INGEST_SCOPE}",
             key=f"a key with the scope {INGEST_SCOPE}, or {INGEST_SCOPE}: and the table's name",
         )
     if mode in {WriteMode.CREATE, WriteMode.REPLACE}:
@@ -83,7 +84,9 @@ def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMod
 def check_may_create(caller: AuthContext, table: str) -> None:
     """Check that the caller may create a table with this name."""
     if not may_create(caller, table):
-        raise _denied(caller, f"You may not create the table {shown(table)}.", reason="create_not_allowed")
+        raise _denied(
+            caller, f"You don't have permission to create the table {shown(table)}.", reason="create_not_allowed"
+        )
 
 
 def not_owner(caller: AuthContext, table: str) -> PermissionDenied:

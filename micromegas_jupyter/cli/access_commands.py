@@ -110,9 +110,9 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
     if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME_CHARACTERS:
         raise UsageError(f"NAME must be at most {_MAX_NAME_CHARACTERS} printable characters.")
     if not all(map(is_scope, arguments.scope)):
-        raise UsageError("--scope is not a scope.", remedy=SCOPE_REMEDY)
+        raise UsageError("The value of --scope isn't a valid scope.", remedy=SCOPE_REMEDY)
     if arguments.owner is not None and not all(arguments.owner.partition("|")):
-        raise UsageError("--owner is not issuer|subject.")
+        raise UsageError("The value of --owner doesn't have the form issuer|subject.")
     expires_at = _choose_expiry(arguments.expires, now=now)
     made = make_api_key(
         name,
@@ -337,7 +337,7 @@ def _read_token(name: str) -> str:
     except (OSError, ValueError) as error:
         # The message doesn't repeat the name, which could be a token.
         raise UsageError(
-            "There is no such file." if isinstance(error, FileNotFoundError) else "The file cannot be read.",
+            "The file does not exist." if isinstance(error, FileNotFoundError) else "The file cannot be read.",
             remedy="Specify a file that contains only the token, or pipe it in; never put it on the command line.",
         ) from error
     try:
@@ -345,5 +345,5 @@ def _read_token(name: str) -> str:
     except UnicodeDecodeError:
         token = ""
     if not token or len(content) > _MAX_TOKEN_BYTES:
-        raise UsageError("The input is not a token.", remedy="Provide only the token.")
+        raise UsageError("The input is not a token.", remedy="Enter only the token.")
     return token

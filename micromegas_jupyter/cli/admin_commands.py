@@ -145,12 +145,12 @@ def _add_action(
 def run_admin(arguments: argparse.Namespace) -> int:
     """Run the action."""
     if arguments.action == "cut-off" and arguments.undo and arguments.until:
-        raise UsageError("--undo and --until can't be combined.")
+        raise UsageError("--undo can't be combined with --until.")
     if arguments.action == "cut-off" and arguments.user is None and (arguments.undo or arguments.until):
         raise UsageError("No user was specified.", remedy="Write issuer|subject.")
     with connect(arguments) as client:
         if not client.whoami().is_admin:
-            raise PermissionDenied("Only administrators may do this.", reason="not_administrator")
+            raise PermissionDenied("Only administrators can do this.", reason="not_administrator")
         if arguments.action == "who-read":
             return _show_readers(arguments, client)
         return _cut_off(arguments, client)
@@ -208,7 +208,7 @@ def find_readers(
     schema = "information_schema." if name.startswith("information_schema.") else ""
     table, _, column = name.removeprefix(schema).partition(".")
     if not table:
-        raise UsageError("No table was specified.", remedy="Write TABLE or TABLE.COLUMN.")
+        raise UsageError("No table was specified.", remedy="Specify TABLE or TABLE.COLUMN.")
     groups = client.query_arrow(_READS_SQL, since, until, {"table": schema + table}).to_pylist()
     (coverage,) = client.query_arrow(_COVERAGE_SQL, since, until).to_pylist()
     return _merge_readers(groups, column=column or None), coverage
@@ -293,7 +293,7 @@ def _find_cut_off(user: str, users: "Sequence[CutOffUser]") -> tuple[str, str]:
     if len(found) != 1:
         raise UsageError(
             "This user isn't cut off." if not found else "Several users match.",
-            remedy="`micromegas admin cut-off` lists them as issuer|subject.",
+            remedy="`micromegas admin cut-off` lists users who are cut off as issuer|subject.",
         )
     return found[0]
 
@@ -319,9 +319,7 @@ def _find_user(user: str, client: "FlightSQLClient") -> tuple[str, str, str | No
         listed = ", ".join("|".join(one) for one in identities)
         raise UsageError(
             f"The audit of the last 30 days has {'several users' if listed else 'no user'} of that name.",
-            remedy=f"Write one of {listed}."
-            if listed
-            else "Write issuer|subject, as the server's configuration has it.",
+            remedy=f"Use one of {listed}." if listed else "Use issuer|subject, as in the server's configuration.",
         )
     addresses = {one["email"] for one in found} - {None, "", "unknown"}
     email = addresses.pop() if len(addresses) == 1 else None

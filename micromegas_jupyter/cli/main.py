@@ -150,7 +150,7 @@ def is_disk_full(error: Exception) -> bool:
 def output_error(error: OSError) -> UsageError:
     """Return the error for an output that cannot be written."""
     return UsageError(
-        f"The output cannot be written: {error.strerror}.", remedy="Free space there, or write the output elsewhere."
+        f"The output cannot be written: {error.strerror}.", remedy="Free up space there, or write the output elsewhere."
     )
 
 
@@ -172,7 +172,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     except UnicodeEncodeError as error:
         return report(
             UsageError(
-                f"The result has a character that the output's encoding, {error.encoding}, cannot represent.",
+                f"The result contains a character that the output's encoding, {error.encoding}, cannot represent.",
                 remedy="Set PYTHONIOENCODING=utf-8.",
             )
         )

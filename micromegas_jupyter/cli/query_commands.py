@@ -162,7 +162,7 @@ def run_query(arguments: argparse.Namespace) -> int:
     sql = _statement(arguments)
     parameters = _parse_parameters(arguments.param)
     if arguments.limit is not None and arguments.limit < 0:
-        raise UsageError("--limit is a number of rows, 0 or more.")
+        raise UsageError("--limit must be a number of rows that is 0 or greater.")
     if arguments.all and (arguments.begin or arguments.end):
         raise UsageError("--all can't be combined with --begin and --end.")
     time_range = parse_time_range(arguments)

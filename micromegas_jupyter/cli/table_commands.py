@@ -83,7 +83,7 @@ def _add_table_action(
 def run_tables(arguments: argparse.Namespace) -> int:
     """Run the action, and print its result to standard output."""
     if arguments.action == "history" and not 1 <= arguments.limit <= _MAX_VERSIONS:
-        raise UsageError(f"--limit is a number from 1 to {_MAX_VERSIONS}.")
+        raise UsageError(f"--limit must be a number from 1 to {_MAX_VERSIONS}.")
     if arguments.action == "restore":
         from micromegas_jupyter.client.tables import is_version
 

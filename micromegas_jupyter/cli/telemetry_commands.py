@@ -64,7 +64,7 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
 def run_trace(arguments: argparse.Namespace) -> int:
     """Print the tree, or write all spans as rows with --format or --output."""
     if arguments.rows < 0:
-        raise UsageError("--rows is a number of spans, or 0 for all.")
+        raise UsageError("--rows must be a number of spans, or 0 for all.")
     begin, end = parse_time_range(arguments)
     importlib.import_module("numpy")  # pyarrow must find it when it is loaded
     with open_query_client(arguments) as client:
@@ -156,7 +156,9 @@ def _parse_level(text: str, option: str) -> "Level":
 
     level = parse_level(text)
     if level is None:
-        raise UsageError(f"{option} is not a level.", remedy=f"Give the number or the word: {_level_names()}.")
+        raise UsageError(
+            f"The value of {option} isn't a level.", remedy=f"Use one of these numbers or names: {_level_names()}."
+        )
     return level
 
 
@@ -207,7 +209,7 @@ def _quote(text: str) -> str:
 
 def _check_count(value: int | None, option: str) -> None:
     if value is not None and value < 1:
-        raise UsageError(f"{option} is a number of rows, 1 or more.")
+        raise UsageError(f"{option} must be a number of rows that is 1 or greater.")
 
 
 def _contains(column: str, text: str | None) -> str:
@@ -250,7 +252,10 @@ def run_logs(arguments: argparse.Namespace) -> int:
     )
     if arguments.follow:
         if arguments.end or arguments.patterns or arguments.output:
-            raise UsageError("--follow has no end.", remedy="Omit --end, --patterns, and --output.")
+            raise UsageError(
+                "--follow doesn't end, so it can't be combined with these options.",
+                remedy="Omit --end, --patterns, and --output.",
+            )
         if arguments.format not in _FOLLOWED_FORMATS:
             raise UsageError("--follow doesn't support this format.", remedy="Use csv or jsonl, or omit --format.")
         return _follow_logs(arguments, chosen)
@@ -437,10 +442,10 @@ def run_telemetry(arguments: argparse.Namespace) -> int:
 
 def _set_up(arguments: argparse.Namespace) -> int:
     if arguments.days < 1:
-        raise UsageError("--days is a number of days, 1 or more.")
+        raise UsageError("--days must be a number of days that is 1 or greater.")
     program = arguments.program
     if program and shutil.which(program[0]) is None:
-        raise UsageError("The program doesn't exist.", remedy="Write it after --, as in: -- python app.py")
+        raise UsageError("The program doesn't exist.", remedy="Specify the program after --, as in: -- python app.py")
     with connect(arguments) as client:
         variables = _exporter_variables(arguments)
         made = client.create_api_key(arguments.name, days=arguments.days)

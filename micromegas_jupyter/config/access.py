@@ -34,7 +34,7 @@ EVERY_TABLE = "*"
 _ROLE_MEMBERS = frozenset({"tables", "ingest", "owns", "max_scan_bytes", "keys"})
 _MAX_BYTES = 1 << 60
 _TABLE_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}\*?")
-_PATTERN_REMEDY = "Write a table's name (lower-case letters, digits, underscores), a prefix such as team_*, or *."
+_PATTERN_REMEDY = "Use a table name (lowercase letters, digits, underscores), a prefix such as team_*, or *."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +64,7 @@ def parse_roles(value: object, key: str) -> dict[str, RoleSetting]:
 def _parse_role(value: object, key: str) -> RoleSetting:
     role = Members(values=as_object(value, key, known=_ROLE_MEMBERS), place=key)
     if not role.values.keys() - {"max_scan_bytes"}:
-        raise refused(
-            f"{key}.tables", "is missing", "Add the tables that the role may read, or those that it may write to."
-        )
+        raise refused(f"{key}.tables", "is missing", "Add the tables that the role can read or write to.")
     return RoleSetting(
         tables=MappingProxyType(role.read("tables", _as_readable_tables, {})),
         ingest=role.read("ingest", _as_table_patterns, frozenset()),
@@ -78,7 +76,7 @@ def _parse_role(value: object, key: str) -> RoleSetting:
 
 def _as_self(value: object, key: str) -> bool:
     if value != "self":
-        raise refused(key, "is not self", 'Write "keys": "self", or leave it out.')
+        raise refused(key, "is not self", 'Use "keys": "self", or omit it.')
     return True
 
 
@@ -93,11 +91,11 @@ def _as_readable_tables(value: object, key: str) -> dict[str, str | None]:
 
 def _as_table_patterns(value: object, key: str) -> frozenset[str]:
     if isinstance(value, dict):
-        raise refused(key, "is not a JSON list", "List the tables; conditions on rows are for reading only.")
+        raise refused(key, "is not a JSON list", "List the tables. Row conditions apply only to reading.")
     patterns = as_texts(value, key)
     for index, pattern in enumerate(patterns):
         if pattern != EVERY_TABLE and not _TABLE_PATTERN.fullmatch(pattern):
-            raise refused(f"{key}[{index}]", "cannot match a table", _PATTERN_REMEDY)
+            raise refused(f"{key}[{index}]", "cannot match any table", _PATTERN_REMEDY)
     return frozenset(patterns)
 
 
@@ -154,7 +152,7 @@ def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
     text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     if len(entries) > MAX_API_KEYS or is_too_long(text):
         raise ConfigurationError(
-            "There are more API keys than one key file can hold.",
+            "There are more API keys than one key file can contain.",
             key="api_key_file",
             remedy="Remove keys that have expired or were revoked.",
         )
@@ -165,7 +163,7 @@ def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
     """Parse a decoded list of keys; an unknown role does not reject the list, because it may contain revocations."""
     entries = as_list(value, path)
     if len(entries) > MAX_API_KEYS:
-        raise refused(path, f"holds more than {MAX_API_KEYS} keys")
+        raise refused(path, f"contains more than {MAX_API_KEYS} keys")
     return tuple(_read_key(entry, f"{path}[{index}]") for index, entry in enumerate(entries))
 
 
@@ -177,7 +175,7 @@ def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
         if first != path:
             raise refused(path, f"is the same key as {first}", "Give each entry its own key.")
     if len(first_paths) > MAX_API_KEYS:
-        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in all.", key=path)
+        raise ConfigurationError(f"There are more than {MAX_API_KEYS} API keys in total.", key=path)
 
 
 def key_digest(key: ApiKeySetting) -> bytes:
@@ -195,7 +193,7 @@ def _read_key(entry: object, path: str) -> ApiKeySetting:
         raise refused(path, "has an unknown name", f"Known names: {', '.join(sorted(_MEMBERS))}.")
     members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
-        raise refused(path, "has both key and sha256", "Keep sha256, which doesn't reveal the key.")
+        raise refused(path, "has both key and sha256", "Keep only sha256, which doesn't reveal the key.")
     return ApiKeySetting(
         name=members.require("name", as_text),
         sha256=members.read("sha256", _as_digest, None),
@@ -215,7 +213,7 @@ def _as_digest(value: object, key: str) -> bytes:
         raise refused(key, "is not a SHA-256 digest of 64 hexadecimal digits")
     digest = bytes.fromhex(value)
     if digest == _DIGEST_OF_NOTHING:
-        raise refused(key, "is the digest of an empty key", "Make a new key.")
+        raise refused(key, "is the digest of an empty key", "Create a new key.")
     return digest
 
 
@@ -228,7 +226,7 @@ def _as_scopes(value: object, key: str) -> frozenset[str]:
 
 
 SCOPE_REMEDY = (
-    "Write read, write, metrics, ingest (rows for every table), or ingest: and a table's name or prefix, such as "
+    "Use read, write, metrics, ingest (rows for every table), or ingest: followed by a table name or prefix, such as "
     "ingest:orders."
 )
 
@@ -406,7 +404,7 @@ def _pick(
     """Return a setting's value and path from its variable or the configuration file, or None if it is in neither."""
     text = environ.get(variable)
     if text and member in config:
-        raise refused(variable, f"and {config.key(member)} are both set", "Keep one of the two.")
+        raise refused(variable, f"and {config.key(member)} are both set", "Keep only one of them.")
     if text:
         return decode(text, variable), variable
     return (config.values[member], config.key(member)) if member in config else None
@@ -441,8 +439,8 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
         if not entry.startswith(beginnings) or entry in beginnings:
             raise refused(
                 key,
-                f"holds {shown(entry)}, which does not name a subject of a configured issuer",
-                "Write issuer|subject with an issuer as it is configured (not its alias), or api_key|name.",
+                f"contains {shown(entry)}, which is not a subject of a configured issuer",
+                "Use issuer|subject with the issuer exactly as it is configured (not its alias), or api_key|name.",
             )
 
 

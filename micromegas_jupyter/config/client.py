@@ -111,9 +111,9 @@ def as_proxy(value: object, key: str) -> Secret:
     if value is None or not _is_proxy(value):
         raise refused(
             key,
-            "is not the address of a proxy",
-            "Write http://host:port or https://host:port, with user:password@ before the host where the proxy "
-            "requires them; special characters in these are percent-encoded.",
+            "is not a proxy address",
+            "Use http://host:port or https://host:port. If the proxy requires a user and password, add "
+            "user:password@ before the host, with special characters percent-encoded.",
         )
     return value
 
@@ -150,8 +150,8 @@ def as_redirect_uri(value: object, key: str) -> str:
     if parts is None or parts.scheme != "http" or parts.hostname not in LOOPBACK_HOSTS:
         raise refused(
             key,
-            "is not an http URL on this machine without query, fragment and user",
-            "Write one such as http://127.0.0.1:48080/callback, exactly as registered with the provider.",
+            "is not an HTTP URL on this machine without a query, fragment, and user",
+            "Use a URL such as http://127.0.0.1:48080/callback, exactly as registered with the provider.",
         )
     return uri
 
@@ -163,7 +163,7 @@ def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
         raise refused(key, f"has more than {_MAX_PARAMETERS} parameters")
     for name in named:
         if name in PROTECTED_PARAMETERS:
-            raise refused(f"{key}.{name}", "cannot be set: each sign-in makes its own")
+            raise refused(f"{key}.{name}", "cannot be set, because each sign-in creates its own")
         if name in _PARAMETERS_WITH_A_SETTING:
             raise refused(f"{key}.{name}", "cannot be set here", f"Use the setting {name} instead.")
     return tuple(sorted((name, as_text(text, f"{key}.{name}")) for name, text in named.items()))
@@ -180,7 +180,9 @@ def as_preset_name(value: object, key: str) -> str:
     name = as_text(value, key)
     if name not in {*CLIENT_PRESETS, NO_PRESET}:
         raise refused(
-            key, f"names the unknown preset {shown(name)}", f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}."
+            key,
+            f"specifies the unknown preset {shown(name)}",
+            f"Known: {', '.join(sorted((*CLIENT_PRESETS, NO_PRESET)))}.",
         )
     return name
 
@@ -437,8 +439,8 @@ def parse_client_settings(
         raise ConfigurationError(
             f"{SERVERS_VARIABLE} is not a setting.",
             key=SERVERS_VARIABLE,
-            remedy="Set MICROMEGAS_OIDC_ISSUER to the provider where you sign in; a server's MICROMEGAS_OIDC_CONFIG "
-            "lists those that it accepts.",
+            remedy="Set MICROMEGAS_OIDC_ISSUER to the provider that you sign in with. A server's "
+            "MICROMEGAS_OIDC_CONFIG lists the providers that it accepts.",
         )
     chosen = _choose_profile({**environ, **options}, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
@@ -488,7 +490,7 @@ def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requ
             raise ConfigurationError(
                 f"The profile {name!r} was requested, but {CONFIG_FILE} has no profiles.",
                 key="profiles",
-                remedy=f"Add it to {CONFIG_FILE}, or don't specify a profile.",
+                remedy=f"Add the profile to {CONFIG_FILE}, or don't specify one.",
             )
         location = f"{CONFIG_FILE}: "
         return _Profile(location=location, members=_flatten(config, location))
@@ -501,12 +503,12 @@ def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requ
         return _Profile(location=f"{CONFIG_FILE}: ", members={})
     if not name:
         raise ConfigurationError(
-            f"{CONFIG_FILE} has profiles ({known}) and none was chosen.",
+            f"{CONFIG_FILE} contains profiles ({known}), but none was selected.",
             key="default_profile",
-            remedy=f"Give --profile, set {PROFILE_VARIABLE}, or set default_profile in {CONFIG_FILE}.",
+            remedy=f"Specify --profile, set {PROFILE_VARIABLE}, or set default_profile in {CONFIG_FILE}.",
         )
     if name not in profiles or not is_profile_name(name):
-        raise ConfigurationError(f"{CONFIG_FILE} has no profile {name!r}; it has: {known}.", key="profiles")
+        raise ConfigurationError(f"{CONFIG_FILE} does not contain the profile {name!r}, only {known}.", key="profiles")
     members = as_object(profiles[name], f"{CONFIG_FILE}: profiles.{name}")
     location = f"{CONFIG_FILE}: profiles.{name}."
     return _Profile(name=name, origin=origin, location=location, members=_flatten(members, location))
@@ -565,7 +567,7 @@ class _Reader:
             return kind(**values)
         for name in sorted(values):
             origin = self.origins[f"{group}.{name}"]
-            raise refused(origin, "is set without its related setting", f"Set {needed} as well, or remove {origin}.")
+            raise refused(origin, "is set without its related setting", f"Also set {needed}, or remove {origin}.")
         return None
 
 
@@ -610,9 +612,10 @@ def _check_credentials_of_file(settings: ClientSettings, *, issuer_of_file: obje
         origin = origins.get(name, "")
         if origin.startswith(CONFIG_FILE):
             raise ConfigurationError(
-                f"{origin} belongs to the provider of {CONFIG_FILE}, and {origins.get('issuer')} names another one.",
+                f"{origin} belongs to the provider of {CONFIG_FILE}, but {origins.get('issuer')} specifies a "
+                "different provider.",
                 key=origins.get("issuer") or "issuer",
-                remedy=f"Make a profile for the other provider, or unset {origins.get('issuer')}.",
+                remedy=f"Create a profile for the other provider, or unset {origins.get('issuer')}.",
             )
 
 
@@ -628,7 +631,7 @@ def _check_contradictions(settings: ClientSettings) -> None:
         if one in origins and other not in origins:
             raise refused(
                 origins[one],
-                f"is set, and {other} is not",
+                f"is set, but {other} is not",
                 "Set both the certificate and its key, or neither.",
             )
     if settings.workload is not None:
@@ -637,8 +640,8 @@ def _check_contradictions(settings: ClientSettings) -> None:
             if origin is not None and settings.workload.platform != only:
                 raise refused(
                     origin,
-                    f"is for {only} only, and {origins['workload']} is {settings.workload.platform}",
-                    f"Remove {origin}, or name the platform {only}.",
+                    f"applies only to {only}, but {origins['workload']} is {settings.workload.platform}",
+                    f"Remove {origin}, or set the platform to {only}.",
                 )
     pairs = [
         *combinations(_CLIENT_AUTHENTICATION, 2),

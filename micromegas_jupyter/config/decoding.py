@@ -65,7 +65,7 @@ def as_named(value: object, key: str) -> dict[str, object]:
     if len(named) > MAX_ENTRIES:
         raise refused(key, f"has more than {MAX_ENTRIES} names")
     if not all(name.strip() and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS for name in named):
-        raise refused(key, f"has a name that is empty, not printable or longer than {MAX_NAME_CHARACTERS} characters")
+        raise refused(key, f"has a name that is empty, not printable, or longer than {MAX_NAME_CHARACTERS} characters")
     return named
 
 
@@ -80,7 +80,7 @@ def as_texts(value: object, key: str) -> tuple[str, ...]:
     """Return `value` as strings, at least one: an empty list could mean "nothing" or "no limit"."""
     listed = as_list(value, key)
     if not listed:
-        raise refused(key, "is empty", "Add an entry, or leave the list out.")
+        raise refused(key, "is empty", "Add an entry, or omit the list.")
     if len(listed) > MAX_ENTRIES:
         raise refused(key, f"has more than {MAX_ENTRIES} entries")
     return tuple(as_text(entry, f"{key}[{index}]") for index, entry in enumerate(listed))
@@ -146,7 +146,7 @@ def as_time(value: object, key: str) -> datetime:
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         pass  # a month 13, or an offset that exceeds the calendar
-    raise refused(key, "is not a time", "Write RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
+    raise refused(key, "is not a time", "Use RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
 
 
 Value = TypeVar("Value")

@@ -52,8 +52,8 @@ def read_role_names(value: object, key: str, *, known_roles: Collection[str] | N
         if known_roles is not None and name not in known_roles:
             raise refused(
                 key,
-                f"names the role {shown(name)}, which is not configured",
-                "Add the role to `roles` in the configuration file, or name another.",
+                f"contains the role {shown(name)}, which is not configured",
+                "Add the role to `roles` in the configuration file, or use a different one.",
             )
     return names
 
@@ -65,8 +65,8 @@ def as_subjects(value: object, key: str) -> tuple[str, ...]:
         if subject == "*" or "*" in subject[:-1]:
             raise refused(
                 key,
-                f"holds {shown(subject)}: a star is allowed only at the end, after the beginning of a subject",
-                "Write the whole subject, or its beginning and a star.",
+                f"contains {shown(subject)}, but an asterisk is allowed only at the end of a subject's prefix",
+                "Use the whole subject, or its prefix followed by an asterisk.",
             )
     return subjects
 
@@ -100,7 +100,7 @@ def _as_claim_values(value: object, key: str) -> tuple[ClaimValue, ...]:
     if not isinstance(value, list):
         return (_as_claim_value(value, key),)
     if not value:
-        raise refused(key, "is empty", "Add a value, or leave the claim out.")
+        raise refused(key, "is empty", "Add a value, or omit the claim.")
     if len(value) > MAX_ENTRIES:
         raise refused(key, f"has more than {MAX_ENTRIES} entries")
     return tuple(_as_claim_value(entry, f"{key}[{index}]") for index, entry in enumerate(value))
@@ -126,7 +126,7 @@ def _as_algorithms(value: object, key: str) -> frozenset[str]:
             reason = "signs with a shared secret, so that whoever can check a token can write one"
         raise refused(
             f"{key}[{index}]",
-            f"is {shown(name)}: that {reason}",
+            f"is {shown(name)}, which {reason}",
             f"Accepted: {', '.join(sorted(SIGNATURE_ALGORITHMS))}.",
         )
     return frozenset(names)
@@ -248,9 +248,9 @@ def _check_key_locations(members: Members) -> None:
     named = [name for name in _KEY_LOCATIONS if name in members]
     if len(named) > 1:
         raise ConfigurationError(
-            f"{members.place} has {' and '.join(named)}, which specify the location of the keys in different ways.",
+            f"{members.place} has {' and '.join(named)}, which are different ways of specifying the keys' location.",
             key=members.key(named[1]),
-            remedy="Keep one of them.",
+            remedy="Keep only one of them.",
         )
     if "bearer_token_file" in members and "ca_file" not in members:
         raise refused(
@@ -272,13 +272,13 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
     if "client_ids" not in members:
         raise refused(
             members.key("client_ids"),
-            "is missing: without an audience it alone keeps out tokens of other applications",
-            "Add the ids of the applications whose tokens are accepted.",
+            "is missing, but without an audience, only this setting excludes other applications' tokens",
+            "Add the IDs of the applications whose tokens are accepted.",
         )
     if "token_use" not in members.read("required_claims", as_object, {}):
         raise refused(
             f"{members.key('required_claims')}.token_use",
-            "is missing: without an audience it alone keeps out tokens for other uses",
+            "is missing, but without an audience, only this setting excludes tokens for other uses",
             'Add it, such as "required_claims": {"token_use": "access"}.',
         )
     return ()
@@ -290,7 +290,8 @@ def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[st
     if "tenants" not in values:
         if TENANT_PLACEHOLDER in issuer:
             raise ConfigurationError(
-                f"{path}.issuer holds {TENANT_PLACEHOLDER} and no tenants are listed, so every tenant of the provider "
+                f"{path}.issuer contains {TENANT_PLACEHOLDER}, but no tenants are listed, so every tenant of the "
+                "provider "
                 "would be accepted.",
                 key=f"{path}.tenants",
                 remedy=_TENANTS_REMEDY,
@@ -301,8 +302,8 @@ def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[st
     if issuer.count(TENANT_PLACEHOLDER) != 1:
         raise refused(
             f"{path}.issuer",
-            f"does not hold {TENANT_PLACEHOLDER} exactly once, and tenants are listed",
-            f"Write {TENANT_PLACEHOLDER} in the tenant's place, or leave tenants out.",
+            f"does not contain {TENANT_PLACEHOLDER} exactly once, but tenants are listed",
+            f"Replace the tenant with {TENANT_PLACEHOLDER}, or omit tenants.",
         )
     tenants, key = as_texts(values["tenants"], f"{path}.tenants"), f"{path}.tenants"
     if len(tenants) > MAX_TENANTS:
@@ -311,8 +312,8 @@ def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[st
         if not _TENANT.fullmatch(tenant):
             raise refused(
                 key,
-                f"holds {shown(tenant)}, which is not a tenant",
-                "A tenant consists of letters, digits, dots, hyphens and underscores.",
+                f"contains {shown(tenant)}, which is not a tenant",
+                "A tenant consists of letters, digits, dots, hyphens, and underscores.",
             )
     for tenant in tenants:
         expanded = _for_tenant(values, tenant, path)
@@ -330,7 +331,7 @@ def _for_tenant(values: Mapping[str, object], tenant: str, path: str) -> dict[st
         expanded["aliases"] = [alias.replace(TENANT_PLACEHOLDER, tenant) for alias in aliases]
     claims = as_object(values.get("required_claims", {}), f"{path}.required_claims")
     if "tid" in claims:
-        raise refused(f"{path}.required_claims.tid", "follows from the tenants", "Leave tid out.")
+        raise refused(f"{path}.required_claims.tid", "is derived from the tenants", "Leave tid out.")
     expanded["required_claims"] = {**claims, "tid": tenant}
     return expanded
 
@@ -345,14 +346,14 @@ def _check_fixed(values: Mapping[str, object], path: str) -> None:
         if isinstance(text, str) and ("{" in text or "}" in text):
             raise refused(
                 key,
-                "holds a placeholder that is not filled in here",
-                f"Only {TENANT_PLACEHOLDER} is filled in, and only where tenants are listed.",
+                "contains a placeholder that is not replaced here",
+                f"Only {TENANT_PLACEHOLDER} is replaced, and only if tenants are listed.",
             )
         if isinstance(text, str) and name.startswith(("issuer", "aliases")) and _is_shared_by_tenants(text):
             raise refused(
                 key,
-                "stands for every tenant, and no token has it as its issuer",
-                f"Write {TENANT_PLACEHOLDER} in its place. {_TENANTS_REMEDY}",
+                "represents every tenant, so no token has it as its issuer",
+                f"Use {TENANT_PLACEHOLDER} instead. {_TENANTS_REMEDY}",
             )
 
 
@@ -380,7 +381,7 @@ def parse_oidc_config(value: object, path: str, *, known_roles: Collection[str] 
         raise refused(
             members.key("jwks_stale_limit_secs"),
             f"is below jwks_refresh_interval_secs ({refresh})",
-            "Raise one or lower the other.",
+            "Increase the former or decrease the latter.",
         )
     # Upstream's configuration has no limit, so a long interval overrides the default limit.
     return replace(settings, jwks_stale_limit_seconds=refresh)
@@ -396,15 +397,15 @@ def _merge(entries: list[object], path: str, known_roles: Collection[str] | None
             earlier = found.get(setting.issuer)
             found[setting.issuer] = setting if earlier is None else _merge_audiences(earlier, setting)
         if len(found) > MAX_ISSUERS:
-            raise refused(path, f"names more than {MAX_ISSUERS} issuers")
+            raise refused(path, f"lists more than {MAX_ISSUERS} issuers")
     taken = set(found)
     for setting in found.values():
         for alias in setting.aliases:
             if alias in taken:
                 raise refused(
                     f"{setting.path}.aliases",
-                    f"holds {shown(alias)}, which is another issuer or alias already",
-                    "Each name may mean one issuer only.",
+                    f"contains {shown(alias)}, which is already a different issuer or alias",
+                    "Each name can refer to only one issuer.",
                 )
             taken.add(alias)
     return tuple(found.values())
@@ -415,8 +416,8 @@ def _merge_audiences(earlier: IssuerSetting, later: IssuerSetting) -> IssuerSett
     if not is_same or bool(earlier.audiences) != bool(later.audiences):
         raise refused(
             later.path,
-            f"is the issuer of {earlier.path} with other members",
-            "Entries of one issuer may only differ in their audience.",
+            f"has the same issuer as {earlier.path}, but different members",
+            "Entries with the same issuer can differ only in their audience.",
         )
     audiences = tuple(dict.fromkeys((*earlier.audiences, *later.audiences)))
     if len(audiences) > MAX_ENTRIES:
@@ -553,7 +554,7 @@ def apply_preset(values: Mapping[str, object], path: str) -> dict[str, object]:
     kind = values.get("token_kind", preset.members.get("token_kind"))
     by_kind = preset.members_by_kind
     if by_kind and kind not in tuple(by_kind):
-        raise refused(f"{path}.token_kind", f"is not one of {', '.join(by_kind)}, the kinds that {name} has rules for")
+        raise refused(f"{path}.token_kind", f"is not one of {', '.join(by_kind)}, the kinds that {name} supports")
     more = by_kind[kind] if isinstance(kind, str) and by_kind else {}
     merged = {**preset.members, **more, **values}
     own_claims, preset_claims = values.get("required_claims"), more.get("required_claims")
@@ -576,7 +577,7 @@ def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: 
         if not any(_is_met(member, merged) for member in members):
             key = f"{path}.{members[0]}" if len(members) == 1 else path
             what = "is missing" if len(members) == 1 else f"has none of {', '.join(members)}"
-            raise refused(key, f"{what}, and the preset {name} needs it", remedy)
+            raise refused(key, f"{what}, but the preset {name} requires it", remedy)
     if preset.needed_claim is not None:
         claim, remedy = preset.needed_claim
         claims = merged.get("required_claims")
@@ -584,7 +585,7 @@ def _check_needs(name: str, preset: Preset, merged: Mapping[str, object], path: 
         listed = value if isinstance(value, list) else [value]
         if not listed or not all(isinstance(text, str) for text in listed):
             key = f"{path}.required_claims.{claim}"
-            raise refused(key, f"is not a text, and the preset {name} needs it", remedy)
+            raise refused(key, f"is not a string, but the preset {name} requires one", remedy)
     if preset.issuer_rule is not None:
         pattern, kinds, problem, remedy = preset.issuer_rule
         issuer = merged.get("issuer")

@@ -206,7 +206,7 @@ def parse_ticket(data: bytes) -> Command | IssuedQuery:
 def parse_descriptor(descriptor: Any) -> Command:
     """Parse a `FlightDescriptor` that carries a command."""
     if descriptor.type != messages.FlightDescriptor.CMD:
-        raise UnsupportedRequest("Describe a flight by a Flight SQL command; paths aren't supported.")
+        raise UnsupportedRequest("Describe the flight with a Flight SQL command. Paths aren't supported.")
     envelope = _flight_sql_envelope(descriptor.cmd)
     if envelope is None:
         raise UsageError("The descriptor does not contain a Flight SQL command.", remedy=_USE_A_CLIENT)
@@ -221,15 +221,15 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
     command = parse_message(messages.CommandStatementIngest, envelope.value)
     if command.catalog or command.schema:
         raise UnsupportedRequest(
-            "Tables are in one catalog and one schema here, both without a name.",
+            "All tables are in one unnamed catalog and schema.",
             remedy="Omit the catalog and schema.",
         )
     if command.temporary:
-        raise UnsupportedRequest("Temporary tables aren't supported.", remedy="Give the table a name and keep it.")
+        raise UnsupportedRequest("Temporary tables aren't supported.", remedy="Create a permanent table instead.")
     if command.transaction_id:
         raise UnsupportedRequest(
             "Transactions aren't supported.",
-            remedy="Send the rows without one: each call is stored whole or not at all.",
+            remedy="Send the rows without a transaction. Each call is stored completely or not at all.",
         )
     if command.options:
         raise UnsupportedRequest("This server doesn't support ingest options.", remedy="Omit the options.")
@@ -237,8 +237,8 @@ def parse_ingest_descriptor(descriptor: Any) -> IngestCommand | None:
     mode = _MODES.get((options.if_not_exist or _IF_MISSING_FAIL, options.if_exists or _IF_EXISTS_APPEND))
     if mode is None:
         raise UsageError(
-            "With these options the call fails with the table or without it.",
-            remedy="Ask to create the table, to append to it, for both, or to create or replace it.",
+            "With these options, the call fails whether or not the table exists.",
+            remedy="Request creating the table, appending to it, both, or creating or replacing it.",
         )
     return IngestCommand(table=command.table, mode=mode)
 
@@ -258,7 +258,7 @@ def parse_action_body(message_class: Any, body: bytes) -> Any:
     """Decode an action's body: the given message in `Any`."""
     envelope = _flight_sql_envelope(body)
     if envelope is None or envelope.TypeName() != message_class.DESCRIPTOR.full_name:
-        raise UsageError(f"The action's body is not {message_class.DESCRIPTOR.name}.", remedy=_USE_A_CLIENT)
+        raise UsageError(f"The action's body is not a valid {message_class.DESCRIPTOR.name}.", remedy=_USE_A_CLIENT)
     return parse_message(message_class, envelope.value)
 
 
@@ -316,8 +316,8 @@ def _parse_command(envelope: "Envelope") -> Command:
         return MetadataQuery(name=name, message=parse_message(getattr(messages, name), envelope.value))
     if name in _UPDATES:
         raise StatementRefused(
-            "This server doesn't accept updates: SQL is read-only here.",
-            remedy="Run a reading statement as a query (execute, not executemany or execute_update).",
+            "This server doesn't accept updates, because its SQL is read-only.",
+            remedy="Run a SELECT statement as a query (execute, not executemany or execute_update).",
         )
     raise refuse(name)
 

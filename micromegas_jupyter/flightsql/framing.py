@@ -118,7 +118,7 @@ def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
         return frame, None, b""
     found = read_header(header)
     if found.body_length != len(body):
-        raise ValueError("a body of another length")
+        raise ValueError("a body of a different length")
     if has_more:
         frame = b"".join(_frame(header, len(body), [body] if body else []))
     return frame, found, header
@@ -133,16 +133,16 @@ def _split_frame(frame: bytes) -> tuple[bytes, memoryview, bool]:
     while position < len(frame):
         tag, position = _read_varint(frame, position)
         if tag & 7 != _LENGTH_DELIMITED:
-            raise ValueError("a field that FlightData does not have")
+            raise ValueError("a field that doesn't exist in FlightData")
         length, position = _read_varint(frame, position)
         if position + length > len(frame):
-            raise ValueError("a field that ends behind the message")
+            raise ValueError("a field that extends past the end of the message")
         if tag == _DATA_HEADER and header is None and length <= _MAX_HEADER_BYTES:
             header = frame[position : position + length]
         elif tag == _DATA_BODY and body is None:
             body = memoryview(frame)[position : position + length]
         elif tag in {_DATA_HEADER, _DATA_BODY}:
-            raise ValueError("a field that comes twice, or is too large")
+            raise ValueError("a field that is repeated or too large")
         else:
             has_more = True
         position += length
@@ -187,13 +187,13 @@ def _read_header(data: bytes) -> IpcHeader:
     if kind is HeaderKind.SCHEMA:
         return IpcHeader(kind=kind, body_length=body_length, is_compressed=False)
     if _FORMER_COMPRESSION_KEY in data:
-        raise ValueError("a body that is compressed, without saying so as it should")
+        raise ValueError("a compressed body that isn't marked as compressed")
     is_dictionary = kind is HeaderKind.DICTIONARY_BATCH
     batch = _table(data, header, _DICTIONARY_DATA) if is_dictionary else header
     is_compressed = _field(data, batch, _BATCH_COMPRESSION) is not None
     row_count = _scalar(data, batch, _BATCH_LENGTH, "<q")
     if row_count < 0:
-        raise ValueError("fewer rows than none")
+        raise ValueError("a negative number of rows")
     return IpcHeader(
         kind=kind,
         body_length=body_length,
@@ -213,7 +213,7 @@ def _read_buffers(data: bytes, batch: int) -> tuple[tuple[int, int], ...]:
     count = _read(data, "<I", vector)
     start = vector + 4
     if start + count * _BUFFER_BYTES > len(data):
-        raise ValueError("more buffers than fit")
+        raise ValueError("too many buffers")
     return tuple(struct.iter_unpack("<qq", data[start : start + count * _BUFFER_BYTES]))
 
 
@@ -355,7 +355,7 @@ class _NotAccepted(Exception):
         """Return the error for the column that has the type."""
         return UnsupportedRequest(
             f"The column {name[:80]!r} has the type {str(self)[:80]}, which is not accepted.",
-            remedy="Send plain values, lists or structs.",
+            remedy="Send plain values, lists, or structs.",
         )
 
 
@@ -593,11 +593,11 @@ class StreamDecoder:
 def _check_text(name: str) -> None:
     """Check a name; accessing it has decoded it, which fails for text that is not UTF-8."""
     if not name.isprintable():
-        raise UsageError("A column's name holds a character that cannot be printed.", remedy="Rename the column.")
+        raise UsageError("A column name contains a character that cannot be printed.", remedy="Rename the column.")
 
 
 def _too_large(what: str, limit: int, unit: str) -> ResourcesExhausted:
-    return ResourcesExhausted(f"{what} {limit:,} {unit}.", remedy="Send less at a time.")
+    return ResourcesExhausted(f"{what} {limit:,} {unit}.", remedy="Send less data at a time.")
 
 
 # A Go gRPC client rejects messages above 4 MiB by default, ADBC above 16 MiB.
@@ -647,7 +647,7 @@ class FlightDataEncoder:
         """Yield the messages of one batch like `encode_batch`, each as separate pieces."""
         if self._is_plain and pa.ipc.get_record_batch_size(batch) <= min(_SMALL_BYTES, self._max_message_bytes):
             if batch.schema != self._schema:
-                raise ValueError("a batch has another schema than its stream")
+                raise ValueError("a batch has a different schema from its stream")
             yield _frame_whole(batch.serialize())
             return
         if self._writer is None:
@@ -682,7 +682,7 @@ def _check_message_size(size: int) -> None:
         raise ResourcesExhausted(
             f"One row or dictionary of the result takes {size / mib:,.0f} MiB, more than the "
             f"{MAX_MESSAGE_BYTES // mib} MiB that one message may have.",
-            remedy="Ask for a part of the value, such as substr(column, 1, 1000000), or for fewer columns.",
+            remedy="Select part of the value, such as substr(column, 1, 1000000), or fewer columns.",
         )
 
 

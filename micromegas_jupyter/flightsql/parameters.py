@@ -76,7 +76,7 @@ def _find_tokens(sql: str) -> Iterator[tuple[re.Match[str], str]]:
 def quote_literal(text: object) -> str:
     """Return `text` as an SQL string literal."""
     if not isinstance(text, str) or "\0" in text:
-        raise UsageError("A value cannot be written into the statement.", remedy="Use text without NUL characters.")
+        raise UsageError("A value cannot be inserted into the statement.", remedy="Use strings without NUL characters.")
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -87,7 +87,7 @@ def quote_identifier(name: object) -> str:
     separately. Don't quote values: write `:name` and bind them.
     """
     if not isinstance(name, str) or not name or "\0" in name or any("\ud800" <= part <= "\udfff" for part in name):
-        raise UsageError("This is not a valid name of a table or column.", remedy="Use text without NUL characters.")
+        raise UsageError("This is not a valid table or column name.", remedy="Use text without NUL characters.")
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -211,7 +211,7 @@ def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR
         case _:
             raise UsageError(
                 f"The value of :{name} cannot be bound: it is of type {type(value).__name__}.",
-                remedy="Bind numbers, text, bytes, times with a zone, durations, None, or a list of these.",
+                remedy="Bind numbers, strings, bytes, times with a time zone, durations, None, or a list of these.",
             )
 
 
@@ -246,7 +246,7 @@ def _integer(value: int) -> pa.Scalar:
 def _timestamp(value: datetime, name: str) -> pa.Scalar:
     if value.utcoffset() is None:
         raise UsageError(
-            f"The time :{name} has no time zone.", remedy="Add one, for example datetime.now(timezone.utc)."
+            f"The time :{name} has no time zone.", remedy="Add a time zone, for example datetime.now(timezone.utc)."
         )
     nanoseconds = _total_nanoseconds(value.astimezone(UTC) - _EPOCH)
     return _scaled(nanoseconds, pa.timestamp("ns", _ZONE), pa.timestamp("us", _ZONE))
@@ -362,10 +362,14 @@ def _check_names(names: Collection[str], values: Mapping[str, object]) -> None:
     missing = [name for name in names if name not in values]
     if missing:
         listed = ", ".join(f":{name}" for name in missing)
-        raise UsageError(f"There is no value for {listed}.", remedy="Give it in params, or with -p at a terminal.")
+        raise UsageError(
+            f"No value was specified for {listed}.", remedy="Specify it in params, or with -p in a terminal."
+        )
     for name in names:
         if not name.isascii():
-            raise UsageError(f"The placeholder :{name} has a name outside ASCII.", remedy="Use letters, digits and _.")
+            raise UsageError(
+                f"The placeholder :{name} has a name outside ASCII.", remedy="Use letters, digits, and underscores."
+            )
 
 
 def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
@@ -379,7 +383,7 @@ def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
         if listed is not None and not len(listed):
             raise UsageError(
                 f"The list :{name} is empty.",
-                remedy="IN needs at least one value: run the statement only when there is one.",
+                remedy="IN requires at least one value, so run the statement only if the list isn't empty.",
             )
 
 
@@ -457,7 +461,9 @@ def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, obj
 
 def _bind_in_order(sql: str, values: Sequence[object]) -> BoundStatement:
     if names := parameter_names(sql):
-        raise UsageError(f"The statement has a name, :{names[0]}, and params has none.", remedy=_SYNTAX)
+        raise UsageError(
+            f"The statement has a name, :{names[0]}, but params doesn't contain any names.", remedy=_SYNTAX
+        )
     if len(values) > MAX_PARAMETERS:
         raise UsageError(
             f"A statement cannot bind more than {MAX_PARAMETERS} values.", remedy="Select the values in the statement."

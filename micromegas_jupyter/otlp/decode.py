@@ -123,7 +123,7 @@ def _check_counts(signal: Signal, data: bytes) -> None:
         )
     if is_over(map(_count_parts, found), _MAX_PARTS):
         raise UsageError(
-            "The export has too many attributes, events or links.", remedy="Export fewer records at a time."
+            "The export has too many attributes, events, or links.", remedy="Export fewer records at a time."
         )
 
 
@@ -234,7 +234,9 @@ def _inflate(data: bytes, max_bytes: int) -> bytes:
     if len(unpacked) > max_bytes:
         raise too_large(max_bytes)
     if not unpacker.eof or unpacker.unused_data:
-        raise UsageError("The body is not gzip, or is cut off.", remedy="Compress it with gzip, or not at all.")
+        raise UsageError(
+            "The body is not gzip, or is truncated.", remedy="Compress it with gzip, or don't compress it."
+        )
     return unpacked
 
 

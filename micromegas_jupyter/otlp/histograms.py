@@ -110,7 +110,7 @@ class HistogramPoints:
         self._buckets_left -= len(counts)
         if self._buckets_left < 0:
             raise UsageError(
-                f"The histograms in the export have more than {_MAX_EXPORT_BUCKETS:,} buckets.",
+                f"The export's histograms have more than {_MAX_EXPORT_BUCKETS:,} buckets.",
                 remedy="Export fewer points at a time (send_batch_max_size).",
             )
         return buckets.offset, np.array(counts, np.uint64).tobytes()

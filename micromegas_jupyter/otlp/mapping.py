@@ -810,7 +810,7 @@ def _check_days(times: pa.Array) -> None:
     if len(days) > _MAX_DAYS:
         raise UsageError(
             f"The records belong to {len(days):,} different days; {_MAX_DAYS:,} are accepted.",
-            remedy="Export the records of some days at a time.",
+            remedy="Export the records of a few days at a time.",
         )
 
 

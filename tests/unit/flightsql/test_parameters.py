@@ -206,7 +206,7 @@ def test_both_spellings_of_a_name_are_bound():
     ("sql", "params", "said"),
     [
         ("SELECT ?", "text", "params is of type"),
-        ("SELECT :a", [1], "has a name, :a, and params has none"),
+        ("SELECT :a", [1], "has a name, :a, but params doesn.t contain any names"),
         ("SELECT ?", [0] * (MAX_PARAMETERS + 1), "cannot bind more than"),
         ("SELECT ?", [object()], "cannot be bound"),
         ("SELECT $a", {"a": object()}, "The value of :a cannot be bound"),
