@@ -51,17 +51,17 @@ def decode_z85(text: str) -> bytes:
 def unframed(vector: DeletionVector, stored: bytes) -> bytes:
     """Return the content of a vector that is stored in a file."""
     if len(stored) != vector.size + FRAME_BYTES or struct.unpack(">i", stored[:4])[0] != vector.size:
-        raise DamagedVector("has a different size than in the log")
+        raise DamagedVector("has a different size than the log specifies")
     content = stored[4:-4]
     if struct.unpack(">I", stored[-4:])[0] != zlib.crc32(content):
-        raise DamagedVector("has a wrong checksum")
+        raise DamagedVector("has an incorrect checksum")
     return content
 
 
 def decode_vector(vector: DeletionVector, content: bytes) -> pa.BooleanArray:
     """Return which rows of a file are live, in order; all rows after them are."""
     if len(content) != vector.size:
-        raise DamagedVector("has a different size than in the log")
+        raise DamagedVector("has a different size than the log specifies")
     try:
         return _live(vector, _Cursor(content))
     except (ValueError, OverflowError):  # NumPy's, for too few bytes
@@ -83,7 +83,7 @@ def _live(vector: DeletionVector, cursor: "_Cursor") -> pa.BooleanArray:
             packed[place] = np.packbits(~deleted, bitorder="little").tobytes()
             last, count = place, count + len(rows)
     if count != vector.cardinality:
-        raise DamagedVector("deletes another number of rows than the log says")
+        raise DamagedVector("deletes a different number of rows than the log specifies")
     none_deleted = b"\xff" * (_CONTAINER // 8)
     bits = b"".join(packed.get(place, none_deleted) for place in range(last + 1))
     return pa.BooleanArray.from_buffers(pa.bool_(), 8 * len(bits), [None, pa.py_buffer(bits)])

@@ -235,7 +235,7 @@ def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) 
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return None
     if found.st_mode & stat.S_IWOTH:
-        return "can be changed by everybody on this machine"
+        return "can be changed by any user of this machine"
     if found.st_mode & stat.S_IWGRP and not reader.has_own_group(found.st_gid):
         return "can be changed by its group"
     return None
@@ -295,7 +295,7 @@ class TemporaryFolder:
                 return
             # `remove_abandoned` in another process ran between making and locking it.
             self._folder.cleanup()
-        raise OSError(f"no folder below {self.path.parent} stays")
+        raise OSError(f"folders created in {self.path.parent} keep being removed")
 
     @property
     def locks(self) -> tuple[int, ...]:
@@ -758,19 +758,19 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
         text, found = _read_secret(path)
     except FileProblem as problem:
         raise ConfigurationError(
-            f"The file that {setting} names {problem.args[0]}.", key=setting, remedy="Correct the path or the file."
+            f"The file specified by {setting} {problem.args[0]}.", key=setting, remedy="Correct the path or the file."
         ) from None
     exposure = find_exposure(found, is_mounted_read_only=is_mounted_read_only(path))
     if exposure is not None:
         raise ConfigurationError(
-            f"The file that {setting} names {exposure}.",
+            f"The file specified by {setting} {exposure}.",
             key=setting,
-            remedy="Make yourself its owner, and restrict its permissions: chmod 600. "
+            remedy="Take ownership of the file, and restrict its permissions with chmod 600. "
             "Others may have read it, so create a new secret.",
         )
     if text is None:
         raise ConfigurationError(
-            f"The file that {setting} names is not UTF-8 text.", key=setting, remedy="Write it again as plain text."
+            f"The file specified by {setting} is not UTF-8 text.", key=setting, remedy="Save it as UTF-8 text."
         )
     return text
 
@@ -780,7 +780,7 @@ def read_secret_line(path: PurePath, *, setting: str) -> Secret:
     line = Secret(read_secret_file(path, setting=setting).reveal().strip())
     if not line.reveal() or not line.reveal().isprintable():
         raise ConfigurationError(
-            f"The file that {setting} names does not hold one line of text.",
+            f"The file specified by {setting} does not contain exactly one line of text.",
             key=setting,
             remedy="Write only the secret to the file.",
         )

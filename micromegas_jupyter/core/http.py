@@ -177,9 +177,9 @@ class HttpClient:
     ) -> None:
         if ca_bundle is not None and not Path(ca_bundle).exists():
             raise ConfigurationError(
-                "The file of certificates to trust does not exist.",
+                "The CA bundle does not exist.",
                 key="ca_bundle",
-                remedy="Correct the path (MICROMEGAS_CA_BUNDLE, ca_bundle, or ca_file of an issuer).",
+                remedy="Correct the path (MICROMEGAS_CA_BUNDLE, ca_bundle, or an issuer's ca_file).",
             )
         self._max_bytes = max_bytes
         self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
@@ -220,7 +220,7 @@ class HttpClient:
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"{callee.name} wasn't called: too many calls are waiting for a response.", remedy=callee.remedy
+                f"{callee.name} wasn't called because too many calls are waiting for a response.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,
@@ -240,7 +240,7 @@ class HttpClient:
             if is_closed:
                 self._free_slots.release()
                 raise ProviderUnavailable(
-                    f"{callee.name} was not called: the connection is closed.", remedy=callee.remedy
+                    f"{callee.name} was not called because the connection is closed.", remedy=callee.remedy
                 )
             raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
@@ -255,7 +255,8 @@ class HttpClient:
                 self._running.discard(exchange)
         if raw is None:
             raise ProviderUnavailable(
-                f"{callee.name} did not respond completely within {timeout_seconds:g} seconds.", remedy=callee.remedy
+                f"{callee.name} did not send a complete response within {timeout_seconds:g} seconds.",
+                remedy=callee.remedy,
             )
         check_answer(
             raw, callee, max_bytes=self._max_bytes, accept_server_errors=accept_server_errors, needs_body=needs_body
@@ -333,7 +334,9 @@ class PlatformHttp(HttpClient):
         raw = self._send(lambda: _prepare("GET", url, headers), platform)
         if is_plain and not raw.reached_private:
             # The name resolved outside this network, so the responder isn't a metadata service.
-            raise ProviderMisbehaved(f"{platform.name} responded from an Internet address.", remedy=platform.remedy)
+            raise ProviderMisbehaved(
+                f"{platform.name} responded from a public internet address.", remedy=platform.remedy
+            )
         return raw
 
 
@@ -364,7 +367,7 @@ def check_answer(
         raise ProviderUnavailable(f"{callee.name} returned status {raw.status}.")
     problem = None
     if raw.status in _REDIRECTS:  # it could redirect a secret to another host: RFC 9700 section 4.12
-        problem = f"answered with a redirect (status {raw.status}), which is not followed"
+        problem = f"returned a redirect (status {raw.status}), which is not followed"
     elif raw.is_success and not needs_body:
         return
     elif len(raw.body) > max_bytes:
@@ -378,15 +381,15 @@ def check_answer(
 def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> HttpAnswer:
     """Decode a provider's response; raises `ProviderMisbehaved` if it is not JSON."""
     if not raw.is_success and raw.status not in _CLIENT_ERRORS:
-        raise ProviderMisbehaved(f"{callee.name} returned status {raw.status}, not with a document.")
+        raise ProviderMisbehaved(f"{callee.name} returned status {raw.status} instead of a document.")
     body = None
     if raw.body and (needs_body or not raw.is_success):
         if raw.media_type != _JSON and not re.fullmatch(r"application/.*\+json", raw.media_type):
-            raise ProviderMisbehaved(f"{callee.name} returned status {raw.status} without JSON.")
+            raise ProviderMisbehaved(f"{callee.name} did not return JSON (status {raw.status}).")
         try:
             body = decode_strict_json(raw.body.decode("utf-8"))
         except (UnicodeDecodeError, JsonError):
-            raise ProviderMisbehaved(f"{callee.name} sent a document that is not valid JSON.") from None
+            raise ProviderMisbehaved(f"{callee.name} returned invalid JSON.") from None
     return HttpAnswer(status=raw.status, body=body, date=raw.date, reached_private=raw.reached_private)
 
 
@@ -417,7 +420,7 @@ def environment_ca_bundle() -> str | None:
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if found and not Path(found).exists():
         raise ConfigurationError(
-            "The environment names a CA bundle that does not exist.",
+            "The CA bundle specified in the environment does not exist.",
             key="REQUESTS_CA_BUNDLE",
             remedy="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, or unset it.",
         )
@@ -432,18 +435,18 @@ def read_certificates(path: Path) -> str:
         content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
         # Bundles have comments in any encoding.
         certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
-        problem = None if certificates else "holds no certificate in PEM form"
+        problem = None if certificates else "does not contain a PEM certificate"
         if certificates:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
     except FileProblem as error:
         problem = str(error.args[0])
     except (ssl.SSLError, ValueError, TypeError):  # TypeError: it is not ASCII
-        problem = "holds a damaged certificate"
+        problem = "contains a corrupted certificate"
     if problem is not None:
         raise ConfigurationError(
-            f"The file of certificates to trust {problem}.",
+            f"The CA bundle {problem}.",
             key="ca_bundle",
-            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle: it must be the path of a PEM file of certificates.",
+            remedy="Set MICROMEGAS_CA_BUNDLE or ca_bundle to the path of a PEM file that contains certificates.",
         )
     return certificates
 
@@ -531,7 +534,7 @@ class Exchange:
             thread.start()
         except RuntimeError:
             self._on_end()
-            raise ExchangeFailed("this machine has no thread left for the call") from None
+            raise ExchangeFailed("no thread is available for the call") from None
         started_at = SYSTEM_CLOCK.monotonic()
         try:
             in_time = self._ended.wait(timeout_seconds)
@@ -559,7 +562,7 @@ class Exchange:
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True
             if self._refuse_private:
-                raise ExchangeFailed("its address is a private one, which this call does not accept")
+                raise ExchangeFailed("its address is private, which is not allowed for this call")
         # TLS takes over the socket's descriptor; a duplicate still reaches the connection.
         duplicate = connection.dup()
         with self._lock:
@@ -633,13 +636,13 @@ def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
         is_address = False
     if not is_address:
         raise ConfigurationError(
-            "The environment names a proxy whose address is malformed.",
+            "The proxy address specified in the environment is invalid.",
             key="https_proxy",
             remedy=f"Correct {_PROXY_NAMES}.",
         )
     if found.lower().startswith("socks") and find_spec("socks") is None:
         raise ConfigurationError(
-            "The environment names a SOCKS proxy, which needs the package PySocks.",
+            "The environment specifies a SOCKS proxy, which requires the PySocks package.",
             key="https_proxy",
             remedy=f"Install PySocks, or correct {_PROXY_NAMES}.",
         )
@@ -717,13 +720,13 @@ def _describe(error: Exception) -> ExchangeFailed:
     failures: tuple[tuple[type[Exception], str, str, str], ...] = (
         (ProxyError, "CERTIFICATE_VERIFY", "the proxy's TLS certificate could not be verified", "proxy"),
         (ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),
-        (ProxyError, "", "the proxy refused or did not answer", "proxy"),
+        (ProxyError, "", "the proxy refused the connection or did not respond", "proxy"),
         (SSLError, "CERTIFICATE_VERIFY", "its TLS certificate could not be verified", "tls"),
         (SSLError, "", "TLS failed", "tls"),
-        (Timeout, "", "it did not answer in time", ""),
+        (Timeout, "", "it did not respond in time", ""),
         (Exception, "NameResolutionError", "its name was not found", "name"),
         (Exception, "refused", "the connection was refused", "refused"),
-        (Exception, "", "the connection broke", ""),
+        (Exception, "", "the connection was lost", ""),
     )
     text = str(error)
     return next(

@@ -59,7 +59,7 @@ def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
         except AttributeError:
             raise MalformedJsonb("a key is not a string") from None
         except UnicodeEncodeError:
-            raise MalformedJsonb("a key holds half a character") from None
+            raise MalformedJsonb("a key contains a lone surrogate") from None
         head = _OBJECT << _KIND_BITS | len(pairs)
         elements = [(_STRING, key) for key, _ in pairs]
         elements += [_encode_element(item, is_signed=is_signed, depth=depth) for _, item in pairs]
@@ -81,14 +81,14 @@ def _encode_element(value: object, *, is_signed: bool, depth: int) -> tuple[int,
             try:
                 return _STRING, value.encode()
             except UnicodeEncodeError:
-                raise MalformedJsonb("a text holds half a character") from None
+                raise MalformedJsonb("a string contains a lone surrogate") from None
         case int():
             return _NUMBER, _encode_integer(value, is_signed=is_signed)
         case float():
             return _NUMBER, _encode_float(value)
         case Mapping() | list() | tuple():
             return _CONTAINER, _encode_container(value, is_signed=is_signed, depth=depth + 1)
-    raise MalformedJsonb(f"a value is of the kind {type(value).__name__}")
+    raise MalformedJsonb(f"a value has the unsupported type {type(value).__name__}")
 
 
 def _encode_integer(value: int, *, is_signed: bool) -> bytes:
@@ -118,7 +118,7 @@ def decode(data: bytes) -> object:
     except (struct.error, ValueError, LookupError):
         raise MalformedJsonb("not binary JSON") from None
     if size != len(data):
-        raise MalformedJsonb("bytes follow the value")
+        raise MalformedJsonb("there are extra bytes after the value")
     return value
 
 
@@ -149,7 +149,7 @@ def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
         found.append(_element(data, position, header))
         position += header & _LENGTH
     if position != len(data):
-        raise ValueError("bytes follow the value")
+        raise ValueError("there are extra bytes after the value")
     if kind == _SCALAR:
         return None
     values = [_as_value(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
@@ -197,14 +197,14 @@ def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
     kind, count = header >> _KIND_BITS, header & ((1 << _KIND_BITS) - 1)
     total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
     if _HEADER * (1 + total) > len(data):
-        raise ValueError("more elements than fit")
+        raise ValueError("more elements than fit in the data")
     return kind, count, struct.unpack_from(f">{total}I", data, _HEADER)
 
 
 def _element(data: bytes, position: int, header: int) -> bytes:
     element = data[position : position + (header & _LENGTH)]
     if len(element) != header & _LENGTH:
-        raise ValueError("an element ends outside")
+        raise ValueError("an element extends past the end of the data")
     return element
 
 
@@ -272,7 +272,7 @@ def _value(kind: int, data: bytes, *, depth: int) -> object:
     if kind == _CONTAINER:
         value, size = _decode(data, depth=depth + 1)
         if size != len(data):
-            raise ValueError("bytes follow a container")
+            raise ValueError("there are extra bytes after a container")
         return value
     if kind not in _CONSTANTS or data:
         raise ValueError("an unknown type")

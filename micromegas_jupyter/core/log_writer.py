@@ -176,7 +176,7 @@ class LogWriter:
         with self._lock:
             if self._clock.monotonic() - self._progress_at > STALL_SECONDS:
                 return f"the {self.name} hasn't accepted data for {STALL_SECONDS:g} seconds"
-            return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines wait for the {self.name}"
+            return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines are waiting for the {self.name}"
 
     def check(self) -> None:
         """Raise ServerUnavailable if the lines of new calls would not be written now."""
@@ -186,7 +186,7 @@ class LogWriter:
     async def wait_for(self, number: int | None) -> None:
         """Wait for a line by its number; see `Receipt.wait`."""
         if number is None:
-            raise _unavailable(f"too many lines wait for the {self.name}")
+            raise _unavailable(f"too many lines are waiting for the {self.name}")
         if not self._destination.is_durable or number <= self._written_number:
             return
         loop = asyncio.get_running_loop()

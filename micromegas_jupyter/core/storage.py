@@ -69,12 +69,12 @@ class Storage:
             scheme = _SCHEME.match(text)
             if scheme is not None and len(scheme[1]) > 1:  # one letter is a Windows drive
                 raise UsageError(
-                    f"{scheme[1]}: is not a place where tables can be kept.",
-                    remedy="Use a folder, or a bucket as s3://bucket/prefix.",
+                    f"Tables cannot be stored in {scheme[1]}: locations.",
+                    remedy="Use a folder, or specify a bucket as s3://bucket/prefix.",
                 )
             self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
         elif _BUCKET.fullmatch(text) is None:
-            raise UsageError("That is not a bucket address.", remedy="Write it as s3://bucket/prefix.")
+            raise UsageError("The bucket address is invalid.", remedy="Use the format s3://bucket/prefix.")
         else:
             self.uri = text.rstrip("/")
 
@@ -173,10 +173,10 @@ class Storage:
                 except FileNotFoundError:
                     return None
                 if found.meta["size"] > max_bytes:
-                    raise Unavailable("A file of the lake is too large.")
+                    raise Unavailable("A file in the lake is too large.")
                 content, mark = bytes(found.bytes()), str(found.meta["e_tag"])
         if len(content) > max_bytes:
-            raise Unavailable("A file of the lake is too large.")
+            raise Unavailable("A file in the lake is too large.")
         return content, mark
 
     def read_parts(self, path: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
@@ -225,7 +225,7 @@ class Storage:
                         _write_durably(target, content)
                         return True
                 except Timeout as error:
-                    raise Unavailable("A file of the lake is locked by another process.") from error
+                    raise Unavailable("A file in the lake is locked by another process.") from error
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with storage_errors("A file of the lake could not be written.", self):
@@ -366,8 +366,8 @@ def refused_credentials(what: str, error: BaseException | str, *, where: str = "
         return None
     return Unavailable(
         f"{what} The bucket rejected the server's credentials{where and ': '}{where}.",
-        remedy="Tell the server's administrator that they have expired or lack a right; it works again once they are "
-        "renewed.",
+        remedy="Tell the server's administrator that the storage credentials have expired or lack a permission. Access "
+        "is restored once the credentials are renewed.",
         retryable=False,
     )
 

@@ -44,13 +44,13 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
     if text.count("[") + text.count("{") > max_depth:
         _check_depth(text, max_depth)
     if text.startswith("\ufeff"):
-        raise JsonError("line 1, column 1: a byte order mark")
+        raise JsonError("line 1, column 1: unexpected byte order mark")
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number out of range") from None
+        raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number is out of range") from None
     if "\\u" in text or not text.isascii():
         _check_characters(text, value)
     return value
@@ -73,13 +73,13 @@ def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, obj
 
 
 def _refuse_constant(_constant: str) -> float:
-    raise JsonError("NaN and Infinity are not JSON")
+    raise JsonError("NaN and Infinity are not valid JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if number in {float("inf"), float("-inf")}:
-        raise JsonError("a number out of range")
+        raise JsonError("a number is out of range")
     return number
 
 
@@ -90,7 +90,7 @@ def _check_characters(text: str, value: object) -> None:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise JsonError("half of a surrogate pair") from None
+        raise JsonError("a lone surrogate") from None
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -261,16 +261,16 @@ def check_endpoint_url(url: str) -> str:
     """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for messages."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or parts.hostname is None:
-        raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
+        raise ProviderMisbehaved("The identity provider specifies an invalid address.")
     host = parts.hostname
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
+        raise ProviderMisbehaved(f"The identity provider specifies an address at {host} that is not https.")
     if "@" in parts.netloc or parts.fragment:
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} with a user or a fragment.")
+        raise ProviderMisbehaved(f"The identity provider specifies an address at {host} with a user or a fragment.")
     return host
 
 
-_HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
+_HTTPS_REMEDY = "Use https; http is accepted only on 127.0.0.1, ::1, and localhost."
 
 
 def host_text(url: str) -> str:
@@ -304,12 +304,12 @@ def as_issuer(value: object, key: str) -> str:
     issuer = as_text(value, key)
     # The text before an @ may be a password, so the value is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
-        raise refused(key, "names an issuer with a query, a fragment or a user")
+        raise refused(key, "specifies an issuer with a query, a fragment, or a user")
     scheme, host = scheme_and_host(issuer)
     if host is None:
-        raise refused(key, f"names an issuer that is not an https URL: {shown(issuer)}")
+        raise refused(key, f"specifies an issuer that is not an https URL: {shown(issuer)}")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, f"names the issuer {shown(issuer)} over http", _HTTPS_REMEDY)
+        raise refused(key, f"specifies an issuer that uses http: {shown(issuer)}", _HTTPS_REMEDY)
     return issuer
 
 
@@ -318,9 +318,9 @@ def as_fetch_url(value: object, key: str) -> str:
     url = as_text(value, key)
     scheme, host = scheme_and_host(url)
     if host is None or "@" in url.partition("?")[0] or "#" in url:
-        raise refused(key, "is not an https URL without user and fragment")
+        raise refused(key, "must be an https URL without a user or a fragment")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, "is a URL over http", _HTTPS_REMEDY)
+        raise refused(key, "uses http", _HTTPS_REMEDY)
     return url
 
 
@@ -343,9 +343,9 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
     except (ValueError, OverflowError):
         pass  # a month 13, or more days than there are years
     raise UsageError(
-        f"{shown(text)} is not a time.",
-        remedy=f"Use 15m, 1h or 7d for that long {'from now' if is_future else 'ago'}, or RFC 3339 such as "
-        "2026-01-31T12:00:00Z.",
+        f"{shown(text)} is not a valid time.",
+        remedy=f"Use a duration such as 15m, 1h, or 7d ({'from now' if is_future else 'ago'}), or an RFC 3339 time "
+        "such as 2026-01-31T12:00:00Z.",
     )
 
 
@@ -353,7 +353,9 @@ def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[d
     """Return the range of `--begin` and `--end`; without an end, it extends to now."""
     if begin is None:
         if end is not None:
-            raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
+            raise UsageError(
+                "--end requires --begin.", remedy="Specify both, or only --begin for a range that ends now."
+            )
         return None, None
     first = parse_time(begin, now=now)
     last = now if end is None else parse_time(end, now=now)
@@ -372,7 +374,7 @@ _RFC3339: Final = re.compile(
 )
 _EARLIEST_TIME: Final = "1970-01-01T00:00:00+00:00"
 _TIME_REMEDY: Final = (
-    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
+    "Use a datetime with a time zone, a pandas.Timestamp with one, or an RFC 3339 string such as 2026-11-24T12:00:00Z."
 )
 
 TimeArgument = datetime | str | None
@@ -385,7 +387,7 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
     if isinstance(value, str):
         return _format_text(value, name)
     if not isinstance(value, datetime):
-        raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_TIME_REMEDY)
+        raise UsageError(f"{name} must be a time, not {type(value).__name__}.", remedy=_TIME_REMEDY)
     try:
         offset = value.utcoffset()
     except ValueError:  # pandas.NaT is a datetime without a value
@@ -412,12 +414,12 @@ def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) 
 def _format_text(text: str, name: str) -> str:
     found = _RFC3339.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_TIME_REMEDY)
+        raise UsageError(f"{name} is not an RFC 3339 string with an offset.", remedy=_TIME_REMEDY)
     fraction = f".{found['fraction']}" if found["fraction"] else ""
     offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
     whole = f"{found['date']}T{found['time']}{fraction}{offset}"
     try:
         at = datetime.fromisoformat(whole)
     except ValueError:
-        raise UsageError(f"{name} is not a time that exists.", remedy=_TIME_REMEDY) from None
+        raise UsageError(f"{name} is not a valid date and time.", remedy=_TIME_REMEDY) from None
     return whole if len(fraction) > len(".123456") else at.isoformat()

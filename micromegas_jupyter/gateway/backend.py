@@ -118,7 +118,7 @@ class EngineAddress:
             raise ConfigurationError(
                 "The engine's address is invalid.",
                 key=key,
-                remedy="Use embedded, grpc://host:port or grpc+tls://host:port; put a token into a separate file.",
+                remedy="Use embedded, grpc://host:port, or grpc+tls://host:port; store a token in a separate file.",
             )
         return cls(host=host, port=port, is_tls=found.scheme == "grpc+tls")
 
@@ -215,7 +215,7 @@ class Engine:
                         continue
                     if found.kind is HeaderKind.SCHEMA:
                         if has_schema or not _is_same_schema(header, schema):
-                            raise _broken("The engine's rows have a different schema than announced.")
+                            raise _broken("The engine's rows don't match the announced schema.")
                         has_schema = True
                         if is_first:
                             is_first = False
@@ -225,7 +225,7 @@ class Engine:
                         raise _broken("The engine sent rows without a schema.")
                     yield frame, found.row_count if found.kind is HeaderKind.RECORD_BATCH else 0
             if not has_schema:
-                raise _broken("The engine's response ended before it began.")
+                raise _broken("The engine's response was empty.")
 
     async def list_tables(self) -> dict[str, bytes | None]:
         """Return the engine's tables with their IPC schemas, if it includes them."""
@@ -273,7 +273,7 @@ class Engine:
             async for frame, count in frames:
                 size += len(frame)
                 if size > _MAX_LISTING_BYTES or len(rows) + count > _MAX_ROWS_OF_LISTING:
-                    raise _broken("The engine has more tables than this server lists.")
+                    raise _broken("The engine has more tables than this server can list.")
                 batch = _checked(decoder.decode, frame)
                 rows += batch.to_pylist() if batch is not None else []
         return rows
@@ -286,7 +286,7 @@ class Engine:
         except Exception:  # noqa: BLE001 - protobuf's own class differs between its implementations
             raise _broken("The engine's response is not a FlightInfo.") from None
         if len(info.endpoint) > _MAX_ENDPOINTS:
-            raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} parts.")
+            raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} endpoints.")
         _schema_header(info.schema)
         # Endpoints may list other locations; this server ignores them and reads from the engine, so it can't be
         # redirected.
@@ -320,7 +320,7 @@ class Engine:
                     yield message
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"The engine has sent nothing for {silence:g} s.",
+                    f"The engine hasn't sent any data for {silence:g} s.",
                     remedy="Read less data, or contact the server's administrator.",
                     limit="engine",
                 ) from None
@@ -431,8 +431,8 @@ def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 
     _LOG.warning("a call to the engine failed", extra={"status": code.name, "details": text[:_MAX_LOGGED]})
     if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
         return Unavailable(
-            "The engine behind this server does not accept the server's credentials.",
-            remedy="Tell the server's administrator; your own sign-in is not at fault.",
+            "The engine behind this server rejected the server's credentials.",
+            remedy="Tell the server's administrator; your own sign-in is not the cause.",
         )
     return Unavailable(_NO_ANSWER, remedy=_TRY_AGAIN)
 
@@ -444,9 +444,9 @@ def _cleaned(text: str) -> str:
 
 
 def _broken(what: str) -> Unavailable:
-    _LOG.error("the engine's answer cannot be used: %s", what)
+    _LOG.error("the engine's response cannot be used: %s", what)
     return Unavailable(
-        what, remedy="Tell the server's administrator: the engine is broken, or is not a Flight SQL server."
+        what, remedy="Tell the server's administrator that the engine is broken or is not a Flight SQL server."
     )
 
 
@@ -466,7 +466,7 @@ def _schema_header(schema: bytes) -> bytes:
     length = int.from_bytes(schema[start - 4 : start], "little")
     header = schema[start : start + length]
     if len(schema) > _MAX_SCHEMA_BYTES or _checked(read_header, header).kind is not HeaderKind.SCHEMA:
-        raise _broken("The engine's response has no usable schema.")
+        raise _broken("The engine's response doesn't contain a usable schema.")
     return header
 
 

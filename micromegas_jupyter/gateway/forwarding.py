@@ -217,8 +217,8 @@ class ForwardedStatement:
         """Acquire a slot, and return the statement for the engine, rewritten by an executor or cached."""
         if statement.time_range is not None:
             raise UnsupportedStatement(
-                "The engine behind this server does not cut tables to a time range.",
-                remedy="Omit the range, and write it as a condition on the tables' time columns.",
+                "The engine behind this server can't restrict tables to a time range.",
+                remedy="Omit the range, and filter on the tables' time columns instead.",
             )
         gateway, running, options = self._gateway, self._running, self._gateway.pool.options
         await self._refresh_tables()

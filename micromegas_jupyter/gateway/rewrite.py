@@ -121,7 +121,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
             if row_limit is not None:
                 tree = syntax.limited(tree, row_limit)
             if not make_memberships_null_safe(tree):
-                raise syntax.refused("NOT IN (SELECT …) in this place")
+                raise syntax.refused("NOT IN (SELECT …) in this position")
             make_lists_null_safe(tree)
             return syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
 
@@ -178,8 +178,8 @@ def _visible_rows(
         rows = _in_dialect(syntax.rows_of(name, schema, conditions), dialect)
     except (MicromegasError, RecursionError) as error:
         raise InternalError(
-            "The server cannot decide which rows of a table you may read, so the statement wasn't run.",
-            remedy="Tell the server's administrator: a row condition can't be expressed in the engine's dialect.",
+            "The server can't determine which rows of a table you may read, so the statement wasn't run.",
+            remedy="Tell the server's administrator that a row condition can't be expressed in the engine's dialect.",
         ) from error
     if conditions and is_behind_barrier:
         return syntax.behind_barrier(rows, schema, _ALL_ROWS, is_spark=dialect is EngineDialect.SPARK)
@@ -210,7 +210,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     batch = decode_parameters(frames, limits=ParameterLimits()) if frames else None
     if batch is not None and batch.num_rows > 1:
         raise UnsupportedStatement(
-            "The engine behind this server runs a statement for one row of values only.",
+            "The engine behind this server can run a statement with only one row of values.",
             remedy="Bind one row of values at a time.",
         )
     request = with_plain_parameters(StatementRequest(sql=sql, parameters=batch), placeholders)
@@ -308,7 +308,7 @@ def try_plan(found: Rewritten, *, sql: str, tables: Mapping[str, pa.Schema], dia
             raise translate(error, named) from None
     if time.process_time() - begin > _PLANNING_SECONDS:
         raise ResourcesExhausted(
-            f"The statement takes more than {_PLANNING_SECONDS:g} s of CPU time to be planned.",
+            f"Planning the statement takes more than {_PLANNING_SECONDS:g} s of CPU time.",
             remedy="Nest fewer queries and functions, and join fewer tables.",
             limit="planning",
         )

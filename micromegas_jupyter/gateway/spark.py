@@ -146,7 +146,7 @@ def _arithmetic(node: exp.Expr) -> exp.Expr:
     if not is_moved or (
         family(left) == "date" and right.text("unit").upper().rstrip("S") in {"HOUR", "MINUTE", "SECOND"}
     ):
-        raise refused(f"{node.key.upper()} of values of these types", "Cast both sides to one type.")
+        raise refused(f"{node.key.upper()} with operands of these types", "Cast both sides to the same type.")
     return node
 
 
@@ -166,7 +166,7 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
     if _is_converted(other, kind):
         return one
     if not _is_converted(one, wanted):
-        raise refused("a comparison of values of different or unknown types", "Cast both sides to one type.")
+        raise refused("a comparison of values with different or unknown types", "Cast both sides to the same type.")
     literal = one if isinstance(one, exp.Literal) else one.this
     return _time(literal, wanted) if wanted in _TIMES else _cast(exp.Literal.number(literal.name), "BIGINT")
 
@@ -184,7 +184,7 @@ def _time(literal: exp.Expr, kind: str) -> exp.Expr:
     try:
         value = datetime.fromisoformat(literal.name.strip())
     except ValueError:
-        raise refused("a time string in an unusual format", "Write 2024-01-31 or 2024-01-31 12:00:00.") from None
+        raise refused("a time string in an unsupported format", "Use 2024-01-31 or 2024-01-31 12:00:00.") from None
     if kind == "date":
         return _cast(exp.Literal.string(value.date().isoformat()), "DATE")
     value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -197,7 +197,7 @@ def _in(node: exp.Expr) -> exp.Expr:
     query = node.args.get("query")
     if query is not None:
         if isinstance(node.find_ancestor(exp.Join, exp.Select), exp.Join):
-            raise refused("IN with a query in the condition of a join", "Write it in WHERE.")
+            raise refused("IN with a subquery in a join condition", "Move it to WHERE.")
         first = query.this.selects if isinstance(query, exp.Subquery) else query.selects
         left = node.this.expressions if isinstance(node.this, exp.Tuple) else [node.this]
         for one, other in zip(left, first, strict=False):
@@ -247,21 +247,21 @@ def _check_arguments(name: str, arguments: list[exp.Expr]) -> None:
         for one in typed[1:]:
             _comparable(one, typed[0])
     if name in _TEXTS and not kinds <= {"text", "null"}:
-        raise refused(f"{name} of values that aren't strings", "Cast them to VARCHAR.")
+        raise refused(f"{name} of non-string values", "Cast them to VARCHAR.")
     if name in _OF_NUMBERS and not kinds - {""} <= _NUMBERS | {"null"}:
-        raise refused(f"{name} of values that are not numbers", "Cast them.")
+        raise refused(f"{name} of non-numeric values", "Cast them.")
     if name in {"trim", "btrim", "ltrim", "rtrim"} and len(arguments) > 1:
-        raise refused(f"{name} of other characters than blanks")
+        raise refused(f"{name} of characters other than spaces")
     for place in _POSITIONS.get(name, ()):
         if place < len(arguments) and not _digits(arguments[place]):
-            raise refused(f"{name} with a position that is not a plain number")
+            raise refused(f"{name} with a position that is not an integer literal")
     if name == "substr" and _digits(arguments[1]) == "0":
         raise refused("substr from position 0")
 
 
 def _rounded(name: str, arguments: list[exp.Expr]) -> exp.Expr:
     if family(arguments[0]) != "float":
-        raise refused(f"{name} of a value that is not a DOUBLE", "Cast it.")
+        raise refused(f"{name} of a non-DOUBLE value", "Cast it.")
     return _cast(exp.Anonymous(this=name, expressions=arguments), "DOUBLE")
 
 
@@ -313,9 +313,9 @@ def _concatenation(node: exp.Expr) -> exp.Expr:
 
 def _text_only(node: exp.Expr) -> exp.Expr:
     if not {family(node.this), family(node.expression)} <= {"text", "null"}:
-        raise refused(f"{node.key.upper()} of values that aren't strings", "Cast them to VARCHAR.")
+        raise refused(f"{node.key.upper()} of non-string values", "Cast them to VARCHAR.")
     if isinstance(node, exp.RegexpLike) and not isinstance(node.expression, exp.Literal):
-        raise refused("a regular expression that isn't a plain string")
+        raise refused("a regular expression that isn't a string literal")
     return node
 
 
@@ -332,7 +332,7 @@ def _branches(node: exp.Expr) -> exp.Expr:
 
 def _set_operation(node: exp.Expr) -> exp.Expr:
     if not (node.args.get("distinct") or isinstance(node, exp.Union)):
-        raise refused(f"{node.key.upper()} ALL", "Number the rows, or leave ALL out.")
+        raise refused(f"{node.key.upper()} ALL", "Number the rows, or omit ALL.")
     for one, other in zip(node.this.selects, node.expression.selects, strict=False):
         _comparable(one.unalias(), other.unalias())
     return node
@@ -340,7 +340,7 @@ def _set_operation(node: exp.Expr) -> exp.Expr:
 
 def _trim(node: exp.Expr) -> exp.Expr:
     if not {family(one) for one in (node.this, node.expression) if one is not None} <= {"text", "null"}:
-        raise refused("TRIM of values that aren't strings")
+        raise refused("TRIM of non-string values")
     return node
 
 
@@ -348,7 +348,7 @@ def _substring(node: exp.Expr) -> exp.Expr:
     for part in ("start", "length"):
         value = node.args.get(part)
         if value is not None and (not _digits(value) or (part == "start" and _digits(value) == "0")):
-            raise refused("SUBSTRING with a position that is not a plain number from 1 on")
+            raise refused("SUBSTRING with a position or length that is not a positive integer literal")
     return node
 
 

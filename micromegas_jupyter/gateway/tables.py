@@ -29,8 +29,8 @@ _AT_ONCE: Final = 8
 _WAIT_SECONDS: Final = 120.0
 #: Listings show the table's columns, but this server's own processes can't read its rows.
 _ELSEWHERE: Final = TableProblem(
-    "The table is in the engine behind this server, which this statement does not reach.",
-    "Query its rows in a statement without information_schema, SHOW and the server's own functions.",
+    "The table is in the engine behind this server, which this statement can't access.",
+    "Query its rows in a statement without information_schema, SHOW, or the server's own functions.",
     is_elsewhere=True,
 )
 

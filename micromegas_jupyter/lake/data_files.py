@@ -81,7 +81,7 @@ def open_file(storage: Storage, path: str) -> pq.ParquetFile:
         return pq.ParquetFile(Path(storage.child_uri(path)))
     found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
     if found is None:
-        raise Unavailable("A file of the table is missing.")
+        raise Unavailable("One of the table's files is missing.")
     return pq.ParquetFile(pa.BufferReader(found[0]))
 
 
@@ -90,8 +90,8 @@ def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
     is_large = partition_by and rows.num_rows > _MAX_PARTITIONS
     if is_large and len(_distinct(rows, partition_by)) > _MAX_PARTITIONS:
         raise ResourcesExhausted(
-            f"The rows belong to more than {_MAX_PARTITIONS:,} days or other partitions.",
-            remedy="Send them in several calls, for some days each.",
+            f"The rows span more than {_MAX_PARTITIONS:,} days or other partitions.",
+            remedy="Send them in several calls, a few days at a time.",
             limit="ingest",
         )
 

@@ -110,7 +110,7 @@ def parse_actions(lines: Iterable[bytes]) -> list[Action]:
     try:
         return [json.loads(line) for line in lines if line]
     except ValueError as error:
-        raise Unavailable("A table's log is damaged.", remedy="Restore the table from a copy.") from error
+        raise Unavailable("A table's log is corrupted.", remedy="Restore the table from a backup.") from error
 
 
 def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
@@ -225,11 +225,11 @@ def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
         key.startswith("delta.") and key not in known for field in delta.schema().fields for key in field.metadata
     )
     if unknown or not is_known or has_rules:
-        reason = ", ".join(sorted(unknown)) or "rules for the values of columns"
+        reason = ", ".join(sorted(unknown)) or "constraints on column values"
         name = unquote(delta.table_uri.rstrip("/").rpartition("/")[2])
         raise UsageError(
-            f"The table {name} uses what this server cannot write: {reason}.",
-            remedy="Write to it with the program that made it, or make a new table.",
+            f"The table {name} uses features that this server cannot write: {reason}.",
+            remedy="Write to it with the program that created it, or create a new table.",
         )
 
 
@@ -488,7 +488,7 @@ def replay(
     first, last, found = then.version + 1, then.committed_at, None
     if log.newest - first > max_commits:
         raise ResourcesExhausted(
-            f"There are more than {max_commits:,} commits since that time.",
+            f"There have been more than {max_commits:,} commits since that time.",
             remedy="Use a later time.",
             limit="ingest",
         )

@@ -178,7 +178,7 @@ def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
 def check_held(lease: Lease) -> None:
     """Check that no other process took over the lease."""
     if not lease.is_held():
-        raise Unavailable("Another process has taken over the work on tables.", remedy="Try again.")
+        raise Unavailable("Another process has taken over this operation.", remedy="Try again.")
 
 
 def _list_moved(storage: Storage) -> list[DroppedTable]:
@@ -238,6 +238,6 @@ def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:
     """Copy a log object, unless a new table's log has an object with its name; that one has another mark."""
     found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
     if found is not None and found[1] != entry.mark:
-        raise Unavailable("The files of a dropped table were changed while they were moved.", remedy="Try again.")
+        raise Unavailable("The files of a dropped table were changed while they were being moved.", remedy="Try again.")
     if found is not None and copy is not None:
         storage.write(copy, found[0])

@@ -121,7 +121,7 @@ class Lake:
                     same = before is not None and before.snapshot == view.snapshot
                     self._views[name] = view._replace(snapshot=before.snapshot) if before and same else view
                     return self._views[name].snapshot
-        raise Unavailable(f"The view {name} is constantly being refreshed by others.")
+        raise Unavailable(f"The view {name} is constantly being refreshed by other calls.")
 
     def _compose(self, name: str, source: TableSnapshot | None) -> View | None:
         table = self._snapshots.known(name)
@@ -132,7 +132,7 @@ class Lake:
             cause = None if source is None else source.problem
             reason = f"there is no table {facts.source.name} that it could be computed from."
             if source is not None:
-                reason = f"{source.name} is a materialized view itself." if cause is None else cause.what
+                reason = f"{source.name} is itself a materialized view." if cause is None else cause.what
             problem = TableProblem(
                 f"The materialized view {name} cannot be read: {reason}",
                 "Ask one of the server's administrators to replace or drop the view.",
@@ -220,7 +220,10 @@ def is_lake(storage: Storage) -> bool:
     """Whether one of our servers keeps, or may keep, its tables there: it is a lake, empty, or missing."""
     # Its Parquet files are versions of the same rows; served as files, each row would appear several times.
     if storage.is_local and (Path(storage.uri) / ".writers").is_dir():
-        raise UsageError("The directory is a lake from before Delta tables.", remedy="Start with a new directory.")
+        raise UsageError(
+            "The directory contains a lake in the format used before Delta tables.",
+            remedy="Start with a new directory.",
+        )
     if storage.read(_MARKER) is not None:
         return True
     # Another server may be creating the lake: it first writes to the marker's directory.

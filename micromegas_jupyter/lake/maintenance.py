@@ -251,7 +251,7 @@ class _Table(TableGuard):
         """Raise `UsageError` if rows can't be deleted or merged; the log and unused files are cleaned up anyway."""
         check_writable(self.delta)
         if self.is_damaged:
-            raise UsageError(f"The definition of the materialized view {self.name} is damaged.")
+            raise UsageError(f"The definition of the materialized view {self.name} is corrupted.")
 
     def _written_partitions(self) -> Mapping[str, _Partition]:
         """Return the files' partition values as written in the log; deltalake formats some types differently."""

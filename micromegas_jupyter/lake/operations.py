@@ -113,7 +113,9 @@ def _parse_schema(encoded: str) -> pa.Schema:
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError("The schema is not base64.", remedy="Send an Arrow IPC schema message as base64.") from None
+        raise UsageError(
+            "The schema is not valid base64.", remedy="Send a base64-encoded Arrow IPC schema message."
+        ) from None
     decoder = StreamDecoder(_SCHEMA_LIMITS)
     decoder.decode(messages.FlightData(data_header=data[_PREFIX_BYTES:]).SerializeToString())
     if decoder.schema is None or not decoder.schema.names:

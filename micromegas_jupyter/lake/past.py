@@ -83,7 +83,7 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
         raise TableGone
     to = log.newest if to is None else to
     if isinstance(to, int) and to > log.newest:
-        raise InvalidStatement(f"The table {name} has no version {to}.", remedy=f"Its latest one is {log.newest}.")
+        raise InvalidStatement(f"The table {name} has no version {to}.", remedy=f"Its latest version is {log.newest}.")
     if isinstance(to, int) and to < log.first:
         raise _removed(name, to, "log entries", f"The earliest possible version is {log.first}.")
     try:
@@ -94,7 +94,7 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
         gone = sorted({path for add in found.then.files.values() for path in _paths(storage, name, add)} - there)
     except NotInLog as error:
         what = f"version {to}" if isinstance(to, int) else f"version as early as {_iso(to)}"
-        remedy = f"The earliest one known is of {_iso(error.earliest)}."
+        remedy = f"Its earliest known version is from {_iso(error.earliest)}."
         raise InvalidStatement(f"The table {name} has no {what}.", remedy=remedy) from None
     except Unreadable as error:
         raise Unavailable(
@@ -103,7 +103,9 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
             retryable=False,
         ) from error
     if isinstance(to, datetime) and any(dropped_at <= to for dropped_at in found.drops):
-        raise InvalidStatement(f"The table {name} was dropped at {_iso(to)}, and restored later.")
+        raise InvalidStatement(
+            f"The table {name} did not exist at {_iso(to)} because it had been dropped; it was restored later."
+        )
     if gone:
         shown = ", ".join(path.rpartition("/")[2] for path in gone[:_MAX_SHOWN])
         more = f" and {len(gone) - _MAX_SHOWN:,} more" if len(gone) > _MAX_SHOWN else ""
@@ -266,8 +268,8 @@ class TableTail:
         if 0 <= low < first:
             earliest = self._position(first).committed_at
             raise CursorExpired(
-                f"The log of {self._table} no longer has the commits before {_iso(earliest)}.",
-                remedy="Follow the table from then on, and query the rows before.",
+                f"The log of {self._table} no longer contains the commits before {_iso(earliest)}.",
+                remedy="Follow the table from that time on, and query the earlier rows.",
                 restart_from=earliest,
             )
         return self._position(low)
@@ -300,7 +302,7 @@ class TableTail:
         pending, end = dict[str, _Pending](), position
         while (content := self._entry(end.version + 1)) is not None:
             if end.version - position.version >= _MAX_COMMITS:
-                raise self._expired(position, f"there were more than {_MAX_COMMITS:,} commits since")
+                raise self._expired(position, f"there have been more than {_MAX_COMMITS:,} commits since then")
             actions = parse_actions(content.splitlines())
             new = self._apply(pending, actions, position)
             first = position.index if end.version == position.version else 0
@@ -316,7 +318,7 @@ class TableTail:
         if first.is_gone or first.is_changed or not is_first:
             return first.start
         if _identify(self._snapshots.data_file(self._table, first.add, by)) != position.file:
-            raise self._expired(position, "rows of a file were deleted while it was read")
+            raise self._expired(position, "rows of a file were deleted while it was being read")
         return replace(first.start, offset=position.offset, file=position.file)
 
     def _apply(
@@ -364,7 +366,7 @@ class TableTail:
         if content is None and position.version < 0 and self._entry(0) is not None:
             return
         is_other = content is not None or newest < position.version
-        raise self._expired(position, "another table has its name" if is_other else "its log was cleaned up")
+        raise self._expired(position, "another table now has this name" if is_other else "its log was cleaned up")
 
     def _position(self, version: int) -> TailPosition:
         if version < 0:

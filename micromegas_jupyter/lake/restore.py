@@ -220,7 +220,7 @@ def _last_time_of(storage: Storage, found: _Found, name: str, version: int, *, n
     """Return the last time at which a version was in force."""
     newest = open_delta(storage, found.path, is_hidden=True).version()
     if version > newest:
-        raise UsageError(f"The table {name} has no version {version}.", remedy=f"Its latest one is {newest}.")
+        raise UsageError(f"The table {name} has no version {version}.", remedy=f"Its latest version is {newest}.")
     if version == newest:
         return now if found.dropped is None else found.dropped.dropped_at
     ended_at = committed_at(storage, found.path, version + 1)
@@ -240,7 +240,7 @@ def _nothing_to_restore(
             return _dropped_then(name, time)
         return UsageError(
             f"The table {name} did not exist at {_iso(time)}.",
-            remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
+            remedy=f"It was created at {_iso(created_at)}. Use that time or a later one.",
         )
     kept = [one for one in list_dropped(tables.storage, name) if now - one.restorable_since <= UNDO_LIMIT]
     for one in reversed(kept):
@@ -249,7 +249,7 @@ def _nothing_to_restore(
             _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
             return UsageError(
                 f"There was no table {name} at {_iso(time)}.",
-                remedy=f"It was dropped at {_iso(one.dropped_at)}: use a time before that, such as "
+                remedy=f"It was dropped at {_iso(one.dropped_at)}. Use an earlier time, such as "
                 f"{_iso(one.dropped_at - _CUT)}.",
             )
     return no_table(name)
@@ -258,7 +258,7 @@ def _nothing_to_restore(
 def _dropped_then(name: str, time: datetime) -> UsageError:
     return UsageError(
         f"There was no table {name} at {_iso(time)}.",
-        remedy="It was dropped at that time and restored later: use an earlier or later time.",
+        remedy="It had been dropped by that time and was restored later. Use an earlier or later time.",
     )
 
 
@@ -275,15 +275,15 @@ def _too_early(earliest: datetime, missing: Sequence[str] = ()) -> UsageError:
     more = f" and {len(missing) - _MAX_SHOWN} more" if len(missing) > _MAX_SHOWN else ""
     files = f" Missing: {', '.join(missing[:_MAX_SHOWN])}{more}." if missing else ""
     return UsageError(
-        "The table cannot be restored to that time: some files or log entries from then are no longer kept." + files,
+        "The table cannot be restored to that time: some files or log entries from that time no longer exist." + files,
         remedy=f"The earliest possible time is {_iso(earliest)}.",
     )
 
 
 def _name_is_taken(name: str) -> UsageError:
     return UsageError(
-        f"There is another table {name}, created after the one that you want to restore was dropped.",
-        remedy="Drop the new one, or have its owner drop it, and restore again. The new one can be restored, too.",
+        f"Another table named {name} was created after the one that you want to restore was dropped.",
+        remedy="Drop the new one, or have its owner drop it, and try again. The new one can be restored, too.",
     )
 
 
@@ -438,19 +438,19 @@ class _Work:
             raise UsageError(f"The column mapping of the table {self._name} has changed since that time.")
         if plan.expired_before is not None and (_MAPPING in now.properties or any(vector for _, vector in plan.files)):
             raise UsageError(
-                f"The table {self._name} has a retention, which a restore cannot apply to deletion vectors or mapped "
-                "columns.",
-                remedy="Restore it with the program that made it.",
+                f"The table {self._name} has a retention period, which a restore cannot apply to deletion vectors or "
+                "mapped columns.",
+                remedy="Restore it with the program that created it.",
             )
         if now.properties.get("delta.appendOnly") == "true" and now.files.keys() - plan.files.keys():
             raise UsageError(
-                f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
+                f"The table {self._name} accepts only new rows (delta.appendOnly), so it cannot be restored.",
                 remedy="Remove that property first.",
             )
         if _protocol(then) - _protocol(now):
-            raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
+            raise UsageError(f"The table {self._name} used Delta features at that time that it no longer uses.")
         if self._name in DEFINITIONS and then.columns != now.columns:
-            raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
+            raise UsageError(f"The columns of {self._name}, a data model table, have changed since that time.")
         for path, _ in plan.files:
             if "://" in path or ".." in unquote(path).split("/") or unquote(path).startswith("/"):
                 raise UsageError(f"Some files of the table {self._name} are outside its folder.")
@@ -609,7 +609,7 @@ class _Work:
         )
         if len(content) > MAX_ENTRY_BYTES:
             raise ResourcesExhausted(
-                "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
+                "Too many files and writes have changed since that time.", remedy="Use a later time.", limit="ingest"
             )
         return content
 

@@ -88,7 +88,10 @@ def check_servable(storage: Storage) -> None:
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
-        raise UsageError(f"There is no folder {cut(printable(storage.uri), 200)}.", remedy="Use a folder of tables.")
+        raise UsageError(
+            f"The folder {cut(printable(storage.uri), 200)} does not exist.",
+            remedy="Use a folder that contains tables.",
+        )
     if any(os.path.lexists(above / LOG_FOLDER) for above in Path(storage.uri).parents):
         raise UsageError(
             f"The folder is inside a Delta table (there is a {LOG_FOLDER} above it).",
@@ -112,7 +115,7 @@ class _Listing:
                 files = [] if is_delta else list(self._walk(entry))
                 name = entry.name if is_folder else Path(entry.name).stem
                 if files and name in names:
-                    raise Unreadable("a table of that name already exists")
+                    raise Unreadable("a table with that name already exists")
                 if files or is_delta:
                     names.add(name)  # a directory takes precedence over a file with its name
                 if files and (table := self._table(name, files)) is not None:
@@ -139,7 +142,7 @@ class _Listing:
     def _walk(self, entry: os.DirEntry[str], partition: _Partition = ()) -> Iterator[tuple[str, _Partition]]:
         """Yield a table's files with the keys and values of their directories."""
         if entry.is_symlink():
-            raise Unreadable("it is a link, and links are not followed")
+            raise Unreadable("it is a symbolic link, which is not followed")
         if _CONTROL_CHARACTER.search(entry.name.encode().decode()):
             # The engine rejects such a path, and would then reject queries of other tables, too.
             raise Unreadable("its name contains a control character")
@@ -148,7 +151,7 @@ class _Listing:
             self._file_count += 1
             if self._file_count > _MAX_FILES:
                 raise ResourcesExhausted(
-                    f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve a folder below it."
+                    f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve one of its subfolders."
                 )
             yield entry.path, partition
             return
@@ -163,7 +166,7 @@ class _Listing:
         formats = {_format(path) for path, _ in files}
         keys = {tuple(key for key, _ in partition) for _, partition in files}
         if len(formats) > 1:
-            raise Unreadable(f"it has files of several formats ({', '.join(sorted(one.value for one in formats))})")
+            raise Unreadable(f"it has files in several formats ({', '.join(sorted(one.value for one in formats))})")
         if len(keys) > 1:
             raise Unreadable("its files are in folders with different keys")
         (file_format,), (by,) = formats, keys
@@ -173,7 +176,7 @@ class _Listing:
                 status = os.stat(path)  # noqa: PTH116 - of each file, each second
                 found = _read_schema(path, file_format, (status.st_mtime_ns, status.st_size))
                 if both := set(by) & set(found.names):
-                    raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is a column in it and a key of its folder")
+                    raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is both a column and a key of its folder")
                 schema = found if schema is None else _join(schema, found, file_format)
                 schemas.append(found)
                 kept.append(DataFile(path, tuple(value for _, value in partition)))
@@ -201,7 +204,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _format(name: str) -> FileFormat:
     found = _FORMATS.get(name[name.rfind(".") :].lower())
     if found is None:
-        raise Unreadable(f"its name ends in none of {', '.join(_FORMATS)}")
+        raise Unreadable(f"its name doesn't end in one of {', '.join(_FORMATS)}")
     return found
 
 
@@ -209,12 +212,12 @@ def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
     """Return the key and value in a directory's name."""
     name, _, text = folder.name.partition("=")
     if not name or not text:
-        raise Unreadable("it is not a file, and as a folder its name is not key=value")
+        raise Unreadable("it is neither a file nor a folder named key=value")
     if os.path.lexists(f"{folder.path}/{LOG_FOLDER}"):
-        raise Unreadable("it is a Delta table below a folder of files")
+        raise Unreadable("it is a Delta table inside a folder of files")
     key = unquote(name, errors="strict")
     if key in dict(above) or len(above) >= _MAX_DEPTH:
-        raise Unreadable("its key comes twice, or it lies too deep")
+        raise Unreadable("its key appears twice, or it is nested too deeply")
     return key, None if text == _NULL_FOLDER else unquote(text, errors="strict")
 
 
@@ -242,9 +245,9 @@ def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
     try:
         found = read(file.as_uri(), schema_infer_max_records=_INFERRED_ROWS, file_extension=file.suffix).schema()
     except Exception as error:
-        raise pa.ArrowInvalid("the rows do not fit together") from error
+        raise pa.ArrowInvalid("its rows don't have a common schema") from error
     if not found.names:
-        raise pa.ArrowInvalid("there is no column")
+        raise pa.ArrowInvalid("it doesn't contain any columns")
     # A column without any values: strings can represent any later value.
     return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in found])
 
@@ -260,13 +263,13 @@ def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Sc
     is_same = (found.names, found.types) == (schema.names, schema.types)
     if file_format in {FileFormat.CSV, FileFormat.ARROW} and not is_same:
         # The engine identifies the columns of these formats by position.
-        raise Unreadable("its columns are not those of the files before it, in their order")
+        raise Unreadable("its columns or their order differ from those of the preceding files")
     kinds = dict(zip(schema.names, schema.types, strict=True))
     for name, kind in zip(found.names, found.types, strict=True):
         known = kinds.get(name, kind)
         wider = wider_type(known, kind) if file_format is FileFormat.PARQUET or known == kind else None
         if wider is None:
-            raise Unreadable(f"its column {name[:_MAX_NAME]!r} has another type than in the files before it")
+            raise Unreadable(f"its column {name[:_MAX_NAME]!r} has a different type than in the preceding files")
         kinds[name] = wider
     return pa.schema(kinds)
 

@@ -323,7 +323,7 @@ class DeltaSnapshots:
         definition = self._definitions.get(name)
         if definition is not None:
             if stored is not None:
-                raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
+                raise Unreadable(f"its column names differ from those in its files (column mapping by {mapping})")
             expected = {*definition.schema.names, *schema.names}  # older tables lack the nanosecond column
             _check_columns([one for one in stored_definition(definition) if one.name in expected], schema)
             schema = _defined_schema(definition)
@@ -549,10 +549,10 @@ def vector_path(storage: Storage, folder: str, vector: Action) -> str:
         try:
             name = uuid.UUID(bytes=decode_z85(place[-_NAME_OF_VECTOR:]))
         except (DamagedVector, ValueError) as error:
-            raise Unreadable("the name of a deletion vector is damaged") from error
+            raise Unreadable("the name of a deletion vector is corrupted") from error
         return "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
     if kind != "p":
-        raise Unreadable("the place of a deletion vector is unknown")
+        raise Unreadable("the location of a deletion vector is unknown")
     return str(place).removeprefix("file://").removeprefix(storage.child_uri(f"{folder}/".lstrip("/")))
 
 
@@ -582,11 +582,11 @@ def _check_readable(delta: DeltaTable) -> str:
     features = set(protocol.reader_features or ())
     mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping not in {"none", "name", "id"}:
-        raise Unreadable(f"its columns have other names in its files (column mapping by {mapping[:_MAX_REASON]})")
+        raise Unreadable(f"its column names differ from those in its files (column mapping by {mapping[:_MAX_REASON]})")
     if unknown := sorted(features - _KNOWN_FEATURES):
-        raise Unreadable(f"it uses what this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
+        raise Unreadable(f"it uses features that this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
     if protocol.min_reader_version > _MAX_READER_VERSION:
-        raise Unreadable(f"it needs a reader of version {protocol.min_reader_version}")
+        raise Unreadable(f"it requires reader version {protocol.min_reader_version}")
     return mapping
 
 
@@ -599,7 +599,7 @@ def _find_vectors(storage: Storage, folder: str, version: int, actions: pa.Table
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unreadable("its log cannot be read") from error
     if not len(adds) == len(vectors) == len(paths) or vectors.keys() != {*paths}:
-        raise Unreadable("its log does not have the same files as its latest version")
+        raise Unreadable("its log does not contain the same files as its latest version")
     return [vectors[path] for path in paths]
 
 
@@ -670,7 +670,7 @@ def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | 
 def _check_columns(wanted: Iterable[pa.Field], found: pa.Schema) -> None:
     for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
-            raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
+            raise Unreadable(f"its column {one.name} is missing or has a different type than in the data model")
 
 
 def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
@@ -742,7 +742,7 @@ def _check_no_link(path: str, location: str) -> None:
     for part in location.split("/"):
         path = f"{path}/{part}"
         if os.path.islink(path):  # noqa: PTH114 - checked for each file
-            raise Unreadable("one of its files is a link, and links are not followed")
+            raise Unreadable("one of its files is a symbolic link, which is not followed")
 
 
 def _defined_schema(definition: TableDefinition) -> pa.Schema:

@@ -243,15 +243,15 @@ class Tables:
                     if self.add(view.name, stored, owner=owner, properties=properties):
                         return False
             elif VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
-                raise TableExists(f"There is a table {view.name}, which is not a materialized view.")
+                raise TableExists(f"The table {view.name} already exists and is not a materialized view.")
             elif not replaces:
                 raise TableExists(
                     f"The materialized view {view.name} already exists.",
-                    remedy="Write CREATE OR REPLACE MATERIALIZED VIEW to change it.",
+                    remedy="Use CREATE OR REPLACE MATERIALIZED VIEW to change it.",
                 )
             elif self._replace_view(view.name, stored, properties):
                 return True
-        raise Unavailable("The view is constantly being changed by others.")
+        raise Unavailable("The view is constantly being changed by other calls.")
 
     def _replace_view(self, name: str, stored: pa.Schema, properties: Mapping[str, str]) -> bool:
         """Give a view another definition, without rows; False if another commit came in between."""
@@ -306,7 +306,7 @@ class Tables:
     def drop(self, name: str) -> dt.datetime:
         """Hide a table and free its name; return when it was dropped."""
         if name in DEFINITIONS:
-            raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
+            raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete its rows instead.")
         if not self.storage.is_local:
             try:
                 return self._drop_object(name)
@@ -377,12 +377,12 @@ class Tables:
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in existing rows."""
         if name in DEFINITIONS:
-            raise UsageError(f"The columns of {name} are the data model's.", remedy="Use your own table.")
+            raise UsageError(f"The columns of {name} are defined by the data model.", remedy="Use your own table.")
         stored = stored_field(column)
         if not stored.nullable:
             raise UsageError(
-                f"The column {shown(column.name)} cannot be required: rows that are there lack it.",
-                remedy="Add it as nullable.",
+                f"The column {shown(column.name)} cannot be required because existing rows lack it.",
+                remedy="Make it nullable.",
             )
 
         def alter(table: DeltaTable, properties: CommitProperties) -> None:
@@ -489,7 +489,7 @@ class Tables:
             return  # true for most calls, without opening any table
         if sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
-                f"You have created {max_tables:,} tables, the most that one caller may create.",
+                f"You have created {max_tables:,} tables, which is the maximum for one caller.",
                 remedy="Append to one of them, drop one, or request a higher limit from the server's administrator.",
                 limit="ingest",
             )
@@ -560,7 +560,7 @@ class Tables:
                     raise
                 self._make_durable(name, before)
                 return result
-        raise Unavailable("The table is constantly being changed by others.")
+        raise Unavailable("The table is constantly being changed by other calls.")
 
     def _make_durable(self, name: str, version: int) -> None:
         """Sync commits after a version to disk, because deltalake does not."""
@@ -623,7 +623,7 @@ def check_name(name: str) -> None:
     if not is_name(name):
         raise UsageError(
             f"{shown(name)} is not a valid table name.",
-            remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
+            remedy="Use a lowercase letter followed by at most 62 lowercase letters, digits, and underscores.",
         )
     if name in _RESERVED or name in DEFINITIONS:
         raise UsageError(f"The name {name} is reserved for the data model.", remedy="Choose another name.")
@@ -636,10 +636,11 @@ def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> N
         # By Delta's protocol, an empty string as a partition value is null.
         if kind is None or not (pa.types.is_date(kind) or pa.types.is_integer(kind)):
             raise UsageError(
-                f"The table cannot be partitioned by {shown(name)}.", remedy="Name columns of dates or whole numbers."
+                f"The table cannot be partitioned by {shown(name)}.",
+                remedy="Specify columns that contain dates or integers.",
             )
     if len(set(partition_by)) < len(partition_by) or len(partition_by) >= max(len(stored), 1):
-        raise UsageError("All columns are partition columns.", remedy="Name fewer of them, each once.")
+        raise UsageError("All columns are partition columns.", remedy="Specify fewer of them, each only once.")
 
 
 def exists_already(name: str) -> TableExists:
@@ -649,14 +650,14 @@ def exists_already(name: str) -> TableExists:
 
 def no_table(name: str) -> UsageError:
     """Return the error for a missing table."""
-    return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create it.")
+    return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create this one.")
 
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
     """Check that a table isn't a materialized view, because only its definition creates its rows."""
     if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
         raise UsageError(
-            f"{shown(name)} is a materialized view: its rows come from the table that it is computed from.",
+            f"{shown(name)} is a materialized view, so its rows come from the table that it is computed from.",
             remedy="Change the rows of that table, or replace the view's definition.",
         )
 
@@ -776,18 +777,19 @@ def _wrong_predicate(error: Exception) -> UsageError:
     if "DivideByZero" in reason or "Divide by zero" in reason:
         return UsageError(
             "The condition divides by zero.",
-            remedy="Divide by NULLIF(divisor, 0) to get NULL instead, which is not met.",
+            remedy="Divide by NULLIF(divisor, 0) instead: rows for which the condition is NULL are kept.",
         )
     for prefix in ("DataFusion error:", "Generic DeltaTable error:", "External error:", "Generic error:"):
         reason = reason.replace(prefix, "").strip()
     return UsageError(
-        f"The condition cannot be evaluated: {reason[:300]}", remedy="Write it as after WHERE, without sub-selects."
+        f"The condition cannot be evaluated: {reason[:300]}",
+        remedy="Use the syntax of a WHERE clause, without subqueries.",
     )
 
 
 def _failing_predicate() -> UsageError:
     return UsageError(
-        "The condition can't be evaluated for some row. the reason isn't shown because you may not read all rows.",
+        "The condition can't be evaluated for some row. The reason isn't shown because you may not read all rows.",
         remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
     )
 

@@ -40,21 +40,21 @@ _MAX_DIGITS: Final = 38
 _NANOS_PER_MICROSECOND: Final = 1000
 # Types that Delta doesn't support.
 _REMEDIES: Final[dict[_IsKind, str]] = {
-    pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
-    pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
-    pa.types.is_interval: "Send it as text, or as int64.",
+    pa.types.is_time: "Send it as a string, or as an int64 counted from midnight.",
+    pa.types.is_duration: "Send it as an int64, for example in nanoseconds.",
+    pa.types.is_interval: "Send it as a string or an int64.",
     pa.types.is_null: "Send it with the type that its values will have.",
-    pa.types.is_decimal: "Send it as a decimal with at most 38 digits, before and after the decimal point together.",
+    pa.types.is_decimal: "Send it as a decimal with at most 38 digits in total, before and after the decimal point.",
     pa.types.is_union: "Send one column for each type.",
 }
-_REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
+_REMEDY: Final = "Send numbers, strings, bytes, times, or lists, maps, and structs of those."
 _LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
     """Return the columns of a table created for `schema`."""
     if len(schema) > MAX_COLUMNS:
-        raise ResourcesExhausted(f"A table has at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
+        raise ResourcesExhausted(f"A table can have at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
     seen: dict[str, str] = {}
     fields = []
     for field in schema:
@@ -63,7 +63,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
         seen[field.name.lower()] = field.name
         if other is not None:
             raise UsageError(
-                f"The columns {shown(other)} and {shown(field.name)} differ at most in case.",
+                f"The columns {shown(other)} and {shown(field.name)} have the same name or differ only in case.",
                 remedy="Rename one of them.",
             )
     return pa.schema(fields)
@@ -73,8 +73,8 @@ def stored_field(field: pa.Field) -> pa.Field:
     """Return the stored column for a sent one."""
     if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
         raise UsageError(
-            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has "
-            "characters that cannot be seen.",
+            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or contains "
+            "unprintable characters.",
             remedy="Rename the column.",
         )
     try:
@@ -105,17 +105,19 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
             )
         wanted = stored.field(field.name).type
         if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
-            theirs = str(wanted)[:_MAX_SHOWN] if is_known else "another"
+            theirs = f"the type {str(wanted)[:_MAX_SHOWN]}" if is_known else "a different type"
             raise UsageError(
-                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, and the table's has "
-                f"{theirs}.",
+                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, but the table's column "
+                f"has {theirs}.",
                 remedy="Cast it before sending." if is_known else _OTHER_REMEDY,
             )
     for field in stored:
         if field.name not in schema.names and not field.nullable:
             if not is_known:
                 raise UsageError("A required column is missing.", remedy=_OTHER_REMEDY)
-            raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
+            raise UsageError(
+                f"The column {shown(field.name)} is missing.", remedy="Every row must have a value in this column."
+            )
 
 
 def convert_rows(
@@ -141,7 +143,9 @@ def convert_rows(
                 else "Correct the value.",
             ) from error
         if fitted.null_count and not field.nullable:
-            raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Every row needs a value in it.")
+            raise UsageError(
+                f"The column {shown(field.name)} lacks a value.", remedy="Every row must have a value in this column."
+            )
         columns.append(fitted)
     return pa.RecordBatch.from_arrays(columns, schema=stored)
 

@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import rows_text
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, TableExists, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
@@ -257,7 +258,7 @@ class LakeWriter:
         if is_made:
             found = {entry.path for entry in self._storage.list(name)}
             if not all(f"{name}/{one['add']['path']}" in found for one in files):
-                raise UsageError(f"The table {name} was dropped while it was created.", remedy="Try again.")
+                raise UsageError(f"The table {name} was dropped while it was being created.", remedy="Try again.")
             pending.done.set_result(pending.row_count)
             return
         if request.write_id not in committer.state.write_ids:
@@ -494,7 +495,7 @@ class _Committer:
         with self._changed:
             if not self._changed.wait_for(has_space, _QUEUE_SECONDS):
                 raise ResourcesExhausted(
-                    "Rows arrive faster than they can be stored.", remedy="Send them again later.", limit="ingest"
+                    "Rows are arriving faster than they can be stored.", remedy="Send them again later.", limit="ingest"
                 )
             if self._is_closing:
                 return False
@@ -572,10 +573,12 @@ class _Committer:
             if not attempt.failures:
                 raise
             raise Unavailable(
-                f"It is not known whether the rows were stored: the storage failed at their commit. {error.what}",
-                remedy="Send them again with the same id, which stores them once; without an id, look before that.",
+                f"It is unknown whether the rows were stored, because the storage failed during their "
+                f"commit. {error.what}",
+                remedy="Send them again with the same ID, which stores them only once. Without an ID, check the "
+                "table first.",
             ) from error
-        raise Unavailable("The table is constantly being changed by others. None of the rows were stored.")
+        raise Unavailable("The table is constantly being changed by other calls. None of the rows were stored.")
 
     def _try(self, attempt: _Attempt) -> None:
         """Add a log entry, unless another one already has its version."""
@@ -658,8 +661,8 @@ class _Committer:
             if known is not None and known != one.row_count:
                 one.done.set_exception(
                     UsageError(
-                        f"{known:,} rows were stored under this id before, and these are {one.row_count:,}.",
-                        remedy="Use a new id for each call, and the same one only to repeat it.",
+                        f"This ID was already used to store {rows_text(known)}, but this call has {one.row_count:,}.",
+                        remedy="Use a new ID for each call, and reuse an ID only to repeat its call.",
                     )
                 )
             elif known is not None:
@@ -669,7 +672,7 @@ class _Committer:
             elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
-                        f"The columns of {self._table} changed while the rows were sent.",
+                        f"The columns of {self._table} changed while the rows were being sent.",
                         remedy="Send them again.",
                     )
                 )
@@ -733,5 +736,5 @@ def _takes_no_rows(table: str) -> str:
 def _gone(table: str) -> UsageError:
     return UsageError(
         f"The table {table} was dropped while rows were being sent. None of the rows were stored.",
-        remedy="Create it again, and send them again.",
+        remedy="Create the table and send the rows again.",
     )
