@@ -55,8 +55,10 @@ def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
         ("trips", (str(tmp_path / "trips" / "1.parquet"), str(tmp_path / "trips" / "2.parquet"))),
     ]
     assert folder.problems == (
-        "notes.txt is left out: its name doesn't end in one of .parquet, .csv, .json, .jsonl, "
-        ".ndjson, .arrow, .feather.",
+        (
+            "notes.txt is left out: its name doesn't end in one of .parquet, .csv, .json, .jsonl, "
+            ".ndjson, .arrow, .feather."
+        ),
     )
 
 
