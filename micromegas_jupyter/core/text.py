@@ -1,4 +1,4 @@
-"""Untrusted text: strict JSON, addresses, times, safe display. Also sizes and excerpts for messages."""
+"""Untrusted text: strict JSON, URLs, times, and safe display. Also sizes and excerpts for messages."""
 
 import ipaddress
 import json
@@ -15,7 +15,7 @@ _BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP: Final = 1000
 _SHORT_ID_CHARACTERS: Final = 8
 _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
+# Explicit formatting characters and marks of the Unicode Bidirectional Algorithm (UAX 9).
 _DIRECTION_CHARACTERS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MINUTE_SECONDS: Final = 60
 _EXCERPT_BEFORE: Final = 80
@@ -24,23 +24,23 @@ _INDENT: Final = "    "
 _MAX_SHOWN_CHARACTERS: Final = 80
 MAX_DEPTH = 32
 
-# A string (an unterminated one extends to the end of the text), or one bracket. Each character is read once.
+# A string (an unterminated one extends to the end of the text) or a single bracket. Each character is read once.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
-    """The text is not unambiguous JSON; `args[0]` describes the problem and its position without repeating the text.
+    """The text is not unambiguous JSON; `args[0]` contains the problem and its position, but none of the text.
 
     Duplicate names, NaN, Infinity, lone surrogates, and deep nesting are rejected.
     """
 
 
 def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
-    """Decode JSON text, or raise `JsonError`.
+    """Decode JSON, or raise `JsonError`.
 
     Source: RFC 7515 section 4 and RFC 7519 section 4 require that duplicate names be rejected.
     """
-    # Most texts have fewer brackets than the maximum depth, and counting them is fast.
+    # Most texts have fewer brackets than the maximum depth, and counting brackets is fast.
     if text.count("[") + text.count("{") > max_depth:
         _check_depth(text, max_depth)
     if text.startswith("\ufeff"):
@@ -57,7 +57,7 @@ def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
 
 
 def _decode(text: str) -> object:
-    # Without surrounding white space, the decoder can skip two searches for it.
+    # Without surrounding whitespace, the decoder can skip two searches for it.
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -117,7 +117,7 @@ encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def cell_text(value: object) -> str:
-    """Return one value of a row as a string without line breaks or control characters; empty for None."""
+    """Return one value of a row as a string without line breaks or control characters; None becomes an empty string."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else encode_json(value)
@@ -138,7 +138,7 @@ def bytes_text(size_bytes: int) -> str:
     """Return a size in decimal units: `131 MB`, `1.4 kB`, `12 B`."""
     size = float(size_bytes)
     unit = 0
-    # 999.5 would otherwise be written as 1000 of the smaller unit.
+    # 999.5 would otherwise be written as 1000 in the smaller unit.
     while size >= _BYTE_STEP - 0.5 and unit < len(_BYTE_UNITS) - 1:
         size /= _BYTE_STEP
         unit += 1
@@ -158,7 +158,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def short_query_id(query_id: str) -> str:
-    """Return the beginning of a query's ID, for use in messages."""
+    """Return the beginning of a query ID for use in messages."""
     return printable(query_id[:_SHORT_ID_CHARACTERS])
 
 
@@ -173,7 +173,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, max_characters: int) -> str:
-    """Return at most `max_characters` of the text, ending in an ellipsis if it was truncated."""
+    """Return at most `max_characters` of the text, with an ellipsis at the end if it was truncated."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
@@ -197,7 +197,7 @@ def has_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:
-    """Return the line of the SQL that an error refers to, and a caret below the position; empty without a position."""
+    """Return the line of the SQL that an error refers to, with a caret below the position; empty without a position."""
     if not isinstance(error, QueryError) or sql is None or error.line is None or error.column is None:
         return []
     source = sql.split("\n")
@@ -222,7 +222,7 @@ _AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether the URL's host is this machine, by an address or a name that always means this machine."""
+    """Whether the URL's host is an address or name that always refers to this machine."""
     try:
         return urlsplit(url).hostname in LOOPBACK_HOSTS
     except ValueError:
@@ -238,7 +238,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
-    """Return a URL's parts; None if it has no host, is too long, or is ambiguous between parsers."""
+    """Return a URL's parts, or None if it has no host, is too long, or is parsed differently by different parsers."""
     if max_characters is not None and len(url) > max_characters:
         return None
     if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
@@ -252,7 +252,7 @@ def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResu
 
 
 def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return scheme and host of an http or https URL; the host is empty if the URL is invalid or ambiguous."""
+    """Return the scheme and host of an http or https URL; the host is None if the URL is invalid or ambiguous."""
     parts = split_plain_url(url)
     return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
 
@@ -274,7 +274,7 @@ _HTTPS_REMEDY = "Use https; http is accepted only on 127.0.0.1, ::1, and localho
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port for display, or the text itself without a host."""
+    """Return a URL's host and port for display, or the text itself if it has no host."""
     try:
         network_location = urlsplit(url).netloc
     except ValueError:
@@ -300,7 +300,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def as_issuer(value: object, key: str) -> str:
-    """Return an issuer: an https URL, or http on loopback, without query, fragment, or user (RFC 9700 section 2.6)."""
+    """Return an issuer: an https URL (or http on loopback) without query, fragment, or user (RFC 9700 section 2.6)."""
     issuer = as_text(value, key)
     # The text before an @ may be a password, so the value is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
@@ -314,7 +314,7 @@ def as_issuer(value: object, key: str) -> str:
 
 
 def as_fetch_url(value: object, key: str) -> str:
-    """Return a document's URL: like an issuer, but with a query, which may contain a secret and is never shown."""
+    """Return a document's URL: like an issuer, but may have a query, which may contain a secret and is never shown."""
     url = as_text(value, key)
     scheme, host = scheme_and_host(url)
     if host is None or "@" in url.partition("?")[0] or "#" in url:
@@ -332,7 +332,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return an aware time: RFC 3339 (default UTC), or `7d` for seven days ago (ahead with `is_future`)."""
+    """Return an aware time from RFC 3339 (default UTC) or `7d`, which is seven days ago (ahead with `is_future`)."""
     try:
         if relative := _RELATIVE.fullmatch(text):
             distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})
@@ -341,7 +341,7 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
             time = datetime.fromisoformat(text.upper())
             return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        pass  # a month 13, or more days than there are years
+        pass  # month 13, or more days than the calendar has
     raise UsageError(
         f"{shown(text)} is not a valid time.",
         remedy=f"Use a duration such as 15m, 1h, or 7d ({'from now' if is_future else 'ago'}), or an RFC 3339 time "
@@ -350,7 +350,7 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
 
 
 def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the range of `--begin` and `--end`; without an end, it extends to now."""
+    """Return the range given by `--begin` and `--end`; without an end, it extends to the current time."""
     if begin is None:
         if end is not None:
             raise UsageError(
@@ -381,7 +381,7 @@ TimeArgument = datetime | str | None
 
 
 def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format, including nanoseconds."""
+    """Return an RFC 3339 string with an offset in upstream's format, including nanoseconds."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -395,13 +395,13 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
     if offset is None:
         raise UsageError(f"{name} has no time zone.", remedy=_TIME_REMEDY)
     if offset.total_seconds() % 60:
-        # RFC 3339 offsets have minutes only; historic local times have seconds.
+        # RFC 3339 offsets have minutes only, but historical local times have seconds.
         value = value.astimezone(UTC)
     return value.isoformat()
 
 
 def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
-    """Return both ends of a time range, or neither: a server silently ignores a range without an end."""
+    """Return both ends of a time range, or neither, because servers silently ignore a range without an end."""
     begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
     if begin_text is None and end_text is None:
         return None, None

@@ -1,4 +1,4 @@
-"""Rewrites a statement for another engine: restricted to the rows that its caller may read, with the same meaning.
+"""Rewrites a statement for another engine with the same meaning, restricted to the rows that the caller may read.
 
 The engine's SQL is generated from the checked syntax tree; the caller's text is never forwarded. Each table reference
 is replaced by a query for its known columns and the rows that the caller may see. Named queries get new names, so that
@@ -83,7 +83,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
     max_bytes: int = MAX_STATEMENT_BYTES,
 ) -> Rewritten:
-    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there isn't one.
+    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there is no equivalent.
 
     Args:
         sql: One query in the dialect of the embedded engine, with placeholders `$1` or `$name`.
@@ -133,9 +133,9 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
 
 
 def _columns_read(tree: "exp.Query", tables: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return the columns that a resolved statement reads, by the tables' names in `tables`.
+    """Return the columns that a resolved statement reads, keyed by table name in `tables`.
 
-    Columns that a named query or a subquery selects count, whether or not they are used.
+    Columns that a CTE or a subquery selects count even if they are not used.
     """
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
@@ -200,7 +200,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
 
     With `with_nulls`, all placeholders without values are null, for a statement that is planned but not run.
     """
-    # Imported here because the front process, which references this function, doesn't need them.
+    # Imported here because the front process, which references this function, doesn't need these modules.
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
     from micromegas_jupyter.engine.plans.reads import bounded
@@ -285,7 +285,7 @@ def empty_session(tables: Mapping[str, pa.Schema]) -> "SessionContext":
 
 
 def try_plan(found: Rewritten, *, sql: str, tables: Mapping[str, pa.Schema], dialect: str, hides_values: bool) -> None:
-    """Plan a statement over tables without rows, so that plans that never finish fail here and not in the engine.
+    """Plan a statement over tables without rows, so that plans that never finish fail here instead of in the engine.
 
     A planner duplicates the x in `coalesce(x, y)`, and inlines named queries: 40 nested levels of either would keep the
     engine busy for days. If the engine has the same planner or more functions, it fails by its own limits. A constant

@@ -1,4 +1,4 @@
-"""Translates a typed statement of the embedded engine to Spark SQL, or rejects it.
+"""Translates a typed statement from the embedded engine's dialect to Spark SQL, or rejects it.
 
 Rejects operands of unknown type, because Spark divides, compares, and concatenates by other rules.
 """
@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 _NUMBERS: Final = frozenset({"integer", "float", "decimal"})
 _TIMES: Final = frozenset({"date", "timestamp", "timestamptz"})
-# By target kind, the kinds whose casts match the embedded engine's; string literals can be cast to all kinds.
+# For each target type, the types whose casts match the embedded engine's; string literals can be cast to all types.
 _CASTS: Final[Mapping[str, frozenset[str]]] = {
     "integer": _NUMBERS | {"text", "boolean"},
     "float": _NUMBERS | {"text"},
@@ -57,7 +57,7 @@ _CASTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _LONG: Final = 2**63
 
-# Functions with the same name and meaning in Spark; those below also check their arguments.
+# Functions with the same name and meaning in Spark; those below also have their arguments checked.
 _SAME_NAMES: Final = (
     "count sum avg min max stddev stddev_samp stddev_pop var_samp var_pop bool_and bool_or row_number rank dense_rank "
     "ntile percent_rank cume_dist lag lead first_value last_value nth_value coalesce nullif nvl ifnull abs greatest "
@@ -80,14 +80,14 @@ _OF_NUMBERS: Final = frozenset({"sum", "avg", "stddev", "stddev_samp", "stddev_p
 
 
 def family(node: exp.Expr) -> str:
-    """Return the kind of an expression's values; empty if it is unknown."""
+    """Return the kind of an expression's values, or an empty string if it is unknown."""
     if isinstance(node, exp.Null):
         return "null"
     return _FAMILIES.get(node.type.this.value, "") if node.type else ""
 
 
 def to_spark(tree: exp.Query) -> exp.Query:
-    """Return the tree with Spark's operators and functions."""
+    """Return the tree with Spark operators and functions."""
     names = {node.name for node in tree.find_all(exp.Identifier)}
     if len({name.lower() for name in names}) != len(names):
         raise refused("names that differ only in case", "Use other aliases.")
@@ -113,7 +113,7 @@ def _change(node: exp.Expr) -> exp.Expr:
 
 
 def _literal(node: exp.Expr) -> exp.Expr:
-    """Return a number with the embedded engine's width: in Spark, 2147483647 + 1 is negative."""
+    """Return a number with the embedded engine's bit width: in Spark, 2147483647 + 1 is negative."""
     if node.is_string or isinstance(node.parent, _KEEP_NUMBERS):
         return node
     if not node.is_int:
@@ -172,7 +172,7 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
 
 
 def _is_converted(one: exp.Expr, wanted: str) -> bool:
-    """Return whether a string literal is converted to this type, for example a time or a whole number."""
+    """Return whether a string literal is converted to this type, such as a time or an integer."""
     if isinstance(one, exp.Literal) and one.is_string:
         return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"[0-9]{1,18}", one.name) is not None)
     is_time = isinstance(one, exp.Cast) and isinstance(one.this, exp.Literal) and one.this.is_string
@@ -282,7 +282,7 @@ _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
 
 
 def _digits(node: exp.Expr) -> str:
-    """Return a whole number as originally written, without the added cast."""
+    """Return an integer as originally written, without the added cast."""
     inner = node.this if isinstance(node, exp.Cast) else node
     return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"[0-9]{1,9}", inner.name) else ""
 

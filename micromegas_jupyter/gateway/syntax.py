@@ -1,4 +1,4 @@
-"""Parses a statement of the embedded engine into a syntax tree that contains only known parts.
+"""Parses a statement in the embedded engine's dialect into a syntax tree that contains only known parts.
 
 Kinds of nodes, their parts, and functions are allowed by lists. Names are resolved here, too, so that the engine never
 resolves a name that could mean something else there.
@@ -28,11 +28,11 @@ _MAX_DEPTH: Final = 100
 _MAX_BRACKETS: Final = 47
 _MAX_TYPE_BRACKETS: Final = 6
 _MAX_TABLES: Final = 200
-# The number of columns that stars and tables expand to, and of nodes that aliases expand to.
+# The maximum number of columns that stars and tables expand to, and of nodes that aliases expand to.
 _MAX_WRITTEN_OUT: Final = 10_000
 _PLAIN_PARTS: Final = frozenset({"this", "expression", "expressions"})
 
-# Kinds of nodes, and the parts that they may have in addition to those above.
+# Node types, and the parts that they may have in addition to those above.
 _KINDS: Final[Mapping[type[exp.Expr], str]] = {
     exp.Select: "with_ from_ joins laterals where group having qualify windows distinct order limit offset",
     exp.Union: "with_ distinct order limit offset",
@@ -105,7 +105,7 @@ _KINDS: Final[Mapping[type[exp.Expr], str]] = {
 }  # fmt: skip
 _BRACKET_PARTS: Final = frozenset({"offset", "safe", "returns_list_for_maps", "bracket_notation"})
 
-# Functions by result type: "0" is the first argument's type, "" is unknown.
+# Functions by result type: "0" means the first argument's type, and "" means unknown.
 # fmt: off
 _BY_TYPE: Final = {
     "BIGINT":
@@ -174,7 +174,7 @@ def _annotate_division(annotator: Any, node: exp.Div) -> None:
 
 
 class Embedded(DataFusionSQL):
-    """The embedded engine's SQL, with the types of its functions."""
+    """The embedded engine's SQL dialect, with the types of its functions."""
 
     TABLES_REFERENCEABLE_AS_COLUMNS = False
     EXPRESSION_METADATA = {  # noqa: RUF012 - as sqlglot declares it
@@ -188,7 +188,7 @@ class Embedded(DataFusionSQL):
     }
 
 
-# After one of these words, the parser tries a type first, so each nesting level doubles its time.
+# After one of these words, the parser first tries to parse a type, so each nesting level doubles its time.
 _TYPES_WITH_BRACKETS: Final = frozenset(
     word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
 )
@@ -206,7 +206,7 @@ class Resolved:
 
 
 def parse(sql: str, *, max_bytes: int) -> exp.Query:
-    """Return the tree of one query within the limits, with allowed parts only."""
+    """Return the tree of a single query that is within the limits and has only allowed parts."""
     scanned = scan(sql) if len(sql) <= max_bytes else None
     if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
         raise StatementRefused(f"The statement has more than {max_bytes} bytes or {_MAX_TOKENS} tokens.")
@@ -313,7 +313,7 @@ def _check(tree: exp.Expr) -> None:
 
 # A keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
-# Python parses up to 4,300 digits.
+# Python parses integers of up to 4,300 digits.
 _NUMBER: Final = re.compile(r"(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:[eE][+-]?\d{1,9})?", re.ASCII)
 _QUOTED: Final = (exp.Identifier, exp.Literal)
 
@@ -455,7 +455,7 @@ def resolve(
     taken: Collection[str] = (),
     parameters: Mapping[str, pa.Scalar],
 ) -> Resolved:
-    """Return the statement with its names resolved among `tables`, the only ones that exist.
+    """Return the statement with its names resolved against `tables`, the only ones that exist.
 
     No named query gets a name that begins like one of `taken`, which the engine knows.
     """
@@ -537,7 +537,7 @@ def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> 
 
 
 def _check_positions(selects: Sequence[exp.Select]) -> None:
-    """Check GROUP BY entries that are used like positions, after sqlglot has qualified columns."""
+    """Check GROUP BY entries that are interpreted as positions, after sqlglot has qualified columns."""
     written_out = 0
     for select in selects:
         group = select.args.get("group")
@@ -602,13 +602,13 @@ def _name_outputs(select: exp.Select) -> None:
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
     """Return a table's columns with their sqlglot types."""
-    # For comparisons, engines cast the largest unsigned integers in ways that may fail.
+    # In comparisons, engines cast the largest unsigned integers in ways that may fail.
     kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
     return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
 
 
 def _unit(kind: pa.DataType) -> str:
-    """Return the time unit of a column; times with another unit may not fit."""
+    """Return the time unit of a column; times in a different unit may not fit."""
     is_time = pa.types.is_timestamp(kind)
     return f"({ {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}[kind.unit] })" if is_time else ""
 
@@ -663,7 +663,7 @@ def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Qu
 
 
 def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spark: bool) -> exp.Query:
-    """Return the rows behind a barrier: DataFusion, also below Sail, evaluates outer expressions only on these rows.
+    """Return the rows behind a barrier, because DataFusion (also under Sail) evaluates outer expressions only on them.
 
     An expression that fails on a hidden row would reveal it. `engine.security` explains why both nodes are required.
     """
@@ -712,7 +712,7 @@ def limited(tree: exp.Query, row_limit: int) -> exp.Query:
 
 
 def written(tree: exp.Query, *, is_spark: bool) -> str:
-    """Return the SQL for the engine, with all names quoted, after checking that it parses to the same statement."""
+    """Return the SQL for the engine with all names quoted, after checking that it parses to the same statement."""
     dialect: Any = "spark" if is_spark else Embedded
     options: dict[str, Any] = {"identify": True, "normalize_functions": "lower", "comments": False}
     try:
@@ -726,7 +726,7 @@ def written(tree: exp.Query, *, is_spark: bool) -> str:
 
 
 def _outline(tree: exp.Expr) -> Counter[str]:
-    """Return how often each table is read, and the counts of some kinds of nodes."""
+    """Return how often each table is read, and the counts of some node types."""
     kinds = (exp.Table, exp.Select, exp.SetOperation, exp.Column, exp.Where)
     return Counter(
         f"{node.key} {node.text('catalog')} {node.text('db')} {node.name if isinstance(node, exp.Table) else ''}"
