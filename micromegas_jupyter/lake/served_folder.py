@@ -50,7 +50,7 @@ _Partition = tuple[tuple[str, str | None], ...]
 
 
 class ServedFolder:
-    """The tables of one directory or prefix; a `TableSource`. Safe to use from several threads.
+    """The tables in one directory or prefix; a `TableSource`. Safe to use from several threads.
 
     Delta tables are checked for each statement, plain files once a second.
     """
@@ -71,7 +71,7 @@ class ServedFolder:
         return (*refused, *(() if self._found is None else self._found.problems))
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables by name, with the latest versions of the Delta tables in `sql`, or if None, of all."""
+        """Return all tables by name, with the latest versions of the Delta tables in `sql` (or of all, if None)."""
         tables = self._deltas.list(sql)
         if self._storage.is_local:
             with self._lock, storage_errors("The folder could not be listed.", self._storage):
@@ -84,7 +84,7 @@ class ServedFolder:
 
 
 def check_servable(storage: Storage) -> None:
-    """Reject a path that isn't a directory, and one inside a Delta table, because its files include deleted rows."""
+    """Reject a path that isn't a directory or is in a Delta table, because the table's files include deleted rows."""
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
@@ -100,7 +100,7 @@ def check_servable(storage: Storage) -> None:
 
 
 class _Listing:
-    """The tables of plain files at one time."""
+    """The tables from plain files at one point in time."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -117,7 +117,7 @@ class _Listing:
                 if files and name in names:
                     raise Unreadable("a table with that name already exists")
                 if files or is_delta:
-                    names.add(name)  # a directory takes precedence over a file with its name
+                    names.add(name)  # a directory takes precedence over a file with the same name
                 if files and (table := self._table(name, files)) is not None:
                     self.tables[name] = table
 
@@ -144,7 +144,7 @@ class _Listing:
         if entry.is_symlink():
             raise Unreadable("it is a symbolic link, which is not followed")
         if _CONTROL_CHARACTER.search(entry.name.encode().decode()):
-            # The engine rejects such a path, and would then reject queries of other tables, too.
+            # The engine rejects such a path, and would then also reject queries that use other tables.
             raise Unreadable("its name contains a control character")
         if entry.is_file():
             _format(entry.name)
@@ -223,7 +223,7 @@ def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
 
 @functools.lru_cache(maxsize=_MAX_FILES)
 def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> pa.Schema:
-    """Return a file's columns without the writer's metadata; a changed file has another mark."""
+    """Return a file's columns without the writer's metadata; a changed file has a different mark."""
     if file_format is FileFormat.PARQUET:
         found = pyarrow.parquet.read_schema(path)
     elif file_format is FileFormat.ARROW:
@@ -231,14 +231,14 @@ def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> 
             found = pyarrow.ipc.open_file(source).schema
     else:
         found = _infer_schema(Path(path), file_format)
-    # Arrow allows it, but the engine does not, and would reject queries of other tables, too.
+    # Arrow allows this, but the engine doesn't, and would also reject queries that use other tables.
     if len(set(found.names)) < len(found.names):
         raise Unreadable("two of its columns have the same name")
     return pa.schema([pa.field(field.name, _storage_type(field.type), field.nullable) for field in found])
 
 
 def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
-    from datafusion import SessionContext  # slow to load, and seldom needed here
+    from datafusion import SessionContext  # slow to load and seldom needed here
 
     session = SessionContext()
     read = session.read_csv if file_format is FileFormat.CSV else session.read_json
@@ -287,7 +287,7 @@ def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if not are_decimals and not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in pair):
         return None
     wider = pa.unify_schemas([pa.schema({"": kind}) for kind in pair], promote_options="permissive").field(0).type
-    # Otherwise int64 would be rounded to float64, and half of uint64 would not fit.
+    # Otherwise, int64 would be rounded to float64, and half of the uint64 values would not fit.
     is_exact = all(kind == wider or kind.bit_width < wider.bit_width for kind in pair)
     return wider if (pa.types.is_decimal128(wider) if are_decimals else is_exact) else None
 

@@ -1,4 +1,4 @@
-"""Allowed column types: Delta's types, what is stored for others, and types that cannot be stored."""
+"""Allowed column types: Delta's types, how other types are stored, and types that cannot be stored."""
 
 from collections.abc import Callable
 from typing import Final
@@ -70,7 +70,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def stored_field(field: pa.Field) -> pa.Field:
-    """Return the stored column for a sent one."""
+    """Return the column to store for a column that was sent."""
     if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
         raise UsageError(
             f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or contains "
@@ -95,7 +95,7 @@ def stored_definition(definition: TableDefinition) -> pa.Schema:
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
-    """Check that rows of `schema` can be stored in the table."""
+    """Check that rows with `schema` can be stored in the table."""
     for field in schema:
         if field.name not in stored.names:
             known = cut(", ".join(stored.names), 4 * _MAX_SHOWN)
@@ -123,7 +123,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
 def convert_rows(
     rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True, first_row: int = 0
 ) -> pa.RecordBatch:
-    """Return rows whose columns `check_fits` accepted, with the table's columns; missing ones are null.
+    """Return rows whose columns `check_fits` has accepted, with the table's columns; missing columns are null.
 
     Errors count rows from 1 after the `first_row` rows that were sent before.
     """
@@ -151,7 +151,7 @@ def convert_rows(
 
 
 def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
-    """Return rows of the data model as stored, with the partition column.
+    """Return data model rows in their stored form, with the partition column.
 
     Times are truncated to microseconds, and the remainders of `split_times` go to separate columns.
     """
@@ -170,7 +170,7 @@ def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, s
 
 
 def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
-    """Whether rows of `written` fit a table with `stored`, which may have gained columns since."""
+    """Whether rows with schema `written` fit a table with schema `stored`, which may have gained columns since."""
     return all(
         field.name in stored.names and stored.field(field.name).type.equals(field.type) for field in written
     ) and all(field.nullable or field.name in written.names for field in stored)
@@ -226,7 +226,7 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_unfit(column: pa.Array, wanted: pa.DataType, first_row: int) -> str:
-    """Return, as part of a sentence, the first value that can't be stored, and its row."""
+    """Return the first value that can't be stored and its row, as part of a sentence."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -249,7 +249,7 @@ def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     elif isinstance(column.type, pa.ListViewType | pa.LargeListViewType):
-        # Arrow 23 loses values when it casts a slice, or to another value type.
+        # Arrow 23 loses values when it casts a slice or casts to a different value type.
         ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64()))
         offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
         column = pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
