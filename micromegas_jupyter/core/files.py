@@ -767,7 +767,7 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
             f"The file specified by {setting} {exposure}.",
             key=setting,
             remedy="Take ownership of the file, and restrict its permissions with chmod 600. "
-            "Others may have read it, so create a new secret.",
+            "Other users may have read it, so create a new secret.",
         )
     if text is None:
         raise ConfigurationError(

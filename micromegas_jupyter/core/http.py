@@ -47,7 +47,7 @@ PROVIDER_TIMEOUT_SECONDS = 10.0
 PLATFORM_TIMEOUT_SECONDS = 5.0
 HUB_SERVICE = "The sign-in service of JupyterHub"
 HUB_UNAVAILABLE_REMEDY = (
-    "Try again in a moment. If that does not help, your Hub administrator can check whether the service `micromegas` "
+    "Try again in a moment. If that doesn't help, ask your Hub administrator to check whether the `micromegas` service "
     "is running."
 )
 

@@ -295,7 +295,7 @@ class TableSource(Protocol):
     """The tables of an engine."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those that `sql` may read or describe are up to date (all of them if it is None).
+        """Return all tables; those that `sql` may read or describe are up to date (without `sql`, all of them).
 
         It is cheap enough to call for every query.
         """

@@ -72,7 +72,7 @@ class Storage:
                     f"Tables cannot be stored in {scheme[1]}: locations.",
                     remedy="Use a folder, or specify a bucket as s3://bucket/prefix.",
                 )
-            self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
+            self.uri = os.path.abspath(text)  # noqa: PTH100 - without resolving links
         elif _BUCKET.fullmatch(text) is None:
             raise UsageError("The bucket address is invalid.", remedy="Use the format s3://bucket/prefix.")
         else:

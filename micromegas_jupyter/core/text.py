@@ -252,7 +252,7 @@ def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResu
 
 
 def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return the scheme and host of an http or https URL; the host is None if the URL is invalid or ambiguous."""
+    """Return the scheme and host of an http or https URL, with None as the host of an invalid or ambiguous URL."""
     parts = split_plain_url(url)
     return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
 

@@ -284,7 +284,7 @@ class Engine:
         try:
             info = messages.FlightInfo.FromString(answer)
         except Exception:  # noqa: BLE001 - protobuf's own class differs between its implementations
-            raise _broken("The engine's response is not a FlightInfo.") from None
+            raise _broken("The engine's response is not a FlightInfo message.") from None
         if len(info.endpoint) > _MAX_ENDPOINTS:
             raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} endpoints.")
         _schema_header(info.schema)

@@ -90,7 +90,7 @@ def to_spark(tree: exp.Query) -> exp.Query:
     """Return the tree with Spark operators and functions."""
     names = {node.name for node in tree.find_all(exp.Identifier)}
     if len({name.lower() for name in names}) != len(names):
-        raise refused("names that differ only in case", "Use other aliases.")
+        raise refused("names that differ only in case", "Use different aliases.")
     for node in reversed(list(tree.bfs())):
         changed = _change(node)
         if changed is not node:  # never the query itself

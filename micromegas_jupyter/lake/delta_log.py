@@ -546,7 +546,7 @@ def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
 def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
     """Remove objects not needed to rebuild the table at any time since `before`; return their number.
 
-    deltalake would remove every entry before the newest checkpoint, including the version that was in force at the
+    deltalake would remove every entry before the newest checkpoint, including the version that was in effect at the
     start of the window.
     """
     checkpoints = TableLog(storage, table).checkpoints

@@ -227,7 +227,7 @@ def is_lake(storage: Storage) -> bool:
         )
     if storage.read(_MARKER) is not None:
         return True
-    # Another server may be creating the lake, in which case it first writes to the marker's directory.
+    # If another server is creating the lake, it first writes to the marker's directory.
     has_folders = bool({*storage.list_folders()} - {CONTROL_FOLDER})
     if not has_folders and all(entry.path.startswith(f"{CONTROL_FOLDER}/") for entry in storage.list("")):
         return True

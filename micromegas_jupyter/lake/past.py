@@ -289,7 +289,7 @@ class TableTail:
         for one, at in zip(found[:max_files], positions, strict=False):
             if one.is_changed:
                 if not files:
-                    raise self._expired(position, "rows that were not yet returned were changed or deleted")
+                    raise self._expired(position, "rows that had not been returned yet were changed or deleted")
                 return AddedFiles(tuple(files), (*kept, at), is_cut=True)
             if not one.is_gone:
                 files.append(self._snapshots.data_file(self._table, one.add, by))

@@ -97,7 +97,7 @@ _Key = tuple[str, tuple[str, int | None] | None]
 
 
 class Unreadable(Exception):
-    """A table that would be read incorrectly or not at all; the text completes "is left out: "."""
+    """A table that would be read incorrectly or not at all; the reason completes "is left out: "."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -640,7 +640,10 @@ def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> N
                 remedy="Specify columns that contain dates or integers.",
             )
     if len(set(partition_by)) < len(partition_by) or len(partition_by) >= max(len(stored), 1):
-        raise UsageError("All columns are partition columns.", remedy="Specify fewer of them, each only once.")
+        raise UsageError(
+            "The partition columns are repeated or include all columns.",
+            remedy="Specify fewer of them, each only once.",
+        )
 
 
 def exists_already(name: str) -> TableExists:
@@ -654,7 +657,7 @@ def no_table(name: str) -> UsageError:
 
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
-    """Check that a table isn't a materialized view, whose rows are created only by its definition."""
+    """Check that a table isn't a materialized view, because only its definition creates its rows."""
     if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
         raise UsageError(
             f"{shown(name)} is a materialized view, so its rows come from the table that it is computed from.",
@@ -663,7 +666,7 @@ def check_no_view(delta: DeltaTable, name: str) -> None:
 
 
 def add_entry(storage: Storage, guard: TableGuard, path: str, content: bytes) -> bool:
-    """Add a log entry to a held table; False if another entry has its version. Never tries another version."""
+    """Add a log entry to a held table; False if another entry has its version. Never tries a different one."""
     table, version = path.partition(f"/{LOG_FOLDER}/")[0], int(Path(path).stem)
     entry_id = commit_info(parse_actions(content.splitlines()[:1]))["txnId"]
     if not storage.create(path, content):

@@ -425,7 +425,7 @@ class LakeWrite:
 
 
 class _Committer:
-    """Commits a table's writes in groups, on a thread that stops when there are none waiting."""
+    """Commits a table's writes in groups, on a thread that stops when none are waiting."""
 
     def __init__(self, storage: Storage, table: str, *, interval_seconds: float) -> None:
         self._storage = storage
