@@ -8,12 +8,12 @@ _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _MOUNT: Final = Path("/sys/fs/cgroup")
 _MAX_FILE_BYTES: Final = 64 * 1024
 _MAX_DEPTH: Final = 64
-#: Version 1 writes a number of this size if there is no limit.
+#: Version 1 uses a number of this size if there is no limit.
 _UNLIMITED_BYTES: Final = 1 << 60
 
 
 def memory_limit_bytes(*, membership: Path = _MEMBERSHIP, mount: Path = _MOUNT) -> int | None:
-    """Return the lowest memory limit of this process's control groups, or None without a known limit.
+    """Return the lowest memory limit of this process's control groups, or None if no limit is known.
 
     A limit applies to all groups below it, so the parents' limits count. Source: the kernel's documentation,
     cgroup-v2 ("memory.max") and cgroup-v1 ("memory.limit_in_bytes").

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import DeletionVector
 
-#: A stored vector has its size before its content, and a checksum after it.
+#: A stored vector is preceded by its size and followed by a checksum.
 FRAME_BYTES: Final = 8
 _MAGIC: Final = 1681511377
 _RUNS_COOKIE: Final = 12347
 _PLAIN_COOKIE: Final = 12346
-_MIN_OFFSETS: Final = 4  # with fewer containers, a map with runs has no offsets for them
+_MIN_OFFSETS: Final = 4  # a map with runs and fewer containers doesn't have offsets for them
 _MAX_ARRAY: Final = 4096
 _CONTAINER: Final = 1 << 16
 _MAX_ROWS: Final = 1 << 31  # per file, regardless of the log
@@ -31,11 +31,11 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class DamagedVector(Exception):
-    """A deletion vector that must not be used, because deleted rows would reappear; completes "a deletion vector "."""
+    """A deletion vector that must not be used because deleted rows would reappear; completes "a deletion vector "."""
 
 
 def decode_z85(text: str) -> bytes:
-    """Decode Z85 text."""
+    """Decode a Z85 string."""
     if len(text) % 5:
         raise DamagedVector("is not Z85")
     found = bytearray()
@@ -49,22 +49,22 @@ def decode_z85(text: str) -> bytes:
 
 
 def unframed(vector: DeletionVector, stored: bytes) -> bytes:
-    """Return the content of a vector that is stored in a file."""
+    """Return the content of a deletion vector that is stored in a file."""
     if len(stored) != vector.size + FRAME_BYTES or struct.unpack(">i", stored[:4])[0] != vector.size:
-        raise DamagedVector("has a different size than in the log")
+        raise DamagedVector("has a different size than the log specifies")
     content = stored[4:-4]
     if struct.unpack(">I", stored[-4:])[0] != zlib.crc32(content):
-        raise DamagedVector("has a wrong checksum")
+        raise DamagedVector("has an incorrect checksum")
     return content
 
 
 def decode_vector(vector: DeletionVector, content: bytes) -> pa.BooleanArray:
     """Return which rows of a file are live, in order; all rows after them are."""
     if len(content) != vector.size:
-        raise DamagedVector("has a different size than in the log")
+        raise DamagedVector("has a different size than the log specifies")
     try:
         return _live(vector, _Cursor(content))
-    except (ValueError, OverflowError):  # NumPy's, for too few bytes
+    except (ValueError, OverflowError):  # from NumPy, for too few bytes
         raise DamagedVector("is incomplete") from None
 
 
@@ -83,21 +83,21 @@ def _live(vector: DeletionVector, cursor: "_Cursor") -> pa.BooleanArray:
             packed[place] = np.packbits(~deleted, bitorder="little").tobytes()
             last, count = place, count + len(rows)
     if count != vector.cardinality:
-        raise DamagedVector("deletes another number of rows than the log says")
+        raise DamagedVector("deletes a different number of rows than the log specifies")
     none_deleted = b"\xff" * (_CONTAINER // 8)
     bits = b"".join(packed.get(place, none_deleted) for place in range(last + 1))
     return pa.BooleanArray.from_buffers(pa.bool_(), 8 * len(bits), [None, pa.py_buffer(bits)])
 
 
 class _Cursor:
-    """Reads numbers one after another."""
+    """Reads consecutive numbers."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._at = 0
 
     def take(self, kind: str, count: int) -> _Array:
-        """Return the next numbers; raises `ValueError` if there are not enough."""
+        """Return the next numbers; raises `ValueError` if too few are left."""
         if not count:
             return np.empty(0, kind)
         found = np.frombuffer(self._content, kind, count, self._at)

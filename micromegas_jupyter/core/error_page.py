@@ -17,7 +17,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 
 def error_entry(error: type[MicromegasError]) -> str:
-    """Return the entry of a class on the errors page, in Markdown: a list of its cause, check, and fix."""
+    """Return a class's entry on the errors page as a Markdown list of its cause, check, and fix."""
     cause, *rest = _paragraphs(error)
     items = (f"- **{label}:** {text}" for label, _, text in (one.partition(": ") for one in rest))
     facts = f"`{error.__name__}` (HTTP {error.http_status})"
@@ -35,7 +35,7 @@ def _paragraphs(error: type[MicromegasError]) -> list[str]:
 
 
 def _as_text(markdown: str) -> str:
-    """Return Markdown as plain text, without code marks and link targets."""
+    """Return Markdown as plain text, without code formatting and link targets."""
     return _LINK.sub(r"\1", markdown).replace("`", "")
 
 
@@ -50,7 +50,7 @@ def _documentation() -> str | None:
 
 
 def where_to_read(code: str) -> str:
-    """Return the URL of an error's entry, to append to its line (` · https://…/errors/#sql001`); usually empty."""
+    """Return the URL of an error's entry, to be appended to its line (` · https://…/errors/#sql001`); usually empty."""
     address = _documentation()
     return "" if address is None else f" · {address}/errors/#{code.lower()}"
 

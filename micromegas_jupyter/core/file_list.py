@@ -1,4 +1,4 @@
-"""The files of a table's version as columns, and the difference between two versions.
+"""The files of a table version as columns, and the differences between two versions.
 
 A table may have tens of thousands of files. Statements look at all of them in a few array operations, and executors
 receive only what a commit changed.
@@ -29,14 +29,14 @@ VECTOR: Final = pa.struct(
 
 
 class FileList(Sequence[DataFile]):
-    """A table's files, which never change, with values computed from them.
+    """An immutable list of a table's files, with values computed from them.
 
     `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and perhaps `deleted`.
     """
 
     def __init__(self, columns: pa.Table, numbers: Int64s | None = None) -> None:
         self.columns = columns
-        # A file keeps its number in later versions, within one process.
+        # A file keeps its number in later versions within one process.
         self._numbers = (next(_lists) << 32) + np.arange(len(columns)) if numbers is None else numbers
 
     @classmethod
@@ -74,7 +74,7 @@ class FileList(Sequence[DataFile]):
         return len(self._numbers)
 
     def __getitem__(self, at: Any) -> Any:
-        """Return one file or several."""
+        """Return one or more files."""
         return tuple(self)[at]
 
     def __iter__(self) -> Iterator[DataFile]:
@@ -86,28 +86,28 @@ class FileList(Sequence[DataFile]):
         return itertools.starmap(DataFile, zip(path, partitions, begin, end, deleted, strict=False))
 
     def __eq__(self, other: object) -> bool:
-        """Whether all known facts about the files are equal."""
+        """Whether all known properties of the files are equal."""
         return isinstance(other, FileList) and self.columns.equals(other.columns)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[type[Self], tuple[pa.Table]]:
-        """Omits the numbers, which are meaningless in another process."""
+        """Omit the numbers, which are meaningless in another process."""
         return type(self), (self.columns,)
 
     @functools.cached_property
     def paths(self) -> list[str]:
-        """The paths of the files."""
+        """The file paths."""
         return cast("list[str]", self.columns.column("path").to_pylist())
 
     @property
     def has_vectors(self) -> bool:
-        """Whether some of the files may have deleted rows."""
+        """Whether any of the files may have deleted rows."""
         return _DELETED in self.columns.column_names
 
     @functools.cached_property
     def vectors(self) -> dict[str, DeletionVector]:
-        """The deletion vectors of files by their paths."""
+        """The deletion vectors by file path."""
         if not self.has_vectors:
             return {}
         found = zip(self.paths, self.columns.column(_DELETED).to_pylist(), strict=True)
@@ -118,7 +118,7 @@ class FileList(Sequence[DataFile]):
         return self.columns.column(str(position)).combine_chunks()
 
     def in_range(self, begin: int, end: int) -> Mask:
-        """Return which files may have rows in a range of times in microseconds."""
+        """Return which files may have rows in a time range, given in microseconds."""
         begins, ends = self._times
         return (ends >= begin) & (begins <= end)
 
@@ -132,12 +132,12 @@ class FileList(Sequence[DataFile]):
         return self if mask.all() else FileList(self.columns.filter(pa.array(mask)), self._numbers[mask])
 
     def plus(self, added: "FileList") -> "FileList":
-        """Return these files followed by others."""
+        """Return these files followed by the others."""
         numbers = np.concatenate([self._numbers, added._numbers])  # noqa: SLF001 - of this class
         return FileList(_concatenated(self.columns, added.columns), numbers)
 
     def find_common(self, later: "FileList") -> Mask | None:
-        """Return which files remain in a later version, if it begins with them in the same order."""
+        """Return which files remain in a later version if it starts with them in the same order."""
         numbers = later._numbers  # noqa: SLF001 - of this class
         mask = np.isin(self._numbers, numbers, assume_unique=True)
         kept = self._numbers[mask]
@@ -164,7 +164,7 @@ class TableChange(NamedTuple):
 
     @classmethod
     def between(cls, earlier: TableSnapshot, later: TableSnapshot) -> "TableChange | None":
-        """Return what changed, or None if most did."""
+        """Return the changes, or None if most files changed."""
         before, after, bounds = FileList.of(earlier.files), FileList.of(later.files), later.bounds
         columns = [None if one is None else one.schema for one in (earlier.bounds, bounds)]
         mask = before.find_common(after)

@@ -1,4 +1,4 @@
-"""Files that others must not read or change. `FileProblem` completes a sentence that begins with the file."""
+"""Files that other users must not read or change. `FileProblem` completes a sentence that begins with the file."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ class FileTooLarge(FileProblem):
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """Identifies a state of a file without reading it."""
+    """Identifies the state of a file without reading it."""
 
     device: int
     inode: int
@@ -56,7 +56,7 @@ class FileMark:
 
 def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
     """Return the file's current mark, or None if it does not exist."""
-    # Not `_translated`: this runs each time a token is used, and a context manager is slow.
+    # Not `_translated`, because this runs each time a token is used, and a context manager is slow.
     try:
         return _mark(path.stat() if follows_links else path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -66,7 +66,7 @@ def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
 
 
 def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bool = True) -> tuple[bytes, FileMark]:
-    """Read a file that belongs to the current user; `closes` removes the permissions of others."""
+    """Read a file that belongs to the current user; `closes` removes other users' permissions."""
     with _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_size > max_bytes:
@@ -77,7 +77,7 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
 
 
 def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
-    """Read a regular file, also through a symbolic link; the caller checks its status."""
+    """Read a regular file, following symbolic links; the caller checks its status."""
     with _opened(path, follows_links=True) as (descriptor, found):
         return _read_all(descriptor, max_bytes), found
 
@@ -94,11 +94,11 @@ def write_private_file(
         with file_beside(path, mode=PRIVATE_FILE_MODE, is_synced=True, check=check) as file:
             descriptor = os.dup(file.fileno())
             stack.callback(os.close, descriptor)
-            os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have taken the owner's own rights
+            os.fchmod(descriptor, PRIVATE_FILE_MODE)  # a umask may have removed the owner's own permissions
             if keeps_rights and replaced is not None:
                 _copy_rights(replaced, descriptor)
             file.write(content)
-        mark = _mark(os.fstat(descriptor))  # after the rename, which changes the change time
+        mark = _mark(os.fstat(descriptor))  # after the rename, which updates the change time
     with suppress(OSError):  # some file systems don't support it
         sync_folder(path.parent)
     return mark
@@ -113,7 +113,7 @@ def file_beside(
     is_exclusive: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[IO[bytes]]:
-    """Yield a new file next to `path` and rename it at the end; an unfinished file is removed.
+    """Yield a new file next to `path`, and rename it to `path` at the end; an unfinished file is removed.
 
     With `is_exclusive`, an existing file is never replaced (FileExistsError). `sync_folder` makes the name durable.
     """
@@ -135,7 +135,7 @@ def file_beside(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that gets its name at the end, without replacing another file (FileExistsError).
+    """Yield a file that is named only at the end and doesn't replace an existing file (FileExistsError).
 
     On Linux, it has no name before that, so no file is left if the process is killed.
     """
@@ -154,7 +154,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable; does nothing on systems without such a call."""
+    """Sync the folder's entries to disk; does nothing on systems that don't support it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -165,7 +165,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def restrict_to_owner(path: Path) -> None:
-    """Remove the permissions of other users from a file, if it exists."""
+    """Remove other users' permissions from a file, if it exists."""
     with suppress(NoSuchFile), _opened(path, follows_links=False) as (descriptor, found):
         _check_mine(found)
         if found.st_mode & _OTHERS:
@@ -184,14 +184,14 @@ def ensure_private_folder(folder: Path) -> None:
             try:
                 each.mkdir(mode=PRIVATE_FOLDER_MODE)
             except FileExistsError:
-                continue  # another process was faster, and chose the mode
+                continue  # another process was faster and chose the mode
             each.chmod(PRIVATE_FOLDER_MODE)
     if not folder.is_dir():
         raise FileProblem("is not a folder")
 
 
 def remove_file(path: Path) -> bool:
-    """Remove the file, or a symbolic link itself; return whether it existed."""
+    """Remove a file or a symbolic link (not its target); return whether it existed."""
     with _translated("cannot be removed"):
         try:
             path.unlink()
@@ -203,25 +203,25 @@ def remove_file(path: Path) -> bool:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove temporary files of killed writers of `path`; only for the holder of its lock."""
+    """Remove temporary files that killed writers of `path` left behind; only for the holder of its lock."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """The user that a program runs as, and that user's group."""
+    """The user that a program runs as, and the user's group."""
 
     user_id: int
     group_id: int
 
     def has_own_group(self, group_id: int) -> bool:
-        """Whether only this user is in a group: many systems give each user a group with the same number."""
+        """Whether this user is the only member of a group: many systems give each user a group with the same number."""
         return group_id == self.group_id == self.user_id
 
 
 def current_reader() -> Reader | None:
-    """Return the current user; None on Windows, where neither owners nor modes are checked."""
+    """Return the current user, or None on Windows, where neither owners nor modes are checked."""
     return None if os.name == "nt" else Reader(user_id=os.geteuid(), group_id=os.getegid())
 
 
@@ -235,7 +235,7 @@ def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) 
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
         return None
     if found.st_mode & stat.S_IWOTH:
-        return "can be changed by everybody on this machine"
+        return "can be changed by any user of this machine"
     if found.st_mode & stat.S_IWGRP and not reader.has_own_group(found.st_gid):
         return "can be changed by its group"
     return None
@@ -254,7 +254,7 @@ def is_readable_by_others(found: os.stat_result, *, is_mounted_read_only: bool, 
 
 
 def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id: int | None = None) -> str | None:
-    """Return what exposes the secret in a file, as the end of a sentence, or None.
+    """Return how the secret in a file is exposed, as the end of a sentence, or None.
 
     Orchestrators mount secrets that belong to root and are readable for everyone (0444, 0644). On a read-only mount,
     where files can't be changed, this mode is accepted. Other files that belong to root may be readable for a group.
@@ -271,15 +271,15 @@ def find_exposure(found: os.stat_result, *, is_mounted_read_only: bool, user_id:
 
 
 def is_mounted_read_only(path: Path) -> bool:
-    """Whether the file system of the file is read-only; False if unknown."""
+    """Whether the file is on a read-only file system; False if unknown."""
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except (OSError, AttributeError):  # Windows has no such call
+    except (OSError, AttributeError):  # Windows doesn't have such a call
         return False
 
 
 class TemporaryFolder:
-    """A folder that only this process's user can read, removed by `close` or when the interpreter exits.
+    """A folder that only this process's user can read; removed by `close` or when the interpreter exits.
 
     It is locked while its process runs, so that `remove_abandoned` recognizes the folders of killed processes.
     """
@@ -293,13 +293,13 @@ class TemporaryFolder:
             with suppress(FileNotFoundError, BlockingIOError):
                 self._lock = lock_folder(self.path)
                 return
-            # `remove_abandoned` in another process ran between making and locking it.
+            # `remove_abandoned` in another process ran after the folder was created but before it was locked.
             self._folder.cleanup()
-        raise OSError(f"no folder below {self.path.parent} stays")
+        raise OSError(f"folders created in {self.path.parent} keep being removed")
 
     @property
     def locks(self) -> tuple[int, ...]:
-        """The descriptors to leave open in a child process that also uses the folder (`pass_fds`)."""
+        """The descriptors to keep open in a child process that also uses the folder (`pass_fds`)."""
         return () if self._lock is None else (self._lock,)
 
     def close(self) -> None:
@@ -311,7 +311,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
-    """Remove folders of exited processes; skip locked ones and those that may not be this user's. Never raises."""
+    """Remove the folders of exited processes; skip locked ones and those that may not be this user's. Never raises."""
     if sys.platform == "win32":
         return 0
     from shutil import rmtree
@@ -339,7 +339,7 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
 if sys.platform == "win32":
 
     def lock_folder(_path: Path) -> int | None:
-        """Return None: this system has no such lock."""
+        """Return None because this system doesn't have such a lock."""
         return None
 
     def _lock_now(_descriptor: int) -> bool:
@@ -363,7 +363,7 @@ else:
             is_held = os.path.samestat(os.fstat(folder), path.lstat())
         except (FileNotFoundError, BlockingIOError):
             raise
-        except OSError:  # some network file systems
+        except OSError:  # on some network file systems
             return None
         finally:
             if not is_held:
@@ -382,7 +382,7 @@ else:
         return True
 
     def _unlock(descriptor: int) -> None:
-        """Unlock and close a file; a forked process may have it open as well."""
+        """Unlock and close a file, which a forked process may also have open."""
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
@@ -422,7 +422,7 @@ def _opened(path: Path, *, follows_links: bool) -> Iterator[tuple[int, os.stat_r
 
 
 def check_replaceable(path: Path) -> os.stat_result | None:
-    """Check that `path` is a regular file of the current user, and return its status, or None if it does not exist."""
+    """Check that `path` is a regular file owned by the current user; return its status, or None if it doesn't exist."""
     with _translated("cannot be accessed"):
         try:
             found = path.lstat()
@@ -441,7 +441,7 @@ def _copy_rights(found: os.stat_result, descriptor: int) -> None:
         owner = (found.st_uid, found.st_gid)
         if owner != (os.fstat(descriptor).st_uid, os.fstat(descriptor).st_gid):
             os.fchown(descriptor, *owner)
-        # After the owner, because changing that clears mode bits.
+        # After changing the owner, because that clears mode bits.
         os.fchmod(descriptor, found.st_mode & _PERMISSIONS)
 
 
@@ -469,12 +469,12 @@ def _read_all(descriptor: int, max_bytes: int) -> bytes:
     raise FileTooLarge("is too large")
 
 
-# File times advance with the kernel's tick, so two changes in a row may leave the same mark.
+# File times advance with the kernel's tick, so two successive changes may leave the same mark.
 _YOUNG = timedelta(seconds=1)
 
 
 class FileWatch:
-    """Detects file changes since the last call; the newest files always count as changed. For one thread at a time."""
+    """Detects file changes since the last call; new files always count as changed. For one thread at a time."""
 
     def __init__(self, paths: Iterable[Path], *, clock: Clock = SYSTEM_CLOCK, follows_links: bool = False) -> None:
         self._paths = tuple(paths)
@@ -483,7 +483,7 @@ class FileWatch:
         self.marks = self._read_marks()
 
     def has_changed(self) -> bool:
-        """Check the files, and return whether their contents may differ from the last check."""
+        """Check the files, and return whether their contents may have changed since the last check."""
         before, self.marks = self.marks, self._read_marks()
         oldest_young_ns = (self._clock.now() - _YOUNG).timestamp() * 1e9
         is_young = any(mark is not None and mark.changed_ns > oldest_young_ns for mark in self.marks)
@@ -500,7 +500,7 @@ class FileWatch:
 
 
 BROKEN_AFTER_SECONDS: Final = 10.0
-#: For a lock without a current record: its holder may be a slow program without lease support.
+#: For a lock without a current record, because its holder may be a slow program without lease support.
 UNRECORDED_BROKEN_AFTER_SECONDS: Final = 40.0
 _RECORD_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.02
@@ -510,10 +510,10 @@ _RECORD_BYTES: Final = 256
 _CONTENTION: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK})
 
 
-# A lease is an advisory lock (`flock`) on a lock file, so programs without lease support can also wait for it and hold
-# it. Its holder also writes a record into the lock file every two seconds. A waiter that has seen no new record for ten
-# seconds replaces the lock file with its own. The current lock file is the lease's generation: if it was replaced, the
-# holder finds out with `Lease.check`.
+# A lease is an advisory lock (`flock`) on a lock file, so programs without lease support can also wait for and hold it.
+# Its holder also writes a record to the lock file every two seconds. A waiter that has seen no new record for ten
+# seconds replaces the lock file with its own. The current lock file represents the lease's generation: if it was
+# replaced, `Lease.check` detects that.
 
 
 class LeaseBusy(Exception):
@@ -530,7 +530,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The record of a lease's holder in the lock file; `count` makes each record different."""
+    """The record of a lease's holder in the lock file; `count` makes each record unique."""
 
     process: int | None = None
     count: int = 0
@@ -543,7 +543,7 @@ class _Record:
 
     @classmethod
     def decode(cls, content: bytes) -> "_Record":
-        """Parse a record; returns an empty one if it is missing, or a program without leases truncated it."""
+        """Parse a record; return an empty one if it is missing, or if a program without lease support truncated it."""
         try:
             process, count, is_critical, notes = json.loads(content)
             return cls(None if process is None else int(process), int(count), bool(is_critical), dict(notes))
@@ -570,7 +570,8 @@ class Lease:
         self._path = path
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        # A random start, so that waiters don't confuse this lease's records with an earlier lease of this process.
+        # A random start, so that waiters don't confuse this lease's records with those of an earlier lease of this
+        # process.
         self._record = _Record(os.getpid(), secrets.randbits(32), notes=notes)
         self._released = threading.Event()
         self._write()
@@ -583,7 +584,7 @@ class Lease:
         return self._record.notes or {}
 
     def check(self) -> None:
-        """Raise `LeaseLost` if another program has taken the lease over."""
+        """Raise `LeaseLost` if another program has taken over the lease."""
         # The open descriptor prevents the file's number from being reused.
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
@@ -591,7 +592,7 @@ class Lease:
         raise LeaseLost
 
     def enter_critical(self) -> None:
-        """Request that the lease isn't taken over while this process is suspended; raises like `check`."""
+        """Request that the lease not be taken over while this process is suspended; raises like `check`."""
         self._write(is_critical=True)
         self.check()
 
@@ -619,13 +620,13 @@ class Lease:
             old = self._record
             values = {name: getattr(old, name) for name in _Record.__slots__}
             self._record = _Record(**{**values, "count": old.count + 1, **changes})
-            with suppress(OSError):  # a full disk must not break a sign-in
+            with suppress(OSError):  # a full disk must not prevent sign-in
                 os.pwrite(self._descriptor, self._record.encode(), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _ObservedRecord:
-    """A state of the lock file, when it was first seen, and for how long in total."""
+    """A state of the lock file: when it was first seen, and for how long in total."""
 
     state: tuple[int, int, bytes]
     at: float
@@ -645,7 +646,7 @@ class LeaseFile:
         self._observed: _ObservedRecord | None = None
 
     def acquire(self, *, wait_seconds: float, interrupts_critical: bool = False) -> Lease:
-        """Wait for the lease and return it; `LeaseBusy` if that takes too long.
+        """Wait for the lease and return it; raises `LeaseBusy` if that takes too long.
 
         If the holder is suspended in its critical section, raises `LeaseBusy` immediately, unless `interrupts_critical`
         is set.
@@ -682,7 +683,7 @@ class LeaseFile:
         return state if seconds >= limit else None
 
     def _replace(self, seen: tuple[int, int, bytes]) -> int | None:
-        """Replace the lock file with a new, locked file; None if another waiter does so, or if it has changed."""
+        """Replace the lock file with a new, locked one; return None if another waiter did so first or it changed."""
         claim = self._path.with_name(f"{self._path.name}.claim")
         new, kept = (self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp") for _ in range(2))
         claimed = _try_lock(claim)
@@ -695,12 +696,12 @@ class LeaseFile:
             try:
                 _lock_now(descriptor)
                 os.pwrite(descriptor, _Record(notes=_Record.decode(seen[2]).notes).encode(), 0)
-                with suppress(OSError):  # some file systems have no hard links
+                with suppress(OSError):  # some file systems don't support hard links
                     kept.hardlink_to(self._path)
                 new.replace(self._path)
                 if _read_path(kept) in {None, seen}:
                     return descriptor
-                kept.replace(self._path)  # the holder resumed at that moment, and may not have noticed
+                kept.replace(self._path)  # the holder resumed at that moment and may not have noticed
             except BaseException:
                 new.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -714,7 +715,7 @@ class LeaseFile:
 
 
 def _try_lock(path: Path) -> int | None:
-    """Return the file, open and locked, or None if another program has locked or replaced it."""
+    """Return the open, locked file, or None if another program has locked or replaced it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, PRIVATE_FILE_MODE)
     is_held = False
@@ -748,7 +749,7 @@ MAX_SECRET_FILE_BYTES = 64 * 1024
 
 
 def read_secret_file(path: PurePath, *, setting: str) -> Secret:
-    """Return a file's text, unless other users of the machine can read or change it; errors include the `setting`.
+    """Return a file's text unless other users of the machine can read or change it; errors include the `setting`.
 
     Unlike the token file, such a file often comes from an administrator or an orchestrator. It may be a symbolic link
     and may belong to root; it is never changed here.
@@ -758,29 +759,29 @@ def read_secret_file(path: PurePath, *, setting: str) -> Secret:
         text, found = _read_secret(path)
     except FileProblem as problem:
         raise ConfigurationError(
-            f"The file that {setting} names {problem.args[0]}.", key=setting, remedy="Correct the path or the file."
+            f"The file specified by {setting} {problem.args[0]}.", key=setting, remedy="Correct the path or the file."
         ) from None
     exposure = find_exposure(found, is_mounted_read_only=is_mounted_read_only(path))
     if exposure is not None:
         raise ConfigurationError(
-            f"The file that {setting} names {exposure}.",
+            f"The file specified by {setting} {exposure}.",
             key=setting,
-            remedy="Make yourself its owner, and restrict its permissions: chmod 600. "
-            "Others may have read it, so create a new secret.",
+            remedy="Take ownership of the file, and restrict its permissions with chmod 600. "
+            "Other users may have read it, so create a new secret.",
         )
     if text is None:
         raise ConfigurationError(
-            f"The file that {setting} names is not UTF-8 text.", key=setting, remedy="Write it again as plain text."
+            f"The file specified by {setting} is not UTF-8 text.", key=setting, remedy="Save it as UTF-8 text."
         )
     return text
 
 
 def read_secret_line(path: PurePath, *, setting: str) -> Secret:
-    """Return the only line of the file, without surrounding white space; raises like `read_secret_file`."""
+    """Return the only line in the file without surrounding whitespace; raises the same errors as `read_secret_file`."""
     line = Secret(read_secret_file(path, setting=setting).reveal().strip())
     if not line.reveal() or not line.reveal().isprintable():
         raise ConfigurationError(
-            f"The file that {setting} names does not hold one line of text.",
+            f"The file specified by {setting} does not contain exactly one line of text.",
             key=setting,
             remedy="Write only the secret to the file.",
         )
@@ -788,7 +789,7 @@ def read_secret_line(path: PurePath, *, setting: str) -> Secret:
 
 
 def _read_secret(path: Path) -> tuple[Secret | None, os.stat_result]:
-    # A separate function, so that a verbose traceback of the raising frame has no plain text to show.
+    # A separate function, so that a verbose traceback of the raising frame doesn't contain the plain text.
     content, found = read_shared_file(path, max_bytes=MAX_SECRET_FILE_BYTES)
     try:
         return Secret(content.decode("utf-8")), found

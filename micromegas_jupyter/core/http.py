@@ -47,7 +47,7 @@ PROVIDER_TIMEOUT_SECONDS = 10.0
 PLATFORM_TIMEOUT_SECONDS = 5.0
 HUB_SERVICE = "The sign-in service of JupyterHub"
 HUB_UNAVAILABLE_REMEDY = (
-    "Try again in a moment. If that does not help, your Hub administrator can check whether the service `micromegas` "
+    "Try again in a moment. If that doesn't help, ask your Hub administrator to check whether the `micromegas` service "
     "is running."
 )
 
@@ -62,7 +62,7 @@ _TOO_MANY_REQUESTS = 429
 _USUAL_PORTS = {"https": 443, "http": 80}
 _JSON = "application/json"
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "micromegas_jupyter"}
-# Names of this machine, and Google's metadata service, which has a link-local address.
+# Names of this machine and of Google's metadata service, which has a link-local address.
 _PLAIN_HTTP_NAMES = frozenset({"localhost", "metadata.google.internal"})
 _CERTIFICATE = re.compile(
     r"-----BEGIN (?:TRUSTED )?CERTIFICATE-----[^-]{1,65536}-----END (?:TRUSTED )?CERTIFICATE-----"
@@ -99,7 +99,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawAnswer:
-    """Status, headers (names in lower case), and the undecoded body, at most one byte longer than the size limit."""
+    """The status, headers (with lowercase names), and undecoded body, which is at most one byte over the size limit."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -113,13 +113,13 @@ class RawAnswer:
 
     @property
     def media_type(self) -> str:
-        """The media type without its parameters, in lower case."""
+        """The media type without its parameters, in lowercase."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def date(self) -> datetime | None:
-        """The sender's clock as aware UTC, or None if unknown."""
-        # Caches repeat the Date of the stored response and add its age: RFC 9111 section 5.1.
+        """The sender's clock as an aware UTC time, or None if unknown."""
+        # Caches repeat the stored response's Date and add its age: RFC 9111 section 5.1.
         text = self.headers.get("date")
         if text is None or self.headers.get("age", "0").strip() != "0":
             return None
@@ -132,7 +132,7 @@ class RawAnswer:
             return None
 
     def text(self) -> str:
-        """Return the body as a string, which is empty if the body is not UTF-8."""
+        """Return the body as a string, or an empty string if the body is not UTF-8."""
         try:
             return self.body.decode("utf-8")
         except UnicodeDecodeError:
@@ -149,7 +149,7 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """How errors describe the called service; `remedies` replace `remedy` for some kinds of network failures."""
+    """How errors describe the called service; `remedies` replaces `remedy` for some kinds of network failures."""
 
     name: str
     remedy: str | None = None
@@ -158,7 +158,7 @@ class Callee:
 
 
 class HttpClient:
-    """Sends a limited number of requests at a time; safe to use from several threads.
+    """Sends a limited number of concurrent requests; safe to use from several threads.
 
     `ca_bundle` replaces the environment's certificates, `extra_ca_bundle` adds to them. A hanging name server cannot be
     interrupted, so a call that timed out may occupy its slot for a while.
@@ -177,9 +177,9 @@ class HttpClient:
     ) -> None:
         if ca_bundle is not None and not Path(ca_bundle).exists():
             raise ConfigurationError(
-                "The file of certificates to trust does not exist.",
+                "The CA bundle does not exist.",
                 key="ca_bundle",
-                remedy="Correct the path (MICROMEGAS_CA_BUNDLE, ca_bundle, or ca_file of an issuer).",
+                remedy="Correct the path (MICROMEGAS_CA_BUNDLE, ca_bundle, or an issuer's ca_file).",
             )
         self._max_bytes = max_bytes
         self._timeout_seconds = self.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
@@ -192,7 +192,7 @@ class HttpClient:
         self._is_closed = False
 
     def close(self) -> None:
-        """Abort running calls and reject new ones; safe to call twice."""
+        """Abort running calls and reject new ones; safe to call more than once."""
         with self._lock:
             self._is_closed = True
             running = list(self._running)
@@ -210,22 +210,22 @@ class HttpClient:
         accept_server_errors: bool = False,
         needs_body: bool = True,
     ) -> RawAnswer:
-        """Send a request on another thread and return its checked response; the deadline covers the wait too."""
+        """Send a request on another thread, and return its checked response; the deadline includes the wait."""
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
         timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = SYSTEM_CLOCK.monotonic() + timeout_seconds
-        # Set explicitly even if it is the default: some versions of `requests` share one context for the default, which
-        # must not get the extra certificates.
+        # Set explicitly even if it is the default: some versions of `requests` share one context for the default, to
+        # which the extra certificates must not be added.
         authorities = self._ca_bundle or environment_ca_bundle() or DEFAULT_CA_BUNDLE_PATH
         if not self._free_slots.acquire(timeout=timeout_seconds):
             raise ProviderUnavailable(
-                f"{callee.name} wasn't called: too many calls are waiting for a response.", remedy=callee.remedy
+                f"{callee.name} wasn't called because too many calls are waiting for a response.", remedy=callee.remedy
             )
         exchange = Exchange(
             prepare,
-            # The exchange's deadline limits the call. This later one, per read, only frees a thread if its connection
-            # could not be closed.
+            # The exchange's deadline limits the call. This longer timeout applies per read, and only frees a thread
+            # whose connection could not be closed.
             settings={"timeout": 2 * timeout_seconds, "verify": authorities},
             max_bytes=self._max_bytes,
             on_end=self._free_slots.release,
@@ -240,7 +240,7 @@ class HttpClient:
             if is_closed:
                 self._free_slots.release()
                 raise ProviderUnavailable(
-                    f"{callee.name} was not called: the connection is closed.", remedy=callee.remedy
+                    f"{callee.name} was not called because the connection is closed.", remedy=callee.remedy
                 )
             raw = exchange.run(timeout_seconds=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except ExchangeFailed as failure:
@@ -255,7 +255,8 @@ class HttpClient:
                 self._running.discard(exchange)
         if raw is None:
             raise ProviderUnavailable(
-                f"{callee.name} did not respond completely within {timeout_seconds:g} seconds.", remedy=callee.remedy
+                f"{callee.name} did not send a complete response within {timeout_seconds:g} seconds.",
+                remedy=callee.remedy,
             )
         check_answer(
             raw, callee, max_bytes=self._max_bytes, accept_server_errors=accept_server_errors, needs_body=needs_body
@@ -264,7 +265,7 @@ class HttpClient:
 
 
 class ProviderCalls(Protocol):
-    """The protocol that callers need from `ProviderHttp`."""
+    """The subset of `ProviderHttp` that callers need."""
 
     def fetch_json(self, url: str) -> HttpAnswer:
         """Fetch the JSON document at `url`."""
@@ -276,7 +277,7 @@ class ProviderCalls(Protocol):
 
 
 class ProviderHttp(HttpClient):
-    """Calls identity providers; bypasses the proxy for loopback and hosts in `NO_PROXY`."""
+    """Calls identity providers; bypasses the proxy for loopback addresses and hosts in `NO_PROXY`."""
 
     def fetch_json(
         self,
@@ -286,7 +287,7 @@ class ProviderHttp(HttpClient):
         refuses_private: bool = False,
         kind: str = "The identity provider",
     ) -> HttpAnswer:
-        """Fetch the JSON document at `url`, https or http on loopback; errors describe its host as `kind`.
+        """Fetch the JSON document at `url`, which is https, or http on loopback; errors describe its host as `kind`.
 
         With `refuses_private`, nothing is sent to an address inside a network; this has no effect with a proxy.
         """
@@ -314,7 +315,7 @@ class ProviderHttp(HttpClient):
         raw = self._send(
             lambda: _prepare(method, url, {"Accept": _JSON, **(headers or {})}, fields),
             callee,
-            # A proxy would send plain http for loopback to another machine.
+            # A proxy would send plain HTTP for loopback to a different machine.
             proxy=None if is_loopback_url(url) else proxy_for(url, self._proxy),
             refuse_private=refuse_private,
             needs_body=needs_body,
@@ -323,17 +324,19 @@ class ProviderHttp(HttpClient):
 
 
 class PlatformHttp(HttpClient):
-    """Requests this program's identity from a platform, over plain http inside the machine, without a proxy."""
+    """Requests this program's identity from a platform over plain HTTP within the machine, without a proxy."""
 
     TIMEOUT_SECONDS = PLATFORM_TIMEOUT_SECONDS
 
     def get(self, url: str, *, headers: FormFields, platform: Callee) -> RawAnswer:
-        """Fetch `url`, which is https, or http to this machine and its metadata services."""
+        """Fetch `url`, which must be https, or http to this machine or its metadata services."""
         is_plain = check_platform_url(url, platform)
         raw = self._send(lambda: _prepare("GET", url, headers), platform)
         if is_plain and not raw.reached_private:
-            # The name resolved outside this network, so the responder isn't a metadata service.
-            raise ProviderMisbehaved(f"{platform.name} responded from an Internet address.", remedy=platform.remedy)
+            # The name resolved to an address outside this network, so the responder isn't a metadata service.
+            raise ProviderMisbehaved(
+                f"{platform.name} responded from a public internet address.", remedy=platform.remedy
+            )
         return raw
 
 
@@ -343,7 +346,7 @@ class HubHttp(HttpClient):
     def call(
         self, url: str, *, token: Secret, body: Mapping[str, object] | None = None, timeout_seconds: float | None = None
     ) -> tuple[int, SecretObject | None]:
-        """Post `body` as JSON to a checked URL, or GET if there is no body; return status and JSON object, if any."""
+        """Post `body` as JSON to a checked URL, or GET if there is no body; return the status and any JSON object."""
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
         headers = {"Accept": _JSON, "Content-Type": _JSON}
         raw = self._send(
@@ -364,7 +367,7 @@ def check_answer(
         raise ProviderUnavailable(f"{callee.name} returned status {raw.status}.")
     problem = None
     if raw.status in _REDIRECTS:  # it could redirect a secret to another host: RFC 9700 section 4.12
-        problem = f"answered with a redirect (status {raw.status}), which is not followed"
+        problem = f"returned a redirect (status {raw.status}), which is not followed"
     elif raw.is_success and not needs_body:
         return
     elif len(raw.body) > max_bytes:
@@ -378,20 +381,20 @@ def check_answer(
 def read_answer(raw: RawAnswer, callee: Callee, *, needs_body: bool = True) -> HttpAnswer:
     """Decode a provider's response; raises `ProviderMisbehaved` if it is not JSON."""
     if not raw.is_success and raw.status not in _CLIENT_ERRORS:
-        raise ProviderMisbehaved(f"{callee.name} returned status {raw.status}, not with a document.")
+        raise ProviderMisbehaved(f"{callee.name} returned status {raw.status} instead of a document.")
     body = None
     if raw.body and (needs_body or not raw.is_success):
         if raw.media_type != _JSON and not re.fullmatch(r"application/.*\+json", raw.media_type):
-            raise ProviderMisbehaved(f"{callee.name} returned status {raw.status} without JSON.")
+            raise ProviderMisbehaved(f"{callee.name} did not return JSON (status {raw.status}).")
         try:
             body = decode_strict_json(raw.body.decode("utf-8"))
         except (UnicodeDecodeError, JsonError):
-            raise ProviderMisbehaved(f"{callee.name} sent a document that is not valid JSON.") from None
+            raise ProviderMisbehaved(f"{callee.name} returned invalid JSON.") from None
     return HttpAnswer(status=raw.status, body=body, date=raw.date, reached_private=raw.reached_private)
 
 
 def check_platform_url(url: str, platform: Callee) -> bool:
-    """Check that a platform may be called at `url`, which may contain a secret; return whether it is plain http."""
+    """Check that a platform may be called at `url`, which may contain a secret; return whether it is plain HTTP."""
     parts = split_plain_url(url, max_characters=MAX_PLATFORM_URL_CHARACTERS)
     problem = "cannot be used"
     if parts is not None and "@" not in parts.netloc and not parts.fragment:
@@ -413,11 +416,11 @@ def _is_inside_machine(host: str) -> bool:
 
 
 def environment_ca_bundle() -> str | None:
-    """Return the file or folder of certificates from the environment, as `requests` finds it."""
+    """Return the CA file or folder from the environment, using the same rules as `requests`."""
     found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if found and not Path(found).exists():
         raise ConfigurationError(
-            "The environment names a CA bundle that does not exist.",
+            "The CA bundle specified in the environment does not exist.",
             key="REQUESTS_CA_BUNDLE",
             remedy="Correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE, or unset it.",
         )
@@ -425,25 +428,25 @@ def environment_ca_bundle() -> str | None:
 
 
 def read_certificates(path: Path) -> str:
-    """Return only the certificates of a PEM file."""
+    """Return only the certificates in a PEM file."""
     import ssl
 
     try:
         content, _ = read_shared_file(path, max_bytes=MAX_BUNDLE_BYTES)
-        # Bundles have comments in any encoding.
+        # Bundles may have comments in any encoding.
         certificates = "\n".join(_CERTIFICATE.findall(content.decode("latin-1")))
-        problem = None if certificates else "holds no certificate in PEM form"
+        problem = None if certificates else "does not contain a PEM certificate"
         if certificates:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
     except FileProblem as error:
         problem = str(error.args[0])
     except (ssl.SSLError, ValueError, TypeError):  # TypeError: it is not ASCII
-        problem = "holds a damaged certificate"
+        problem = "contains a corrupted certificate"
     if problem is not None:
         raise ConfigurationError(
-            f"The file of certificates to trust {problem}.",
+            f"The CA bundle {problem}.",
             key="ca_bundle",
-            remedy="Correct MICROMEGAS_CA_BUNDLE or ca_bundle: it must be the path of a PEM file of certificates.",
+            remedy="Set MICROMEGAS_CA_BUNDLE or ca_bundle to the path of a PEM file that contains certificates.",
         )
     return certificates
 
@@ -463,7 +466,7 @@ def _reveal(values: FormFields) -> dict[str, str]:
 
 
 def _host_and_port(url: str, *, host: str) -> str:
-    """Return the host for messages, with the port unless it is the scheme's default."""
+    """Return the host for messages, with the port if it isn't the scheme's default."""
     parts = urlsplit(url)
     if parts.port in {None, _USUAL_PORTS[parts.scheme]}:
         return host
@@ -472,20 +475,20 @@ def _host_and_port(url: str, *, host: str) -> str:
 
 _CHUNK_BYTES = 16 * 1024
 # A process that wakes up this late was suspended. The received data may be a refresh token that replaces a used one, so
-# it is read briefly.
+# the response is still read for a short time.
 _SUSPENDED_SECONDS = 1.0
 _LATE_READ_SECONDS = 2.0
 _PROXY_NAMES = "https_proxy, HTTPS_PROXY, all_proxy or ALL_PROXY, or unset it"
 # The last four bytes of these addresses are an IPv4 address: RFC 6052 section 2.1.
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-# RFC 8215. Missing in some versions of Python.
+# RFC 8215. Missing in some Python versions.
 _TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 _running: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("running_exchange", default=None)
 
 
 class ExchangeFailed(Exception):
-    """There was no response; `kind` is `name`, `refused`, `tls`, `proxy`, or empty if the cause is unknown."""
+    """No response was received; `kind` is `name`, `refused`, `tls`, `proxy`, or empty if the cause is unknown."""
 
     def __init__(self, why: str, kind: str = "") -> None:
         super().__init__(why)
@@ -493,7 +496,7 @@ class ExchangeFailed(Exception):
 
 
 class Exchange:
-    """Runs one request on a daemon thread, where its secrets are revealed.
+    """Runs one request on a daemon thread, the only place where its secrets are revealed.
 
     `requests` limits each read, not the call: a server that sends a byte per second never exceeds its timeout. The lock
     guards the list of connections and whether they were closed; it is never held during I/O.
@@ -525,13 +528,13 @@ class Exchange:
         self._outcome: RawAnswer | ExchangeFailed = ExchangeFailed("nothing was sent")
 
     def run(self, *, timeout_seconds: float) -> RawAnswer | None:
-        """Send the request and return the response, or None if the deadline passed."""
+        """Send the request and return the response, or None if the deadline has passed."""
         thread = threading.Thread(target=self._work, name="micromegas-provider-call", daemon=True)
         try:
             thread.start()
         except RuntimeError:
             self._on_end()
-            raise ExchangeFailed("this machine has no thread left for the call") from None
+            raise ExchangeFailed("no thread is available for the call") from None
         started_at = SYSTEM_CLOCK.monotonic()
         try:
             in_time = self._ended.wait(timeout_seconds)
@@ -546,7 +549,7 @@ class Exchange:
         return self._outcome
 
     def abort(self) -> None:
-        """Close every connection of this exchange, now and later; safe to call twice and from any thread."""
+        """Close all current and future connections of this exchange; safe to call twice and from any thread."""
         with self._lock:
             self._is_cut = True
             connections, self._connections = self._connections, []
@@ -554,12 +557,12 @@ class Exchange:
             _cut(connection)
 
     def watch(self, connection: socket.socket, *, is_direct: bool) -> None:
-        """Register a new connection so that it can be aborted; `is_direct` means without a proxy."""
-        # Checks the connection itself, because a second lookup of the name could return another address.
+        """Register a new connection so that it can be aborted; `is_direct` means that no proxy is used."""
+        # Checks the connection itself, because a second name lookup could return a different address.
         if is_direct and is_private_address(connection.getpeername()[0]):
             self._reached_private = True
             if self._refuse_private:
-                raise ExchangeFailed("its address is a private one, which this call does not accept")
+                raise ExchangeFailed("its address is private, which is not allowed for this call")
         # TLS takes over the socket's descriptor; a duplicate still reaches the connection.
         duplicate = connection.dup()
         with self._lock:
@@ -615,7 +618,7 @@ def is_private_address(address: str) -> bool:
 
 
 def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
-    """Return the proxy for `url` from the configuration or the environment, or None if `NO_PROXY` matches the host."""
+    """Return the proxy for `url` from the settings or the environment, or None if `NO_PROXY` matches the host."""
     from requests.utils import get_environ_proxies, select_proxy, should_bypass_proxies
 
     if should_bypass_proxies(url, no_proxy=None):
@@ -625,7 +628,7 @@ def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
     found = select_proxy(url, get_environ_proxies(url))
     if not found:
         return None
-    # Libraries fail on these with messages that show the address or are useless.
+    # Libraries reject these with messages that either show the address or are useless.
     try:
         parts = urlsplit(found if "://" in found else f"http://{found}")
         is_address = bool(parts.hostname) and parts.port != 0
@@ -633,13 +636,13 @@ def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
         is_address = False
     if not is_address:
         raise ConfigurationError(
-            "The environment names a proxy whose address is malformed.",
+            "The proxy address specified in the environment is invalid.",
             key="https_proxy",
             remedy=f"Correct {_PROXY_NAMES}.",
         )
     if found.lower().startswith("socks") and find_spec("socks") is None:
         raise ConfigurationError(
-            "The environment names a SOCKS proxy, which needs the package PySocks.",
+            "The environment specifies a SOCKS proxy, which requires the PySocks package.",
             key="https_proxy",
             remedy=f"Install PySocks, or correct {_PROXY_NAMES}.",
         )
@@ -668,7 +671,7 @@ def _watch_connection(connection: socket.socket, *, is_direct: bool) -> socket.s
 
 @cache
 def _adapter_class() -> type[HTTPAdapter]:
-    """Return an adapter for one exchange: without a session there are no redirects, cookies or .netrc passwords."""
+    """Return an adapter for one exchange; not using a session prevents redirects, cookies, and .netrc passwords."""
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -681,7 +684,7 @@ def _adapter_class() -> type[HTTPAdapter]:
         def connect(self) -> None:
             exchange = _running.get()
             if exchange is not None and exchange.extra_certificates is not None:
-                # Added to `ca_certs`, also for the proxy's certificate.
+                # Used in addition to `ca_certs`, also for the proxy's certificate.
                 self.ca_cert_data = exchange.extra_certificates
             super().connect()
 
@@ -713,17 +716,17 @@ def _adapter_class() -> type[HTTPAdapter]:
 def _describe(error: Exception) -> ExchangeFailed:
     from requests.exceptions import ProxyError, SSLError, Timeout
 
-    # The error's class, a part of its text, the message, and its kind; the first matching line applies.
+    # The error's class, a part of its text, the message, and its kind; the first match applies.
     failures: tuple[tuple[type[Exception], str, str, str], ...] = (
         (ProxyError, "CERTIFICATE_VERIFY", "the proxy's TLS certificate could not be verified", "proxy"),
         (ProxyError, " 407 ", "the proxy requires a different user name and password", "proxy"),
-        (ProxyError, "", "the proxy refused or did not answer", "proxy"),
+        (ProxyError, "", "the proxy refused the connection or did not respond", "proxy"),
         (SSLError, "CERTIFICATE_VERIFY", "its TLS certificate could not be verified", "tls"),
         (SSLError, "", "TLS failed", "tls"),
-        (Timeout, "", "it did not answer in time", ""),
+        (Timeout, "", "it did not respond in time", ""),
         (Exception, "NameResolutionError", "its name was not found", "name"),
         (Exception, "refused", "the connection was refused", "refused"),
-        (Exception, "", "the connection broke", ""),
+        (Exception, "", "the connection was lost", ""),
     )
     text = str(error)
     return next(

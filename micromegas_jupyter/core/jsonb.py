@@ -40,7 +40,7 @@ class MalformedJsonb(ValueError):
 
 
 def encode(value: object, *, is_signed: bool = False) -> bytes:
-    """Encode a value of the kinds that `json.loads` returns; raise MalformedJsonb for others.
+    """Encode a value of a type that `json.loads` returns; raise MalformedJsonb for other types.
 
     With `is_signed`, nonnegative integers are encoded as signed, like OTLP's; otherwise as unsigned, like JSON text's.
     """
@@ -59,7 +59,7 @@ def _encode_container(value: object, *, is_signed: bool, depth: int) -> bytes:
         except AttributeError:
             raise MalformedJsonb("a key is not a string") from None
         except UnicodeEncodeError:
-            raise MalformedJsonb("a key holds half a character") from None
+            raise MalformedJsonb("a key contains a lone surrogate") from None
         head = _OBJECT << _KIND_BITS | len(pairs)
         elements = [(_STRING, key) for key, _ in pairs]
         elements += [_encode_element(item, is_signed=is_signed, depth=depth) for _, item in pairs]
@@ -81,14 +81,14 @@ def _encode_element(value: object, *, is_signed: bool, depth: int) -> tuple[int,
             try:
                 return _STRING, value.encode()
             except UnicodeEncodeError:
-                raise MalformedJsonb("a text holds half a character") from None
+                raise MalformedJsonb("a string contains a lone surrogate") from None
         case int():
             return _NUMBER, _encode_integer(value, is_signed=is_signed)
         case float():
             return _NUMBER, _encode_float(value)
         case Mapping() | list() | tuple():
             return _CONTAINER, _encode_container(value, is_signed=is_signed, depth=depth + 1)
-    raise MalformedJsonb(f"a value is of the kind {type(value).__name__}")
+    raise MalformedJsonb(f"a value has the unsupported type {type(value).__name__}")
 
 
 def _encode_integer(value: int, *, is_signed: bool) -> bytes:
@@ -118,7 +118,7 @@ def decode(data: bytes) -> object:
     except (struct.error, ValueError, LookupError):
         raise MalformedJsonb("not binary JSON") from None
     if size != len(data):
-        raise MalformedJsonb("bytes follow the value")
+        raise MalformedJsonb("there are extra bytes after the value")
     return value
 
 
@@ -134,7 +134,7 @@ def items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
 
 
 def find(data: bytes, key: str) -> bytes | None:
-    """Return an object's member as separate binary JSON; prefers exact name matches to case-insensitive ones."""
+    """Return an object's member as separate binary JSON; exact names take precedence over case-insensitive ones."""
     try:
         return _find(data, key.encode())
     except (struct.error, ValueError, LookupError):
@@ -149,7 +149,7 @@ def _items(data: bytes) -> dict[str, bytes] | list[bytes] | None:
         found.append(_element(data, position, header))
         position += header & _LENGTH
     if position != len(data):
-        raise ValueError("bytes follow the value")
+        raise ValueError("there are extra bytes after the value")
     if kind == _SCALAR:
         return None
     values = [_as_value(header, element) for header, element in zip(headers[-count:], found[-count:], strict=True)]
@@ -192,19 +192,19 @@ def array_of(elements: Sequence[bytes]) -> bytes:
 
 
 def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
-    """Return a container's kind, its count and the headers of its elements."""
+    """Return a container's kind, its count, and the headers of its elements."""
     header: int = struct.unpack_from(">I", data)[0]
     kind, count = header >> _KIND_BITS, header & ((1 << _KIND_BITS) - 1)
     total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
     if _HEADER * (1 + total) > len(data):
-        raise ValueError("more elements than fit")
+        raise ValueError("more elements than fit in the data")
     return kind, count, struct.unpack_from(f">{total}I", data, _HEADER)
 
 
 def _element(data: bytes, position: int, header: int) -> bytes:
     element = data[position : position + (header & _LENGTH)]
     if len(element) != header & _LENGTH:
-        raise ValueError("an element ends outside")
+        raise ValueError("an element extends past the end of the data")
     return element
 
 
@@ -240,7 +240,7 @@ def to_plain(value: object) -> object:
 
 
 def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
-    """Return the value of a container, and how many bytes it takes."""
+    """Return the value of a container, and the number of bytes it takes."""
     if depth > MAX_DEPTH:
         raise ValueError("too deep")
     kind, count, headers = _head(data)
@@ -272,7 +272,7 @@ def _value(kind: int, data: bytes, *, depth: int) -> object:
     if kind == _CONTAINER:
         value, size = _decode(data, depth=depth + 1)
         if size != len(data):
-            raise ValueError("bytes follow a container")
+            raise ValueError("there are extra bytes after a container")
         return value
     if kind not in _CONSTANTS or data:
         raise ValueError("an unknown type")
@@ -297,13 +297,13 @@ def _number(data: bytes) -> object:
 
 
 def is_declared_jsonb(field: pa.Field) -> bool:
-    """Whether a schema marks a column as JSONB: by the type's name, or as a dictionary, like upstream."""
+    """Whether a schema marks a column as JSONB, by the type's name or as a dictionary (like upstream)."""
     is_named = TYPE_METADATA.items() <= (field.metadata or {}).items()
     return _is_bytes(field.type) and (is_named or pa.types.is_dictionary(field.type))
 
 
 def holds_jsonb(field: pa.Field, column: pa.ChunkedArray) -> bool:
-    """Whether a column is shown as JSON: its first values are all JSONB, or it is empty and of type JSONB."""
+    """Whether to show a column as JSON: its first values are all JSONB, or it is empty and has the JSONB type."""
     if not _is_bytes(field.type):
         return False
     rows = column.slice(0, _SAMPLE_ROWS)
@@ -314,7 +314,7 @@ def holds_jsonb(field: pa.Field, column: pa.ChunkedArray) -> bool:
 
 
 def json_text(data: bytes) -> str | None:
-    """Return JSONB as compact JSON; None for other bytes."""
+    """Return JSONB as compact JSON, or None for other bytes."""
     try:
         return to_json(decode(data))
     except MalformedJsonb:
@@ -328,7 +328,7 @@ def json_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def with_json(table: pa.Table, names: Collection[str | None] | None = None) -> pa.Table:
-    """Return a table with JSON strings in the columns (all, or only these names) that contain only JSONB."""
+    """Return a table with JSON strings in the columns (all, or only those in `names`) that contain only JSONB."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if (names is not None and field.name not in names) or not holds_jsonb(field, column):
@@ -363,7 +363,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
 
 
 def _is_worth_its_dictionary(chunk: pa.Array) -> bool:
-    """Whether a dictionary has no nulls and no more values than rows; slices of results often have more."""
+    """Whether a dictionary has no nulls and no more values than rows; slices of results often have more values."""
     if not pa.types.is_dictionary(chunk.type):
         return False
     return len(chunk.dictionary) <= len(chunk) and not chunk.dictionary.null_count

@@ -22,7 +22,8 @@ RECEIPT_FIELD: Final = "log_receipt"
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 STALL_SECONDS: Final = 2.0
-#: The share of the queue for ordinary lines, and up to which new calls are accepted. Running calls can use the rest.
+#: The share of the queue that is available to ordinary lines, and the one up to which new calls are accepted. Running
+#: calls can use the rest.
 _ORDINARY_SHARE: Final = 0.8
 _ACCEPTING_SHARE: Final = 0.9
 _MAX_MESSAGE_CHARACTERS: Final = 64 * 1024
@@ -33,13 +34,13 @@ _BATCH_BYTES: Final = 256 * 1024
 _BATCH_SECONDS: Final = 0.02
 _RETRY_SECONDS: Final = 0.5
 _DELIVERY_SECONDS: Final = 10.0
-# POSIX writes up to this size to a pipe atomically. Larger writes would hide that a slow reader is still reading.
+# POSIX writes to a pipe are atomic up to this size. Larger writes would conceal that a slow reader is still reading.
 _PIPE_BYTES: Final = 4096
 _FORMATTER: Final = logging.Formatter()
 
 
 class Destination(Protocol):
-    """A destination of lines. If it `is_durable`, calls return only after their line is written."""
+    """A destination for lines. If it `is_durable`, calls return only after their line is written."""
 
     name: str
     is_durable: bool
@@ -48,10 +49,10 @@ class Destination(Protocol):
         """Return the line that reports how many lines were dropped."""
 
     def report_failure(self, error: OSError) -> None:
-        """Report that writing fails; called once per period of failures."""
+        """Report that writing is failing; called once per period of failures."""
 
     def write(self, lines: list[bytes]) -> int:
-        """Write lines in order and return how many were completely written; may block, and raises OSError."""
+        """Write lines in order, and return how many were completely written; may block and raise OSError."""
 
 
 class StreamDestination:
@@ -75,15 +76,16 @@ class StreamDestination:
         return self._lost_line(count)
 
     def report_failure(self, error: OSError) -> None:
-        """Do nothing, because there is no other place to report it."""
+        """Do nothing, because there is nowhere else to report it."""
 
     def write(self, lines: list[bytes]) -> int:
-        """Write lines; a failed call continues within the line where it stopped."""
+        """Write lines; after a failure, the next call resumes within the line where writing stopped."""
         if self._descriptor < 0:
             self._stream.write(b"".join(lines).decode("utf-8", "replace"))
             self._stream.flush()
             return len(lines)
-        # Bypasses the stream: a thread that hangs while holding its lock would hang the interpreter's exit.
+        # Bypasses the stream: a thread that hangs while holding the stream's lock would prevent the interpreter from
+        # exiting.
         for count, line in enumerate(lines):
             while self._written_bytes < len(line):
                 piece = line[self._written_bytes : self._written_bytes + _PIPE_BYTES]
@@ -99,7 +101,7 @@ class StreamDestination:
 
 
 class Receipt:
-    """The state of one line; `wait` returns when the reported call may return."""
+    """The state of a line; `wait` returns when the call that it reports may return."""
 
     def __init__(self, writer: "LogWriter", number: int | None) -> None:
         self._writer = writer
@@ -115,7 +117,7 @@ class Receipt:
 
 
 class LogWriter:
-    """Writes lines to a destination on its own thread, through a queue of at most 10,000 lines and 16 MiB.
+    """Writes lines to a destination on a separate thread, through a queue of at most 10,000 lines and 16 MiB.
 
     Safe to use from any thread. The lock is re-entrant because a destructor or a signal handler may log while it is
     held; it is released while lines are written.
@@ -127,7 +129,7 @@ class LogWriter:
         self._destination = destination
         self._clock = clock
         self._lock = threading.RLock()
-        self._wake = threading.Lock()  # held; released to wake the sleeping thread
+        self._wake = threading.Lock()  # held; released to wake up the sleeping thread
         self._wake.acquire()
         self._is_asleep = False
         self._closing = threading.Event()
@@ -145,7 +147,7 @@ class LogWriter:
         self._thread.start()
 
     def put(self, render: Callable[[], str], size: int, *, is_required: bool = False) -> Receipt:
-        """Queue a line of about `size` bytes, which `render` returns on the writer's thread; never blocks.
+        """Queue a line of about `size` bytes, which `render` returns when called on the writer's thread; never blocks.
 
         A line with `is_required` reports the end of a call. Other lines are dropped earlier.
         """
@@ -165,28 +167,28 @@ class LogWriter:
 
     @property
     def line_count(self) -> int:
-        """The number of lines not yet written."""
+        """The number of unwritten lines."""
         return len(self._queue)
 
     @property
     def problem(self) -> str | None:
-        """Why the lines of new calls would not be written now, or None."""
+        """Why lines of new calls can't be written right now, or None."""
         if not self._queue:
             return None
         with self._lock:
             if self._clock.monotonic() - self._progress_at > STALL_SECONDS:
                 return f"the {self.name} hasn't accepted data for {STALL_SECONDS:g} seconds"
-            return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines wait for the {self.name}"
+            return None if self._fits(1, _ACCEPTING_SHARE) else f"too many lines are waiting for the {self.name}"
 
     def check(self) -> None:
-        """Raise ServerUnavailable if the lines of new calls would not be written now."""
+        """Raise ServerUnavailable if lines of new calls can't be written right now."""
         if (problem := self.problem) is not None:
             raise _unavailable(problem)
 
     async def wait_for(self, number: int | None) -> None:
-        """Wait for a line by its number; see `Receipt.wait`."""
+        """Wait for the line with this number; see `Receipt.wait`."""
         if number is None:
-            raise _unavailable(f"too many lines wait for the {self.name}")
+            raise _unavailable(f"too many lines are waiting for the {self.name}")
         if not self._destination.is_durable or number <= self._written_number:
             return
         loop = asyncio.get_running_loop()
@@ -195,7 +197,7 @@ class LogWriter:
             if number <= self._written_number:
                 return
             self._waiting.append((number, loop, written))
-        # A timer costs a seventh of `asyncio.timeout`.
+        # A timer costs a seventh as much as `asyncio.timeout`.
         late = loop.call_later(_DELIVERY_SECONDS, _resolve, [written], False)
         try:
             if not await written:
@@ -204,7 +206,7 @@ class LogWriter:
             late.cancel()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Write queued lines for at most this time, and return whether all were written. May be called twice."""
+        """Write queued lines for at most this long, and return whether all were written. May be called twice."""
         with self._lock:
             self._closing.set()
             self._wake_up()
@@ -241,12 +243,12 @@ class LogWriter:
     def _await_lines(self) -> bool:
         """Wait until there is something to write; return False once the writer is closed and everything is written."""
         with self._lock:
-            # No calls after checking the queue: one might run a destructor that logs.
+            # Don't make calls after checking the queue: one might run a destructor that logs.
             is_idle = self._is_asleep = not self._closing.is_set() and not self._queue
         if is_idle:
             self._wake.acquire()
         if not self._destination.is_durable:
-            # Waking this thread per line would cost a busy server more than writing it.
+            # Waking this thread for each line would cost a busy server more than writing the line.
             self._closing.wait(_BATCH_SECONDS)
         with self._lock:
             if self._unreported and (self._closing.is_set() or self._fits(0, _ORDINARY_SHARE)):
@@ -305,7 +307,7 @@ def _unavailable(problem: str) -> ServerUnavailable:
 
 
 class LogWriterHandler(logging.Handler):
-    """Hands records to a `LogWriter`. They are formatted on its thread. Never blocks and never raises."""
+    """Passes records to a `LogWriter`. They are formatted on its thread. Never blocks and never raises."""
 
     def __init__(self, writer: LogWriter, *, level: int = logging.NOTSET) -> None:
         super().__init__(level)
@@ -316,7 +318,7 @@ class LogWriterHandler(logging.Handler):
         try:
             is_required = hasattr(record, RECEIPT_FIELD)
             if is_required and self.formatter is None and isinstance(record.msg, str) and not record.args:
-                line = record.msg[:_MAX_MESSAGE_CHARACTERS]  # needs no formatting, like audit lines
+                line = record.msg[:_MAX_MESSAGE_CHARACTERS]  # doesn't need formatting, like audit lines
                 receipt = self.writer.put(lambda: line, len(line) + _LINE_OVERHEAD_BYTES, is_required=True)
             else:
                 captured = _captured(record)
@@ -329,7 +331,7 @@ class LogWriterHandler(logging.Handler):
 
 
 def _captured(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a copy that doesn't reference anything that may change before formatting."""
+    """Return a copy that doesn't reference anything that could change before it is formatted."""
     fields: dict[str, object] = {}
     for name, value in record.__dict__.items():
         if isinstance(value, str):
@@ -357,7 +359,7 @@ def _text(value: object) -> str:
 
 
 class LogWriterStream(io.TextIOBase):
-    """A text stream whose lines a `LogWriter` writes, in place of `sys.stderr`."""
+    """A text stream that replaces `sys.stderr` and whose lines are written by a `LogWriter`."""
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer

@@ -1,4 +1,4 @@
-"""Values and protocols that cross packages; nothing here imports a library that is slow to load."""
+"""Values and protocols that packages share; nothing here imports a library that is slow to load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ClaimValue = str | int | bool
 
 
 class TokenKind(enum.StrEnum):
-    """Which tokens of an issuer are accepted; a token whose kind is unknown counts as either."""
+    """Which tokens from an issuer are accepted; a token whose kind is unknown counts as either."""
 
     ACCESS = "access"
     ID = "id"
@@ -42,7 +42,7 @@ class TokenKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableAccess:
-    """Which tables a caller may read (`*`: all others); no other table exists for them.
+    """Which tables a caller may read (`*`: all others); other tables don't exist for the caller.
 
     `filters` are SQL conditions by table; a row must meet at least one. An empty tuple means all rows.
     """
@@ -54,14 +54,14 @@ class TableAccess:
         return table in self.filters or "*" in self.filters
 
     def conditions(self, table: str) -> tuple[str, ...]:
-        """Return the conditions for a table that exists for the caller; a row must meet at least one."""
+        """Return the conditions for a table that exists for the caller; a row must meet at least one of them."""
         found = self.filters.get(table)
         return self.filters["*"] if found is None else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteAccess:
-    """Which tables a caller may write to: each a name, a prefix (`team_*`), or `*` for all.
+    """Which tables a caller may write to; each entry is a name, a prefix (`team_*`), or `*` for all.
 
     Attributes:
         ingest: Tables that they may send rows to.
@@ -83,7 +83,7 @@ class WriteAccess:
         return _matches(table, self.creates | self.owns)
 
     def owns_table(self, table: str) -> bool:
-        """Whether the caller owns the table even if another user created it."""
+        """Whether the caller owns the table, even if another user created it."""
         return _matches(table, self.owns)
 
 
@@ -137,7 +137,7 @@ class AuthContext:
 
 
 def find_table_access(caller: AuthContext, default_conditions: Mapping[str, str]) -> TableAccess | None:
-    """Return which tables and rows a caller may read; None for all.
+    """Return which tables and rows a caller may read, or None for all.
 
     `default_conditions` restrict callers without other restrictions, except administrators.
     """
@@ -148,7 +148,7 @@ def find_table_access(caller: AuthContext, default_conditions: Mapping[str, str]
 
 @runtime_checkable
 class TokenValidator(Protocol):
-    """Identifies the bearer of a token."""
+    """Identifies the holder of a token."""
 
     def validate_token(self, token: str) -> AuthContext:
         """Return the bearer of `token`. May use the network; safe to call from several threads.
@@ -165,12 +165,12 @@ class TokenValidator(Protocol):
         """Stop background work and release connections."""
 
 
-#: The key of a column's ID in its metadata, as PyArrow uses it for Parquet schemas.
+#: The metadata key of a column's ID, as PyArrow uses it for Parquet schemas.
 FIELD_ID: Final = b"PARQUET:field_id"
 
 
 class DeletionVector(NamedTuple):
-    """A reference in a Delta table's log to a file's deleted rows (PROTOCOL.md, Deletion Vectors).
+    """A reference in a Delta table's log to the deleted rows of a file (PROTOCOL.md, Deletion Vectors).
 
     Attributes:
         location: The path or URL of the file that contains it; without an `offset`, its content in Z85.
@@ -205,7 +205,7 @@ class DataFile(NamedTuple):
 
 
 class FileFormat(enum.Enum):
-    """How the rows of a file are encoded."""
+    """The format of the rows in a file."""
 
     PARQUET = "parquet"
     CSV = "csv"
@@ -214,7 +214,7 @@ class FileFormat(enum.Enum):
 
 
 class TableProblem(NamedTuple):
-    """Why a table can't be read, now or by such statements, and a remedy; for callers who may see the table."""
+    """Why a table can't be read right now or by some statements, and a remedy; for callers who may see the table."""
 
     what: str
     remedy: str
@@ -239,7 +239,7 @@ class ViewSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
-    """A snapshot of one table: its schema, and its files. Each row is in exactly one file.
+    """A snapshot of one table: its schema and its files. Each row is in exactly one file.
 
     A time range filters rows by the first and last of `range_columns`. If rows are partial states, `merge_sql` computes
     the table from those in `raw_name`. With `has_mixed_types`, some files have a narrower type in a column. The values
@@ -295,14 +295,14 @@ class TableSource(Protocol):
     """The tables of an engine."""
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:
-        """Return all tables; those that `sql` may read or describe are current (None: all tables).
+        """Return all tables; those that `sql` may read or describe are up to date (without `sql`, all of them).
 
         It is cheap enough to call for every query.
         """
 
 
 class WriteMode(enum.Enum):
-    """How a write treats an existing or missing table."""
+    """How a write handles an existing or missing table."""
 
     APPEND = "append"
     CREATE = "create"
@@ -312,7 +312,7 @@ class WriteMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest:
-    """One write of rows into one table; a second write with the same `write_id` stores nothing.
+    """A single write of rows to a table; a second write with the same `write_id` stores nothing.
 
     With `is_trusted`, rows may claim to be the server's own records. Without `may_read`, errors only mention columns
     that the caller sent. `maker` identifies the caller, who may have created up to `most_tables`. Without `is_owner`, a
@@ -333,16 +333,16 @@ class WriteRequest:
 
 
 class TableWrite(Protocol):
-    """One write in progress, for one thread at a time; finished with `commit` or `abandon`.
+    """A write in progress, used by one thread at a time; finished with `commit` or `abandon`.
 
     Raises `UsageError` if rows do not fit, otherwise `ResourcesExhausted` or `Unavailable`; nothing is stored then.
     """
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows with the schema of `open_write`; they are invisible before `commit`."""
+        """Add rows with the schema of `open_write`; they are invisible until `commit`."""
 
     def commit(self) -> int:
-        """Make all rows durable and visible atomically, and return their number."""
+        """Make all rows durable and visible atomically, and return the number of rows."""
 
     def abandon(self) -> None:
         """Discard the rows; does nothing after a `commit`, and never raises."""
@@ -352,4 +352,4 @@ class TableSink(Protocol):
     """The destination of rows that callers send."""
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> TableWrite:
-        """Begin a write of rows with `schema`; blocks, and raises like `TableWrite`."""
+        """Begin a write of rows with `schema`; blocks, and raises the same errors as `TableWrite`."""

@@ -1,4 +1,4 @@
-"""Location of a lake: a local folder, or a prefix of an S3 bucket. Reads and replaces small objects.
+"""The location of a lake: a local folder, or a prefix in an S3 bucket. Reads and replaces small objects.
 
 Errors are `Unavailable`, or `ResourcesExhausted` if a disk is full. Bucket settings come from the usual variables
 (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, …) of this process's environment.
@@ -27,24 +27,24 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL: Final = re.compile("No space left|File too large|Disk quota exceeded")
-# Messages of obstore, deltalake, and DataFusion. To a HEAD, S3 responds without the error code.
+# Error messages of obstore, deltalake, and DataFusion. S3 responds to HEAD requests without an error code.
 _REFUSED: Final = re.compile(
     r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
     r"|performing HEAD [^\n]*400 Bad Request"
 )
 _LOCK_SECONDS: Final = 5.0
 _NO_BUCKET: Final = re.compile("<Code>(?:NoSuchBucket|PermanentRedirect|IllegalLocationConstraintException)<")
-# Per request; deltalake has the same values as strings.
+# Per request; deltalake has the same values in string form.
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
 _MAX_RETRIES: Final = 3
-# For more objects than this, list them instead: a listing has up to a thousand.
+# If there are more objects than this, list them instead: a listing contains up to a thousand.
 _MAX_HEADS: Final = 32
 _RETRY_SECONDS: Final = 20
 
 
 class Entry(NamedTuple):
-    """One object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC).
+    """An object below a prefix: its path in the storage, its size, and when it changed (seconds since 1970 UTC).
 
     In a bucket, it also has the object's mark.
     """
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 
 class Storage:
-    """A folder or a prefix of a bucket. `uri` is an absolute path or begins with `s3://`, without a trailing slash.
+    """A folder, or a prefix in a bucket. `uri` is an absolute path or begins with `s3://`, without a trailing slash.
 
     Paths are relative to it, with slashes. Safe to use from several threads.
     """
@@ -67,20 +67,20 @@ class Storage:
         self.is_local = not text.startswith(S3_SCHEME)
         if self.is_local:
             scheme = _SCHEME.match(text)
-            if scheme is not None and len(scheme[1]) > 1:  # one letter is a Windows drive
+            if scheme is not None and len(scheme[1]) > 1:  # a single letter is a Windows drive
                 raise UsageError(
-                    f"{scheme[1]}: is not a place where tables can be kept.",
-                    remedy="Use a folder, or a bucket as s3://bucket/prefix.",
+                    f"Tables cannot be stored in {scheme[1]}: locations.",
+                    remedy="Use a folder, or specify a bucket as s3://bucket/prefix.",
                 )
-            self.uri = os.path.abspath(text)  # noqa: PTH100 - without looking at links
+            self.uri = os.path.abspath(text)  # noqa: PTH100 - without resolving links
         elif _BUCKET.fullmatch(text) is None:
-            raise UsageError("That is not a bucket address.", remedy="Write it as s3://bucket/prefix.")
+            raise UsageError("The bucket address is invalid.", remedy="Use the format s3://bucket/prefix.")
         else:
             self.uri = text.rstrip("/")
 
     @property
     def options(self) -> dict[str, str]:
-        """The options for deltalake to use this storage."""
+        """The options that deltalake needs to use this storage."""
         if self.is_local:
             return {}
         return {
@@ -93,7 +93,7 @@ class Storage:
         }
 
     def describe(self) -> str:
-        """Return the bucket, region, and prefix for error messages; nothing for a folder."""
+        """Return the bucket, region, and prefix for error messages, or nothing for a folder."""
         if self.is_local:
             return ""
         bucket, _, prefix = self.uri.removeprefix(S3_SCHEME).partition("/")
@@ -105,7 +105,7 @@ class Storage:
         return f"{self.uri}/{path}"
 
     def list_folders(self, below: str = "") -> list[str]:
-        """Return the names of the folders in the storage or in one of its folders, possibly empty."""
+        """Return the names of the folders in the storage or in one of its folders; may be empty."""
         with storage_errors("The tables could not be listed.", self):
             if not self.is_local:
                 prefix = f"{below}/" if below else None
@@ -131,7 +131,7 @@ class Storage:
                     yield Entry(str(meta["path"]), int(meta["size"]), changed_at, str(meta["e_tag"]))
 
     def has_all(self, paths: Collection[str]) -> bool:
-        """Whether a bucket has all of these objects."""
+        """Whether all of these objects exist in a bucket."""
         if not paths:
             return True
         if len(paths) <= _MAX_HEADS:
@@ -140,7 +140,7 @@ class Storage:
                 ThreadPoolExecutor(len(paths)) as pool,
             ):
                 return all(pool.map(self._has, paths))
-        # From the first to the last missing one: buckets list in name order.
+        # From the first to the last missing one, because buckets list objects in name order.
         folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
         missing, first = set(paths), min(paths)
         for entry in self.list(folder, after=first.removeprefix(f"{folder}/")[:-1]):
@@ -157,7 +157,7 @@ class Storage:
         return True
 
     def read(self, path: str, *, max_bytes: int = MAX_OBJECT_BYTES) -> tuple[bytes, str] | None:
-        """Return a small object and its mark, which changes with its content, or None if it does not exist."""
+        """Return a small object and its mark, which changes with its content, or None if the object does not exist."""
         with storage_errors("A file of the lake could not be read.", self):
             if self.is_local:
                 try:
@@ -173,14 +173,14 @@ class Storage:
                 except FileNotFoundError:
                     return None
                 if found.meta["size"] > max_bytes:
-                    raise Unavailable("A file of the lake is too large.")
+                    raise Unavailable("A file in the lake is too large.")
                 content, mark = bytes(found.bytes()), str(found.meta["e_tag"])
         if len(content) > max_bytes:
-            raise Unavailable("A file of the lake is too large.")
+            raise Unavailable("A file in the lake is too large.")
         return content, mark
 
     def read_parts(self, path: str, offsets: Sequence[int], sizes: Sequence[int]) -> Sequence[bytes] | None:
-        """Return parts of an object, truncated at its end; None if it does not exist."""
+        """Return parts of an object, truncated at its end, or None if it does not exist."""
         with storage_errors("A file of the lake could not be read."):
             try:
                 if not self.is_local:
@@ -196,7 +196,7 @@ class Storage:
                 return None
 
     def read_end(self, path: str, size: int) -> bytes | None:
-        """Return at most `size` bytes from the end of an object in a bucket; None if it does not exist."""
+        """Return at most `size` bytes from the end of an object in a bucket, or None if it does not exist."""
         with storage_errors("A file of the lake could not be read."):
             try:
                 return bytes(self._obstore.get(self._store, path, options={"range": {"suffix": size}}).bytes())
@@ -212,7 +212,7 @@ class Storage:
                 self._obstore.put(self._store, path, bytes(content))
 
     def replace(self, path: str, content: bytes, *, mark: str | None) -> bool:
-        """Write an object if its mark is still `mark` (None: it doesn't exist); return whether it was written."""
+        """Write an object if its mark still equals `mark` (None: it doesn't exist); return whether it was written."""
         if self.is_local:
             target = Path(self.uri) / path
             with storage_errors("A file of the lake could not be written.", self):
@@ -225,7 +225,7 @@ class Storage:
                         _write_durably(target, content)
                         return True
                 except Timeout as error:
-                    raise Unavailable("A file of the lake is locked by another process.") from error
+                    raise Unavailable("A file in the lake is locked by another process.") from error
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with storage_errors("A file of the lake could not be written.", self):
@@ -266,13 +266,13 @@ class Storage:
                     self._obstore.delete(self._store, path)
 
     def sync_folder(self, path: str) -> None:
-        """Make a folder's names durable; does nothing for a bucket."""
+        """Sync a folder's entries to disk; does nothing for a bucket."""
         if self.is_local:
             with storage_errors("A folder of the lake could not be written.", self):
                 sync_folder(Path(self.uri) / path)
 
     def sync_file(self, path: str) -> bool:
-        """Make a file's content durable; False if it does not exist. Does nothing for a bucket."""
+        """Sync a file's content to disk; return False if it does not exist. Does nothing for a bucket."""
         if not self.is_local:
             return False
         with storage_errors("A file of the lake could not be written.", self):
@@ -291,7 +291,7 @@ class Storage:
         return self._config().get("aws_endpoint_url", "").startswith("http://")
 
     def _config(self) -> dict[str, str]:
-        """Return the AWS variables that are set, with object store names; the last of two aliases applies."""
+        """Return the AWS variables that are set, under their object store names; the last of two aliases wins."""
         names = {
             "AWS_DEFAULT_REGION": "aws_region",
             "AWS_REGION": "aws_region",
@@ -327,7 +327,7 @@ class Storage:
 
 @contextlib.contextmanager
 def storage_errors(what: str, storage: Storage | None = None) -> Iterator[None]:
-    """Convert errors of the file system, the bucket, and Delta into public errors that include the bucket."""
+    """Convert file system, bucket, and Delta errors into public errors that include the bucket."""
     where = "" if storage is None else storage.describe()
     try:
         yield
@@ -361,19 +361,19 @@ def storage_errors(what: str, storage: Storage | None = None) -> Iterator[None]:
 
 
 def refused_credentials(what: str, error: BaseException | str, *, where: str = "") -> Unavailable | None:
-    """Return the error if a bucket has rejected the server's credentials, or None."""
+    """Return an error if a bucket has rejected the server's credentials, or None."""
     if isinstance(error, MicromegasError) or _REFUSED.search(str(error)) is None:
         return None
     return Unavailable(
         f"{what} The bucket rejected the server's credentials{where and ': '}{where}.",
-        remedy="Tell the server's administrator that they have expired or lack a right; it works again once they are "
-        "renewed.",
+        remedy="Tell the server's administrator that the storage credentials have expired or lack a permission. Access "
+        "is restored once the credentials are renewed.",
         retryable=False,
     )
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, for this account only."""
+    """Create a folder and its missing parents, accessible only to this account."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
         sync_folder(missing.parent)

@@ -1,4 +1,4 @@
-"""The machine's resources behind replaceable interfaces, and types for secret values."""
+"""Replaceable interfaces to the machine's resources, and types for secret values."""
 
 import contextvars
 import os
@@ -20,24 +20,24 @@ class Clock(Protocol):
     """A source of the current time."""
 
     def now(self) -> datetime:
-        """Return the current time, aware, in UTC."""
+        """Return the current time as an aware UTC time."""
 
     def monotonic(self) -> float:
-        """Return monotonic seconds from an arbitrary start; for deadlines and durations."""
+        """Return monotonic seconds from an arbitrary starting point, for deadlines and durations."""
 
 
 class Browser(Protocol):
     """Shows a page to the user."""
 
     def open(self, url: str) -> bool:
-        """Open `url` in the user's browser without waiting; return False without a browser."""
+        """Open `url` in the user's browser without waiting; return False if there is no browser."""
 
 
 class Randomness(Protocol):
-    """Draws unguessable text."""
+    """Generates unguessable strings."""
 
     def token_urlsafe(self, nbytes: int) -> str:
-        """Return `nbytes` random bytes as unpadded base64url text."""
+        """Return `nbytes` random bytes as an unpadded base64url string."""
 
 
 class SystemClock:
@@ -47,7 +47,7 @@ class SystemClock:
         """Return the current time, aware, in UTC."""
         return datetime.now(UTC)
 
-    #: Returns the machine's monotonic seconds.
+    #: Returns monotonic seconds from the machine's clock.
     monotonic = staticmethod(time.monotonic)
 
 
@@ -55,7 +55,7 @@ class SystemBrowser:
     """The user's default browser."""
 
     def open(self, url: str) -> bool:
-        """Open `url` in a new tab of the default browser; False if none can be started."""
+        """Open `url` in a new tab of the default browser; return False if no browser can be started."""
         import webbrowser  # most programs don't need it
 
         try:
@@ -65,12 +65,12 @@ class SystemBrowser:
 
 
 def jitter() -> float:
-    """Return a number from 0 to 1, to spread out simultaneous callers."""
+    """Return a number from 0 to 1 to spread out simultaneous callers."""
     return random.random()  # noqa: S311 - nobody gains from guessing it
 
 
 class Variables(dict[str, str]):
-    """Environment variables that are safe in verbose tracebacks, which show only their names."""
+    """Environment variables that are safe in verbose tracebacks, where only their names are shown."""
 
     __slots__ = ()
 
@@ -81,12 +81,12 @@ class Variables(dict[str, str]):
 
 
 def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Return the current environment variables of this process, or their replacement."""
+    """Return this process's current environment variables, or their replacement."""
     return environ if isinstance(environ, Variables) else Variables(os.environ if environ is None else environ)
 
 
 def duration_text(duration: timedelta) -> str:
-    """Return a duration as text: `45 s`, `58 min`, `10 h 4 min`, `3 days`."""
+    """Return a duration as a string: `45 s`, `58 min`, `10 h 4 min`, `3 days`."""
     minutes, seconds = divmod(max(int(duration.total_seconds()), 0), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= _HOURS_OF_TWO_DAYS:
@@ -101,7 +101,7 @@ SYSTEM_BROWSER = SystemBrowser()
 SYSTEM_RANDOMNESS: Randomness = secrets  # the operating system's random source
 
 
-# Some platforms deliver Ctrl-C only between two waits.
+# On some platforms, Ctrl-C is delivered only between two waits.
 WAIT_SLICE_SECONDS: Final = 0.2
 
 T = TypeVar("T")
@@ -116,8 +116,8 @@ def start_thread(target: Callable[..., object], *arguments: object, name: str) -
 
 
 def run_interruptibly(work: Callable[[], T]) -> T:
-    """Run `work`, which has a deadline, on another thread; Ctrl-C returns immediately and lets the thread finish."""
-    # Ctrl-C interrupts the wait of a `SimpleQueue` only at its timeout.
+    """Run `work`, which has a deadline, on another thread; Ctrl-C returns immediately while the thread finishes."""
+    # Ctrl-C interrupts waiting on a `SimpleQueue` only at its timeout.
     outcome: queue.Queue[tuple[T, None] | tuple[None, BaseException]] = queue.Queue()
 
     def run() -> None:
@@ -138,7 +138,7 @@ def run_interruptibly(work: Callable[[], T]) -> T:
 
 
 class Secret:
-    """Text that must not be shown: its `str` and `repr` are a placeholder, and it cannot be pickled."""
+    """A string that must not be shown: its `str` and `repr` are a placeholder, and it cannot be pickled."""
 
     __slots__ = ("_text",)
 
@@ -146,7 +146,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text itself; call this only where it is sent to its destination."""
+        """Return the string itself; call this only where it is sent to its destination."""
         return self._text
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ class Secret:
 
 
 class HiddenText(str):
-    """Secret text for functions that require plain text; verbose tracebacks don't show it."""
+    """A secret string for functions that require a plain string; verbose tracebacks don't show it."""
 
     __slots__ = ()
 
@@ -185,7 +185,7 @@ class HiddenBytes(bytes):
 
 
 def hide_texts(pairs: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
-    """Return pairs with values that verbose tracebacks don't show; anything but pairs becomes an empty list."""
+    """Return pairs with values that verbose tracebacks don't show; anything other than pairs becomes an empty list."""
     with suppress(TypeError, ValueError):
         return [(key, _hide(value)) for key, value in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
     return [()]
@@ -212,12 +212,12 @@ class SecretObject(dict[str, object]):
 
 
 def secret_object(value: object) -> SecretObject | None:
-    """Return a decoded JSON object with a hidden repr; None for anything else."""
+    """Return a decoded JSON object with a hidden repr, or None for anything else."""
     return SecretObject(value) if isinstance(value, dict) else None
 
 
 def keep_pandas_out() -> None:
-    """Prevent this process from loading pandas, which takes half of the time and memory of all imports of a server.
+    """Prevent this process from loading pandas, which accounts for half of the time and memory of a server's imports.
 
     pyarrow would load it with the first array. A process that has already loaded either of them is unchanged.
     """
@@ -225,5 +225,5 @@ def keep_pandas_out() -> None:
         sys.modules["pandas"] = None  # type: ignore[assignment] # as `import` documents it
         import pyarrow as pa
 
-        with suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, and then remembers
+        with suppress(AttributeError):  # pyarrow 23 fails when it first looks for pandas, and then remembers the result
             pa.scalar(0)

@@ -1,4 +1,4 @@
-"""Untrusted text: strict JSON, addresses, times, safe display. Also sizes and excerpts for messages."""
+"""Untrusted text: strict JSON, URLs, times, and safe display. Also sizes and excerpts for messages."""
 
 import ipaddress
 import json
@@ -15,7 +15,7 @@ _BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _BYTE_STEP: Final = 1000
 _SHORT_ID_CHARACTERS: Final = 8
 _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Unicode Bidirectional Algorithm (UAX 9), explicit formatting characters and marks.
+# Explicit formatting characters and marks of the Unicode Bidirectional Algorithm (UAX 9).
 _DIRECTION_CHARACTERS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MINUTE_SECONDS: Final = 60
 _EXCERPT_BEFORE: Final = 80
@@ -24,40 +24,40 @@ _INDENT: Final = "    "
 _MAX_SHOWN_CHARACTERS: Final = 80
 MAX_DEPTH = 32
 
-# A string (an unterminated one extends to the end of the text), or one bracket. Each character is read once.
+# A string (an unterminated one extends to the end of the text) or a single bracket. Each character is read once.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
-    """The text is not unambiguous JSON; `args[0]` describes the problem and its position without repeating the text.
+    """The text is not unambiguous JSON; `args[0]` contains the problem and its position, but none of the text.
 
     Duplicate names, NaN, Infinity, lone surrogates, and deep nesting are rejected.
     """
 
 
 def decode_strict_json(text: str, *, max_depth: int = MAX_DEPTH) -> object:
-    """Decode JSON text, or raise `JsonError`.
+    """Decode JSON, or raise `JsonError`.
 
     Source: RFC 7515 section 4 and RFC 7519 section 4 require that duplicate names be rejected.
     """
-    # Most texts have fewer brackets than the maximum depth, and counting them is fast.
+    # Most texts have fewer brackets than the maximum depth, and counting brackets is fast.
     if text.count("[") + text.count("{") > max_depth:
         _check_depth(text, max_depth)
     if text.startswith("\ufeff"):
-        raise JsonError("line 1, column 1: a byte order mark")
+        raise JsonError("line 1, column 1: unexpected byte order mark")
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number out of range") from None
+        raise JsonError(str(error.args[0]) if isinstance(error, JsonError) else "a number is out of range") from None
     if "\\u" in text or not text.isascii():
         _check_characters(text, value)
     return value
 
 
 def _decode(text: str) -> object:
-    # Without surrounding white space, the decoder can skip two searches for it.
+    # Without surrounding whitespace, the decoder can skip two searches for it.
     try:
         value, end = _scan(text, 0)
     except StopIteration:
@@ -73,13 +73,13 @@ def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, obj
 
 
 def _refuse_constant(_constant: str) -> float:
-    raise JsonError("NaN and Infinity are not JSON")
+    raise JsonError("NaN and Infinity are not valid JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if number in {float("inf"), float("-inf")}:
-        raise JsonError("a number out of range")
+        raise JsonError("a number is out of range")
     return number
 
 
@@ -90,7 +90,7 @@ def _check_characters(text: str, value: object) -> None:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise JsonError("half of a surrogate pair") from None
+        raise JsonError("a lone surrogate") from None
 
 
 def _check_depth(text: str, max_depth: int) -> None:
@@ -117,7 +117,7 @@ encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def cell_text(value: object) -> str:
-    """Return one value of a row as a string without line breaks or control characters; empty for None."""
+    """Return one value of a row as a string without line breaks or control characters; None becomes an empty string."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else encode_json(value)
@@ -138,7 +138,7 @@ def bytes_text(size_bytes: int) -> str:
     """Return a size in decimal units: `131 MB`, `1.4 kB`, `12 B`."""
     size = float(size_bytes)
     unit = 0
-    # 999.5 would otherwise be written as 1000 of the smaller unit.
+    # 999.5 would otherwise be written as 1000 in the smaller unit.
     while size >= _BYTE_STEP - 0.5 and unit < len(_BYTE_UNITS) - 1:
         size /= _BYTE_STEP
         unit += 1
@@ -158,7 +158,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def short_query_id(query_id: str) -> str:
-    """Return the beginning of a query's ID, for use in messages."""
+    """Return the beginning of a query ID for use in messages."""
     return printable(query_id[:_SHORT_ID_CHARACTERS])
 
 
@@ -173,7 +173,7 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, max_characters: int) -> str:
-    """Return at most `max_characters` of the text, ending in an ellipsis if it was truncated."""
+    """Return at most `max_characters` of the text, with an ellipsis at the end if it was truncated."""
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
@@ -197,7 +197,7 @@ def has_color(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def statement_excerpt(error: MicromegasError, sql: str | None) -> list[str]:
-    """Return the line of the SQL that an error refers to, and a caret below the position; empty without a position."""
+    """Return the line of the SQL that an error refers to, with a caret below the position; empty without a position."""
     if not isinstance(error, QueryError) or sql is None or error.line is None or error.column is None:
         return []
     source = sql.split("\n")
@@ -222,7 +222,7 @@ _AMBIGUOUS_CHARACTERS = frozenset(' \\"<>')
 
 
 def is_loopback_url(url: str) -> bool:
-    """Whether the URL's host is this machine, by an address or a name that always means this machine."""
+    """Whether the URL's host is an address or name that always refers to this machine."""
     try:
         return urlsplit(url).hostname in LOOPBACK_HOSTS
     except ValueError:
@@ -238,7 +238,7 @@ def is_loopback(host: str) -> bool:
 
 
 def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResult | None:
-    """Return a URL's parts; None if it has no host, is too long, or is ambiguous between parsers."""
+    """Return a URL's parts, or None if it has no host, is too long, or is parsed differently by different parsers."""
     if max_characters is not None and len(url) > max_characters:
         return None
     if not url.isascii() or not url.isprintable() or set(url) & _AMBIGUOUS_CHARACTERS:
@@ -252,7 +252,7 @@ def split_plain_url(url: str, *, max_characters: int | None = None) -> SplitResu
 
 
 def scheme_and_host(url: str) -> tuple[str, str | None]:
-    """Return scheme and host of an http or https URL; the host is empty if the URL is invalid or ambiguous."""
+    """Return the scheme and host of an http or https URL, with None as the host of an invalid or ambiguous URL."""
     parts = split_plain_url(url)
     return ("", None) if parts is None or parts.scheme not in {"https", "http"} else (parts.scheme, parts.hostname)
 
@@ -261,20 +261,20 @@ def check_endpoint_url(url: str) -> str:
     """Check that a provider's address may be called (RFC 9700 section 2.6), and return its host for messages."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or parts.hostname is None:
-        raise ProviderMisbehaved("The identity provider names an address that cannot be read.")
+        raise ProviderMisbehaved("The identity provider specifies an invalid address.")
     host = parts.hostname
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_url(url)):
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} that is not https.")
+        raise ProviderMisbehaved(f"The identity provider specifies an address at {host} that is not https.")
     if "@" in parts.netloc or parts.fragment:
-        raise ProviderMisbehaved(f"The identity provider names an address at {host} with a user or a fragment.")
+        raise ProviderMisbehaved(f"The identity provider specifies an address at {host} with a user or a fragment.")
     return host
 
 
-_HTTPS_REMEDY = "Use https; http is accepted on 127.0.0.1, ::1 and localhost only."
+_HTTPS_REMEDY = "Use https; http is accepted only on 127.0.0.1, ::1, and localhost."
 
 
 def host_text(url: str) -> str:
-    """Return a URL's host and port for display, or the text itself without a host."""
+    """Return a URL's host and port for display, or the text itself if it has no host."""
     try:
         network_location = urlsplit(url).netloc
     except ValueError:
@@ -300,27 +300,27 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def as_issuer(value: object, key: str) -> str:
-    """Return an issuer: an https URL, or http on loopback, without query, fragment, or user (RFC 9700 section 2.6)."""
+    """Return an issuer: an https URL (or http on loopback) without query, fragment, or user (RFC 9700 section 2.6)."""
     issuer = as_text(value, key)
     # The text before an @ may be a password, so the value is not shown.
     if "@" in issuer or "?" in issuer or "#" in issuer:
-        raise refused(key, "names an issuer with a query, a fragment or a user")
+        raise refused(key, "specifies an issuer with a query, a fragment, or a user")
     scheme, host = scheme_and_host(issuer)
     if host is None:
-        raise refused(key, f"names an issuer that is not an https URL: {shown(issuer)}")
+        raise refused(key, f"specifies an issuer that is not an https URL: {shown(issuer)}")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, f"names the issuer {shown(issuer)} over http", _HTTPS_REMEDY)
+        raise refused(key, f"specifies an issuer that uses http: {shown(issuer)}", _HTTPS_REMEDY)
     return issuer
 
 
 def as_fetch_url(value: object, key: str) -> str:
-    """Return a document's URL: like an issuer, but with a query, which may contain a secret and is never shown."""
+    """Return a document's URL: like an issuer, but may have a query, which may contain a secret and is never shown."""
     url = as_text(value, key)
     scheme, host = scheme_and_host(url)
     if host is None or "@" in url.partition("?")[0] or "#" in url:
-        raise refused(key, "is not an https URL without user and fragment")
+        raise refused(key, "must be an https URL without a user or a fragment")
     if scheme == "http" and host not in LOOPBACK_HOSTS:
-        raise refused(key, "is a URL over http", _HTTPS_REMEDY)
+        raise refused(key, "uses http", _HTTPS_REMEDY)
     return url
 
 
@@ -332,7 +332,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime:
-    """Return an aware time: RFC 3339 (default UTC), or `7d` for seven days ago (ahead with `is_future`)."""
+    """Return an aware time from RFC 3339 (default UTC) or `7d`, which is seven days ago (ahead with `is_future`)."""
     try:
         if relative := _RELATIVE.fullmatch(text):
             distance = timedelta(**{_UNITS[relative[2]]: int(relative[1])})
@@ -341,19 +341,21 @@ def parse_time(text: str, *, now: datetime, is_future: bool = False) -> datetime
             time = datetime.fromisoformat(text.upper())
             return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        pass  # a month 13, or more days than there are years
+        pass  # month 13, or more days than the calendar has
     raise UsageError(
-        f"{shown(text)} is not a time.",
-        remedy=f"Use 15m, 1h or 7d for that long {'from now' if is_future else 'ago'}, or RFC 3339 such as "
-        "2026-01-31T12:00:00Z.",
+        f"{shown(text)} is not a valid time.",
+        remedy=f"Use a duration such as 15m, 1h, or 7d ({'from now' if is_future else 'ago'}), or an RFC 3339 time "
+        "such as 2026-01-31T12:00:00Z.",
     )
 
 
 def parse_range(begin: str | None, end: str | None, *, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the range of `--begin` and `--end`; without an end, it extends to now."""
+    """Return the range given by `--begin` and `--end`; without an end, it extends to the current time."""
     if begin is None:
         if end is not None:
-            raise UsageError("--end needs --begin.", remedy="Give both, or --begin alone for a range up to now.")
+            raise UsageError(
+                "--end requires --begin.", remedy="Specify both, or only --begin for a range that ends now."
+            )
         return None, None
     first = parse_time(begin, now=now)
     last = now if end is None else parse_time(end, now=now)
@@ -372,20 +374,20 @@ _RFC3339: Final = re.compile(
 )
 _EARLIEST_TIME: Final = "1970-01-01T00:00:00+00:00"
 _TIME_REMEDY: Final = (
-    "Use a datetime with a time zone, a pandas.Timestamp with one, or RFC 3339 text such as 2026-11-24T12:00:00Z."
+    "Use a datetime with a time zone, a pandas.Timestamp with one, or an RFC 3339 string such as 2026-11-24T12:00:00Z."
 )
 
 TimeArgument = datetime | str | None
 
 
 def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
-    """Return RFC 3339 text with an offset in upstream's format, including nanoseconds."""
+    """Return an RFC 3339 string with an offset in upstream's format, including nanoseconds."""
     if value is None:
         return None
     if isinstance(value, str):
         return _format_text(value, name)
     if not isinstance(value, datetime):
-        raise UsageError(f"{name} is not a time: {type(value).__name__}.", remedy=_TIME_REMEDY)
+        raise UsageError(f"{name} must be a time, not {type(value).__name__}.", remedy=_TIME_REMEDY)
     try:
         offset = value.utcoffset()
     except ValueError:  # pandas.NaT is a datetime without a value
@@ -393,13 +395,13 @@ def format_time(value: TimeArgument, *, name: str = "time") -> str | None:
     if offset is None:
         raise UsageError(f"{name} has no time zone.", remedy=_TIME_REMEDY)
     if offset.total_seconds() % 60:
-        # RFC 3339 offsets have minutes only; historic local times have seconds.
+        # RFC 3339 offsets have minutes only, but historical local times have seconds.
         value = value.astimezone(UTC)
     return value.isoformat()
 
 
 def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) -> tuple[str | None, str | None]:
-    """Return both ends of a time range, or neither: a server silently ignores a range without an end."""
+    """Return both ends of a time range, or neither, because servers silently ignore a range without an end."""
     begin_text, end_text = format_time(begin, name="begin"), format_time(end, name="end")
     if begin_text is None and end_text is None:
         return None, None
@@ -412,12 +414,12 @@ def format_time_range(begin: TimeArgument, end: TimeArgument, *, now: datetime) 
 def _format_text(text: str, name: str) -> str:
     found = _RFC3339.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"{name} is not RFC 3339 text with an offset.", remedy=_TIME_REMEDY)
+        raise UsageError(f"{name} is not an RFC 3339 string with an offset.", remedy=_TIME_REMEDY)
     fraction = f".{found['fraction']}" if found["fraction"] else ""
     offset = "+00:00" if found["offset"] in {"Z", "z"} else found["offset"]
     whole = f"{found['date']}T{found['time']}{fraction}{offset}"
     try:
         at = datetime.fromisoformat(whole)
     except ValueError:
-        raise UsageError(f"{name} is not a time that exists.", remedy=_TIME_REMEDY) from None
+        raise UsageError(f"{name} is not a valid date and time.", remedy=_TIME_REMEDY) from None
     return whole if len(fraction) > len(".123456") else at.isoformat()

@@ -80,7 +80,7 @@ def apply_conditions(rows: DataFrame, conditions: tuple[str, ...], *, table: str
         return rows.filter(_either(rows, conditions))
     _log.error("a condition on the rows of a table cannot be used", extra={"table": table, "problem": problem})
     raise InternalError(
-        "The server cannot decide which rows of a table you may read, so the statement wasn't run.",
+        "The server can't determine which rows of a table you may read, so the statement wasn't run.",
         remedy="Tell the server's administrator; the server's log names the table.",
     )
 

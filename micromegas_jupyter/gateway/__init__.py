@@ -1,1 +1,1 @@
-"""Another engine behind this server: selects the statements to forward, and translates them to its dialect."""
+"""Selects the statements to forward to another engine behind this server, and translates them to its dialect."""

@@ -1,4 +1,4 @@
-"""A Flight SQL engine behind this server: one connection for statements and unchanged result frames.
+"""A Flight SQL engine behind this server: one connection for statements, and unmodified result frames.
 
 Everything from the engine may be malformed, so it is bounded and checked. Its tickets and addresses are never exposed.
 """
@@ -53,7 +53,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _T = TypeVar("_T")
 _EOF: Final[object] = grpc.aio.EOF  # type: ignore[attr-defined]
 _MIB: Final = 1024 * 1024
-_PREFIX_BYTES: Final = 8  # of an encapsulated message: a continuation marker and the length
+_PREFIX_BYTES: Final = 8  # of an encapsulated message: a continuation marker and its length
 _MAX_SCHEMA_BYTES: Final = _MIB
 _MAX_ENDPOINTS: Final = 256
 _MAX_ROWS_OF_LISTING: Final = 20_000
@@ -61,7 +61,7 @@ _MAX_LISTING_BYTES: Final = 64 * _MIB
 _CONNECT_MILLISECONDS: Final = 5000
 _RECONNECT_MILLISECONDS: Final = 100
 _MAX_RECONNECT_MILLISECONDS: Final = 2000
-# Servers close connections that send pings more often than every five minutes.
+# Servers close connections that send pings more often than once every five minutes.
 _KEEPALIVE_MILLISECONDS: Final = 330_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 20_000
 _SLACK_BYTES: Final = 64 * 1024
@@ -74,7 +74,7 @@ _LISTING_LIMITS: Final = DecodeLimits(
 )
 #: SQL schemas in which known engines find unqualified table names.
 _OPEN_SCHEMAS: Final = frozenset({None, "", "public", "default", "main"})
-#: Only reading statements are forwarded; if the engine is another micromegas server, it enforces this header.
+#: Only read statements are forwarded; if the engine is another micromegas server, it enforces this header.
 _READ_ONLY: Final = ((READ_ONLY_HEADER, "true"),)
 _NO_ANSWER: Final = "The engine behind this server doesn't respond, or has exited."
 _TRY_AGAIN: Final = "Try again in a moment. If this persists, tell the server's administrator."
@@ -95,7 +95,7 @@ class EngineAddress:
 
     @property
     def target(self) -> str:
-        """The address in gRPC syntax."""
+        """The address in gRPC format."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
@@ -118,7 +118,7 @@ class EngineAddress:
             raise ConfigurationError(
                 "The engine's address is invalid.",
                 key=key,
-                remedy="Use embedded, grpc://host:port or grpc+tls://host:port; put a token into a separate file.",
+                remedy="Use embedded, grpc://host:port, or grpc+tls://host:port; store a token in a separate file.",
             )
         return cls(host=host, port=port, is_tls=found.scheme == "grpc+tls")
 
@@ -135,37 +135,37 @@ class EngineSettings:
     user: str | None = None
     token: Secret | None = None
     ca: bytes | None = field(default=None, repr=False)
-    silence_seconds: float = 600.0  # maximum silence while data is expected
+    silence_seconds: float = 600.0  # maximum silence when data is expected
     max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flight:
-    """A statement that an engine has planned: the IPC schema of its rows, and the tickets to read in order."""
+    """A statement that an engine has planned: the IPC schema of its rows, and the tickets to redeem in order."""
 
     schema: bytes = field(repr=False)
     tickets: tuple[bytes, ...] = field(repr=False)
 
 
 class TicketLost(Exception):
-    """An engine doesn't recognize a ticket; no part of the response has arrived."""
+    """An engine doesn't recognize a ticket; no part of the response has been received."""
 
 
 class Engine:
-    """A client of an engine. Belongs to one event loop, from `open` to `close`.
+    """An engine client. Belongs to one event loop, from `open` to `close`.
 
     Failures raise a `MicromegasError` that is suitable for callers; details for the operator are logged.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self._channel: Any = None  # Any, because its types don't support calls with bytes
+        self._channel: Any = None  # Any, because the library's types don't support calls with bytes
         self._bearer: str | None = None
         self._renewal: asyncio.Task[str] | None = None
         self._lists_tables = True
 
     async def open(self) -> None:
-        """Prepare the connection; the engine need not be running yet."""
+        """Prepare the connection; the engine doesn't have to be running yet."""
         settings = self.settings
         size = settings.max_message_bytes + _SLACK_BYTES
         options = (
@@ -187,16 +187,16 @@ class Engine:
             self._channel = grpc.aio.insecure_channel(target, options=options)
 
     async def close(self) -> None:
-        """Close the connection, which cancels all its calls."""
+        """Close the connection, which cancels all of its calls."""
         if self._channel is not None:
             await self._channel.close()
 
     async def plan(self, sql: str) -> Flight:
-        """Let the engine plan a statement."""
+        """Have the engine plan a statement."""
         return await self._find_flight(messages.CommandStatementQuery(query=sql))
 
     async def read(self, flight: Flight) -> AsyncGenerator[tuple[bytes, int], None]:
-        """Yield the frames of a flight, each with its number of rows; the first one is the schema's.
+        """Yield the frames of a flight, each with its row count, starting with the schema frame.
 
         Closing the iterator ends the call to the engine. If the engine doesn't recognize a ticket, the first step
         raises `TicketLost`.
@@ -215,7 +215,7 @@ class Engine:
                         continue
                     if found.kind is HeaderKind.SCHEMA:
                         if has_schema or not _is_same_schema(header, schema):
-                            raise _broken("The engine's rows have a different schema than announced.")
+                            raise _broken("The engine's rows don't match the announced schema.")
                         has_schema = True
                         if is_first:
                             is_first = False
@@ -225,10 +225,10 @@ class Engine:
                         raise _broken("The engine sent rows without a schema.")
                     yield frame, found.row_count if found.kind is HeaderKind.RECORD_BATCH else 0
             if not has_schema:
-                raise _broken("The engine's response ended before it began.")
+                raise _broken("The engine's response was empty.")
 
     async def list_tables(self) -> dict[str, bytes | None]:
-        """Return the engine's tables with their IPC schemas, if it includes them."""
+        """Return the engine's tables with their IPC schemas, if the engine includes them."""
         if self._lists_tables:
             try:
                 return await self._list_with_schemas()
@@ -273,7 +273,7 @@ class Engine:
             async for frame, count in frames:
                 size += len(frame)
                 if size > _MAX_LISTING_BYTES or len(rows) + count > _MAX_ROWS_OF_LISTING:
-                    raise _broken("The engine has more tables than this server lists.")
+                    raise _broken("The engine has more tables than this server can list.")
                 batch = _checked(decoder.decode, frame)
                 rows += batch.to_pylist() if batch is not None else []
         return rows
@@ -284,11 +284,11 @@ class Engine:
         try:
             info = messages.FlightInfo.FromString(answer)
         except Exception:  # noqa: BLE001 - protobuf's own class differs between its implementations
-            raise _broken("The engine's response is not a FlightInfo.") from None
+            raise _broken("The engine's response is not a FlightInfo message.") from None
         if len(info.endpoint) > _MAX_ENDPOINTS:
-            raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} parts.")
+            raise _broken(f"The engine's response has more than {_MAX_ENDPOINTS} endpoints.")
         _schema_header(info.schema)
-        # Endpoints may list other locations; this server ignores them and reads from the engine, so it can't be
+        # Endpoints may list other locations; this server ignores them and reads from the engine so that it can't be
         # redirected.
         return Flight(schema=info.schema, tickets=tuple(one.ticket.ticket for one in info.endpoint))
 
@@ -320,7 +320,7 @@ class Engine:
                     yield message
             except TimeoutError:
                 raise DeadlineExceeded(
-                    f"The engine has sent nothing for {silence:g} s.",
+                    f"The engine hasn't sent any data for {silence:g} s.",
                     remedy="Read less data, or contact the server's administrator.",
                     limit="engine",
                 ) from None
@@ -346,7 +346,7 @@ class Engine:
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.get_running_loop().create_task(self._renew_bearer(self.settings.user, token))
                 self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One renewal for all callers, which would otherwise occupy all threads of the loop.
+            # One renewal for all callers, which would otherwise occupy all of the loop's threads.
             bearer = await await_shared(self._renewal)
         return (*_READ_ONLY, ("authorization", bearer))
 
@@ -360,7 +360,7 @@ class Engine:
         return grpc.ssl_channel_credentials(root_certificates=self.settings.ca)
 
     def _shake_hands(self, user: str, password: Secret) -> str:
-        """Return the authorization header that an engine returns for a user and a password.
+        """Return the authorization header that an engine returns for a username and password.
 
         Blocks, because `grpc.aio` occasionally loses the headers of a response whose status arrives with them.
         """
@@ -387,10 +387,10 @@ class Engine:
         return found
 
     def _forgets_bearer(self, error: grpc.aio.AioRpcError, metadata: tuple[tuple[str, str], ...]) -> bool:
-        """Whether the engine rejected its own token as expired, so the call must be repeated with a new one."""
+        """Whether the engine rejected its own token as expired, so that the call must be repeated with a new one."""
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.user is None:
             return False
-        if ("authorization", self._bearer) in metadata:  # otherwise another call has renewed it already
+        if ("authorization", self._bearer) in metadata:  # otherwise another call has already renewed it
             self._bearer = None
         return True
 
@@ -403,7 +403,7 @@ _STATEMENT_CODES: Final = frozenset({
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 })  # fmt: skip
-#: gRPC's own messages, with one of these codes, for broken connections and for other protocols.
+#: gRPC's own messages with one of these codes, for broken connections and for other protocols.
 _BROKEN_CONNECTION = re.compile(
     r"RST_STREAM|[Ss]tream (?:removed|closed)|[Ss]ocket closed|[Cc]onnection (?:reset|closed)|GOAWAY|http2? ?/?1|"
     r"status: \d{3}|content-type|Failed parsing HTTP/2|h2 protocol error"
@@ -411,7 +411,7 @@ _BROKEN_CONNECTION = re.compile(
 
 
 def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 - one line for each kind
-    """Return the caller's error for a failed call to the engine."""
+    """Return the error to raise to the caller for a failed engine call."""
     code, text = error.code(), error.details() or ""
     trailers: Any = error.trailing_metadata() or ()
     own = next((value for key, value in trailers if key == ERROR_DETAILS_KEY), None)
@@ -431,8 +431,8 @@ def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 
     _LOG.warning("a call to the engine failed", extra={"status": code.name, "details": text[:_MAX_LOGGED]})
     if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
         return Unavailable(
-            "The engine behind this server does not accept the server's credentials.",
-            remedy="Tell the server's administrator; your own sign-in is not at fault.",
+            "The engine behind this server rejected the server's credentials.",
+            remedy="Tell the server's administrator; your own sign-in is not the cause.",
         )
     return Unavailable(_NO_ANSWER, remedy=_TRY_AGAIN)
 
@@ -444,14 +444,14 @@ def _cleaned(text: str) -> str:
 
 
 def _broken(what: str) -> Unavailable:
-    _LOG.error("the engine's answer cannot be used: %s", what)
+    _LOG.error("the engine's response cannot be used: %s", what)
     return Unavailable(
-        what, remedy="Tell the server's administrator: the engine is broken, or is not a Flight SQL server."
+        what, remedy="Tell the server's administrator that the engine is broken or is not a Flight SQL server."
     )
 
 
 def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:
-    """Return the result of reading an engine's data; failures are the engine's fault."""
+    """Return the result of reading an engine's data; failures are attributed to the engine."""
     try:
         return read(data)
     except (UsageError, QueryError):
@@ -466,7 +466,7 @@ def _schema_header(schema: bytes) -> bytes:
     length = int.from_bytes(schema[start - 4 : start], "little")
     header = schema[start : start + length]
     if len(schema) > _MAX_SCHEMA_BYTES or _checked(read_header, header).kind is not HeaderKind.SCHEMA:
-        raise _broken("The engine's response has no usable schema.")
+        raise _broken("The engine's response doesn't contain a usable schema.")
     return header
 
 

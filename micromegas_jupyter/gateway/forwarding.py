@@ -1,4 +1,4 @@
-"""Statements that another engine runs: this server handles the call, and only plan and rows come from the engine.
+"""Statements that another engine runs: this server handles the call, and the engine provides only plan and rows.
 
 An executor rewrites callers' SQL, because it has limits and can be killed; frames pass through undecoded.
 """
@@ -26,19 +26,20 @@ from micromegas_jupyter.gateway.rewrite import list_visible, rewrite_statement
 from micromegas_jupyter.gateway.tables import EngineTables
 
 _MIB: Final = 1024 * 1024
-_FLIGHT_SECONDS: Final = 2.0  # how long a GetFlightInfo plan waits for its DoGet, same as for executors
+_FLIGHT_SECONDS: Final = 2.0  # how long a GetFlightInfo plan waits for its DoGet; the same as for executors
 _MAX_FLIGHTS: Final = 512
 _MAX_REWRITTEN_CHARACTERS: Final = 8 * _MIB
-_OTHER_CHARACTERS: Final = 2048  # counted for a caller's rights, and for each cached statement
+_OTHER_CHARACTERS: Final = 2048  # counted for a caller's permissions and for each cached statement
 _MAX_CACHED_CHARACTERS: Final = 16 * 1024
-# Names that only this server can serve: it has the names and columns of the engine's tables, but not their rows.
+# Names that only this server can handle, because it has the names and columns of the engine's tables, but not their
+# rows.
 _OWN_NAMES: Final = frozenset(
     {"information_schema", "my_rights", "deny_queries", "list_query_denials", "remove_query_denial", RUNNING_QUERIES}
 )
 _OWN_LIMITS: Final = frozenset({"rows", "result_bytes"})
 _OWN_STATEMENTS: Final = frozenset({"show", "describe", "desc"})
 _OWN_NAME: Final = "|".join(sorted(_OWN_NAMES))
-# Skipped text, except own names in quotes. Possessive patterns only, because the event loop waits for the result.
+# Skipped text, except quoted own names. Possessive patterns only, because the event loop waits for the result.
 _SKIPPED: Final = re.compile(
     rf"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*+(?:'|\Z)|'(?:[^']|'')*+(?:'|\Z)|"({_OWN_NAME})"(?!")"""
     r"""|"(?:[^"]|"")*+(?:"|\Z)|--[^\r\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/|\Z)""",
@@ -52,7 +53,7 @@ _OWN_KEYWORDS: Final = tuple(word.upper() for word in _OWN_NAMES | _OWN_STATEMEN
 
 
 def is_answered_here(sql: str) -> bool:
-    """Whether a statement reads data that only this server has, so that this server's executors run it."""
+    """Whether a statement reads data that only this server has, so that it must run in this server's executors."""
     upper = sql.upper()  # not a regular expression, which would block the event loop for milliseconds
     if not any(word in upper for word in _OWN_KEYWORDS):
         return False
@@ -73,7 +74,7 @@ class _Forwarded:
 
 @contextmanager
 def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
-    """If rows are hidden from the caller, remove the engine's own message, which may repeat values and plans."""
+    """If rows are hidden from the caller, remove the engine's own message, which may contain values and plans."""
     try:
         yield
     except QueryError as error:
@@ -87,7 +88,7 @@ def _hiding_values(forwarded: _Forwarded) -> Iterator[None]:
 
 
 class Gateway:
-    """Forwards statements to an engine, in the slots of a pool of executors. Belongs to one event loop."""
+    """Forwards statements to an engine, using the slots of an executor pool. Belongs to one event loop."""
 
     def __init__(self, pool: Pool, tables: EngineTables, *, max_rows: int | None) -> None:
         self.pool = pool
@@ -95,7 +96,7 @@ class Gateway:
         self.tables = tables
         self._max_rows = max_rows
         self._listed_version = 0
-        #: Plans that wait for the call that reads their rows; a ticket may be valid only once.
+        #: Plans that wait for the call that reads their rows; a ticket may be valid for only one call.
         self.flights: TTLCache[Any, Flight] = TTLCache(_MAX_FLIGHTS, _FLIGHT_SECONDS, pool.clock.monotonic)
         self.rewritten: LRUCache[Any, _Forwarded] = LRUCache(_MAX_REWRITTEN_CHARACTERS, getsizeof=lambda one: one.size)
 
@@ -109,13 +110,13 @@ class Gateway:
         await self.tables.close()
 
     def runner(self, running: RunningStatement, sql: str | None = None) -> "RunningStatement | ForwardedStatement":
-        """Return the object that plans and runs a statement: the pool if it runs here, otherwise the engine."""
+        """Return the object that plans and runs a statement: the pool if it runs here, or the engine otherwise."""
         # Longer statements are rejected.
         is_own = sql and len(sql) <= self.pool.options.engine.max_statement_bytes and is_answered_here(sql)
         return running if is_own else ForwardedStatement(self, running)
 
     def rewritten_key(self, statement: Statement) -> tuple[object, ...]:
-        """Return the statement's key in `rewritten`, given the tables that executors know now."""
+        """Return the statement's key in `rewritten`, based on the tables that executors currently know."""
         values = statement.parameters
         return (self._listed_version, statement.sql, statement.caller, values, self.row_limit(statement))
 
@@ -154,7 +155,7 @@ class Gateway:
 
 
 class ForwardedStatement:
-    """One statement that an engine runs; `running` has an executor only during the rewrite."""
+    """A statement that an engine runs; `running` has an executor only during the rewrite."""
 
     def __init__(self, gateway: Gateway, running: RunningStatement) -> None:
         self._gateway = gateway
@@ -214,11 +215,11 @@ class ForwardedStatement:
             await self._gateway.list_for_executors()
 
     async def _rewrite(self, statement: Statement, *, with_nulls: bool) -> _Forwarded:
-        """Acquire a slot, and return the statement for the engine, rewritten by an executor or cached."""
+        """Acquire a slot, and return the statement for the engine, either rewritten by an executor or cached."""
         if statement.time_range is not None:
             raise UnsupportedStatement(
-                "The engine behind this server does not cut tables to a time range.",
-                remedy="Omit the range, and write it as a condition on the tables' time columns.",
+                "The engine behind this server can't restrict tables to a time range.",
+                remedy="Omit the range, and filter on the tables' time columns instead.",
             )
         gateway, running, options = self._gateway, self._running, self._gateway.pool.options
         await self._refresh_tables()

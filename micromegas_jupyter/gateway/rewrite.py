@@ -1,4 +1,4 @@
-"""Rewrites a statement for another engine: restricted to the rows that its caller may read, with the same meaning.
+"""Rewrites a statement for another engine with the same meaning, restricted to the rows that the caller may read.
 
 The engine's SQL is generated from the checked syntax tree; the caller's text is never forwarded. Each table reference
 is replaced by a query for its known columns and the rows that the caller may see. Named queries get new names, so that
@@ -83,7 +83,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
     parameters: Mapping[str, pa.Scalar] = _NO_VALUES,
     max_bytes: int = MAX_STATEMENT_BYTES,
 ) -> Rewritten:
-    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there isn't one.
+    """Return the engine's equivalent of `sql` in the embedded engine, or raise an error if there is no equivalent.
 
     Args:
         sql: One query in the dialect of the embedded engine, with placeholders `$1` or `$name`.
@@ -121,7 +121,7 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
             if row_limit is not None:
                 tree = syntax.limited(tree, row_limit)
             if not make_memberships_null_safe(tree):
-                raise syntax.refused("NOT IN (SELECT …) in this place")
+                raise syntax.refused("NOT IN (SELECT …) in this position")
             make_lists_null_safe(tree)
             return syntax.written(tree, is_spark=dialect is EngineDialect.SPARK)
 
@@ -133,9 +133,9 @@ def rewrite(  # noqa: PLR0913 - what a statement's meaning depends on
 
 
 def _columns_read(tree: "exp.Query", tables: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return the columns that a resolved statement reads, by the tables' names in `tables`.
+    """Return the columns that a resolved statement reads, keyed by table name in `tables`.
 
-    Columns that a named query or a subquery selects count, whether or not they are used.
+    Columns that a CTE or a subquery selects count even if they are not used.
     """
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
@@ -178,8 +178,8 @@ def _visible_rows(
         rows = _in_dialect(syntax.rows_of(name, schema, conditions), dialect)
     except (MicromegasError, RecursionError) as error:
         raise InternalError(
-            "The server cannot decide which rows of a table you may read, so the statement wasn't run.",
-            remedy="Tell the server's administrator: a row condition can't be expressed in the engine's dialect.",
+            "The server can't determine which rows of a table you may read, so the statement wasn't run.",
+            remedy="Tell the server's administrator that a row condition can't be expressed in the engine's dialect.",
         ) from error
     if conditions and is_behind_barrier:
         return syntax.behind_barrier(rows, schema, _ALL_ROWS, is_spark=dialect is EngineDialect.SPARK)
@@ -200,7 +200,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
 
     With `with_nulls`, all placeholders without values are null, for a statement that is planned but not run.
     """
-    # Imported here because the front process, which references this function, doesn't need them.
+    # Imported here because the front process, which references this function, doesn't need these modules.
     from micromegas_jupyter.engine.errors import missing_parameter
     from micromegas_jupyter.engine.planning import check_statement, find_placeholders, with_plain_parameters
     from micromegas_jupyter.engine.plans.reads import bounded
@@ -210,7 +210,7 @@ def rewrite_statement(  # noqa: PLR0913, PLR0917 - it crosses from one process t
     batch = decode_parameters(frames, limits=ParameterLimits()) if frames else None
     if batch is not None and batch.num_rows > 1:
         raise UnsupportedStatement(
-            "The engine behind this server runs a statement for one row of values only.",
+            "The engine behind this server can run a statement with only one row of values.",
             remedy="Bind one row of values at a time.",
         )
     request = with_plain_parameters(StatementRequest(sql=sql, parameters=batch), placeholders)
@@ -285,7 +285,7 @@ def empty_session(tables: Mapping[str, pa.Schema]) -> "SessionContext":
 
 
 def try_plan(found: Rewritten, *, sql: str, tables: Mapping[str, pa.Schema], dialect: str, hides_values: bool) -> None:
-    """Plan a statement over tables without rows, so that plans that never finish fail here and not in the engine.
+    """Plan a statement over tables without rows, so that plans that never finish fail here instead of in the engine.
 
     A planner duplicates the x in `coalesce(x, y)`, and inlines named queries: 40 nested levels of either would keep the
     engine busy for days. If the engine has the same planner or more functions, it fails by its own limits. A constant
@@ -308,7 +308,7 @@ def try_plan(found: Rewritten, *, sql: str, tables: Mapping[str, pa.Schema], dia
             raise translate(error, named) from None
     if time.process_time() - begin > _PLANNING_SECONDS:
         raise ResourcesExhausted(
-            f"The statement takes more than {_PLANNING_SECONDS:g} s of CPU time to be planned.",
+            f"Planning the statement takes more than {_PLANNING_SECONDS:g} s of CPU time.",
             remedy="Nest fewer queries and functions, and join fewer tables.",
             limit="planning",
         )

@@ -1,4 +1,4 @@
-"""Translates a typed statement of the embedded engine to Spark SQL, or rejects it.
+"""Translates a typed statement from the embedded engine's dialect to Spark SQL, or rejects it.
 
 Rejects operands of unknown type, because Spark divides, compares, and concatenates by other rules.
 """
@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 _NUMBERS: Final = frozenset({"integer", "float", "decimal"})
 _TIMES: Final = frozenset({"date", "timestamp", "timestamptz"})
-# By target kind, the kinds whose casts match the embedded engine's; string literals can be cast to all kinds.
+# For each target type, the types whose casts match the embedded engine's; string literals can be cast to all types.
 _CASTS: Final[Mapping[str, frozenset[str]]] = {
     "integer": _NUMBERS | {"text", "boolean"},
     "float": _NUMBERS | {"text"},
@@ -57,7 +57,7 @@ _CASTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _LONG: Final = 2**63
 
-# Functions with the same name and meaning in Spark; those below also check their arguments.
+# Functions with the same name and meaning in Spark; those below also have their arguments checked.
 _SAME_NAMES: Final = (
     "count sum avg min max stddev stddev_samp stddev_pop var_samp var_pop bool_and bool_or row_number rank dense_rank "
     "ntile percent_rank cume_dist lag lead first_value last_value nth_value coalesce nullif nvl ifnull abs greatest "
@@ -80,17 +80,17 @@ _OF_NUMBERS: Final = frozenset({"sum", "avg", "stddev", "stddev_samp", "stddev_p
 
 
 def family(node: exp.Expr) -> str:
-    """Return the kind of an expression's values; empty if it is unknown."""
+    """Return the kind of an expression's values, or an empty string if it is unknown."""
     if isinstance(node, exp.Null):
         return "null"
     return _FAMILIES.get(node.type.this.value, "") if node.type else ""
 
 
 def to_spark(tree: exp.Query) -> exp.Query:
-    """Return the tree with Spark's operators and functions."""
+    """Return the tree with Spark operators and functions."""
     names = {node.name for node in tree.find_all(exp.Identifier)}
     if len({name.lower() for name in names}) != len(names):
-        raise refused("names that differ only in case", "Use other aliases.")
+        raise refused("names that differ only in case", "Use different aliases.")
     for node in reversed(list(tree.bfs())):
         changed = _change(node)
         if changed is not node:  # never the query itself
@@ -113,7 +113,7 @@ def _change(node: exp.Expr) -> exp.Expr:
 
 
 def _literal(node: exp.Expr) -> exp.Expr:
-    """Return a number with the embedded engine's width: in Spark, 2147483647 + 1 is negative."""
+    """Return a number with the embedded engine's bit width: in Spark, 2147483647 + 1 is negative."""
     if node.is_string or isinstance(node.parent, _KEEP_NUMBERS):
         return node
     if not node.is_int:
@@ -146,7 +146,7 @@ def _arithmetic(node: exp.Expr) -> exp.Expr:
     if not is_moved or (
         family(left) == "date" and right.text("unit").upper().rstrip("S") in {"HOUR", "MINUTE", "SECOND"}
     ):
-        raise refused(f"{node.key.upper()} of values of these types", "Cast both sides to one type.")
+        raise refused(f"{node.key.upper()} with operands of these types", "Cast both sides to the same type.")
     return node
 
 
@@ -166,13 +166,13 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
     if _is_converted(other, kind):
         return one
     if not _is_converted(one, wanted):
-        raise refused("a comparison of values of different or unknown types", "Cast both sides to one type.")
+        raise refused("a comparison of values with different or unknown types", "Cast both sides to the same type.")
     literal = one if isinstance(one, exp.Literal) else one.this
     return _time(literal, wanted) if wanted in _TIMES else _cast(exp.Literal.number(literal.name), "BIGINT")
 
 
 def _is_converted(one: exp.Expr, wanted: str) -> bool:
-    """Return whether a string literal is converted to this type, for example a time or a whole number."""
+    """Return whether a string literal is converted to this type, such as a time or an integer."""
     if isinstance(one, exp.Literal) and one.is_string:
         return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"[0-9]{1,18}", one.name) is not None)
     is_time = isinstance(one, exp.Cast) and isinstance(one.this, exp.Literal) and one.this.is_string
@@ -184,7 +184,7 @@ def _time(literal: exp.Expr, kind: str) -> exp.Expr:
     try:
         value = datetime.fromisoformat(literal.name.strip())
     except ValueError:
-        raise refused("a time string in an unusual format", "Write 2024-01-31 or 2024-01-31 12:00:00.") from None
+        raise refused("a time string in an unsupported format", "Use 2024-01-31 or 2024-01-31 12:00:00.") from None
     if kind == "date":
         return _cast(exp.Literal.string(value.date().isoformat()), "DATE")
     value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -197,7 +197,7 @@ def _in(node: exp.Expr) -> exp.Expr:
     query = node.args.get("query")
     if query is not None:
         if isinstance(node.find_ancestor(exp.Join, exp.Select), exp.Join):
-            raise refused("IN with a query in the condition of a join", "Write it in WHERE.")
+            raise refused("IN with a subquery in a join condition", "Move it to WHERE.")
         first = query.this.selects if isinstance(query, exp.Subquery) else query.selects
         left = node.this.expressions if isinstance(node.this, exp.Tuple) else [node.this]
         for one, other in zip(left, first, strict=False):
@@ -247,21 +247,21 @@ def _check_arguments(name: str, arguments: list[exp.Expr]) -> None:
         for one in typed[1:]:
             _comparable(one, typed[0])
     if name in _TEXTS and not kinds <= {"text", "null"}:
-        raise refused(f"{name} of values that aren't strings", "Cast them to VARCHAR.")
+        raise refused(f"{name} of non-string values", "Cast them to VARCHAR.")
     if name in _OF_NUMBERS and not kinds - {""} <= _NUMBERS | {"null"}:
-        raise refused(f"{name} of values that are not numbers", "Cast them.")
+        raise refused(f"{name} of non-numeric values", "Cast them.")
     if name in {"trim", "btrim", "ltrim", "rtrim"} and len(arguments) > 1:
-        raise refused(f"{name} of other characters than blanks")
+        raise refused(f"{name} of characters other than spaces")
     for place in _POSITIONS.get(name, ()):
         if place < len(arguments) and not _digits(arguments[place]):
-            raise refused(f"{name} with a position that is not a plain number")
+            raise refused(f"{name} with a position that is not an integer literal")
     if name == "substr" and _digits(arguments[1]) == "0":
         raise refused("substr from position 0")
 
 
 def _rounded(name: str, arguments: list[exp.Expr]) -> exp.Expr:
     if family(arguments[0]) != "float":
-        raise refused(f"{name} of a value that is not a DOUBLE", "Cast it.")
+        raise refused(f"{name} of a non-DOUBLE value", "Cast it.")
     return _cast(exp.Anonymous(this=name, expressions=arguments), "DOUBLE")
 
 
@@ -282,7 +282,7 @@ _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
 
 
 def _digits(node: exp.Expr) -> str:
-    """Return a whole number as originally written, without the added cast."""
+    """Return an integer as originally written, without the added cast."""
     inner = node.this if isinstance(node, exp.Cast) else node
     return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"[0-9]{1,9}", inner.name) else ""
 
@@ -313,9 +313,9 @@ def _concatenation(node: exp.Expr) -> exp.Expr:
 
 def _text_only(node: exp.Expr) -> exp.Expr:
     if not {family(node.this), family(node.expression)} <= {"text", "null"}:
-        raise refused(f"{node.key.upper()} of values that aren't strings", "Cast them to VARCHAR.")
+        raise refused(f"{node.key.upper()} of non-string values", "Cast them to VARCHAR.")
     if isinstance(node, exp.RegexpLike) and not isinstance(node.expression, exp.Literal):
-        raise refused("a regular expression that isn't a plain string")
+        raise refused("a regular expression that isn't a string literal")
     return node
 
 
@@ -332,7 +332,7 @@ def _branches(node: exp.Expr) -> exp.Expr:
 
 def _set_operation(node: exp.Expr) -> exp.Expr:
     if not (node.args.get("distinct") or isinstance(node, exp.Union)):
-        raise refused(f"{node.key.upper()} ALL", "Number the rows, or leave ALL out.")
+        raise refused(f"{node.key.upper()} ALL", "Number the rows, or omit ALL.")
     for one, other in zip(node.this.selects, node.expression.selects, strict=False):
         _comparable(one.unalias(), other.unalias())
     return node
@@ -340,7 +340,7 @@ def _set_operation(node: exp.Expr) -> exp.Expr:
 
 def _trim(node: exp.Expr) -> exp.Expr:
     if not {family(one) for one in (node.this, node.expression) if one is not None} <= {"text", "null"}:
-        raise refused("TRIM of values that aren't strings")
+        raise refused("TRIM of non-string values")
     return node
 
 
@@ -348,7 +348,7 @@ def _substring(node: exp.Expr) -> exp.Expr:
     for part in ("start", "length"):
         value = node.args.get(part)
         if value is not None and (not _digits(value) or (part == "start" and _digits(value) == "0")):
-            raise refused("SUBSTRING with a position that is not a plain number from 1 on")
+            raise refused("SUBSTRING with a position or length that is not a positive integer literal")
     return node
 
 

@@ -1,4 +1,4 @@
-"""Parses a statement of the embedded engine into a syntax tree that contains only known parts.
+"""Parses a statement in the embedded engine's dialect into a syntax tree that contains only known parts.
 
 Kinds of nodes, their parts, and functions are allowed by lists. Names are resolved here, too, so that the engine never
 resolves a name that could mean something else there.
@@ -28,11 +28,11 @@ _MAX_DEPTH: Final = 100
 _MAX_BRACKETS: Final = 47
 _MAX_TYPE_BRACKETS: Final = 6
 _MAX_TABLES: Final = 200
-# The number of columns that stars and tables expand to, and of nodes that aliases expand to.
+# The maximum number of columns that stars and tables expand to, and of nodes that aliases expand to.
 _MAX_WRITTEN_OUT: Final = 10_000
 _PLAIN_PARTS: Final = frozenset({"this", "expression", "expressions"})
 
-# Kinds of nodes, and the parts that they may have in addition to those above.
+# Node types, and the parts that they may have in addition to those above.
 _KINDS: Final[Mapping[type[exp.Expr], str]] = {
     exp.Select: "with_ from_ joins laterals where group having qualify windows distinct order limit offset",
     exp.Union: "with_ distinct order limit offset",
@@ -105,7 +105,7 @@ _KINDS: Final[Mapping[type[exp.Expr], str]] = {
 }  # fmt: skip
 _BRACKET_PARTS: Final = frozenset({"offset", "safe", "returns_list_for_maps", "bracket_notation"})
 
-# Functions by result type: "0" is the first argument's type, "" is unknown.
+# Functions by result type: "0" means the first argument's type, and "" means unknown.
 # fmt: off
 _BY_TYPE: Final = {
     "BIGINT":
@@ -174,7 +174,7 @@ def _annotate_division(annotator: Any, node: exp.Div) -> None:
 
 
 class Embedded(DataFusionSQL):
-    """The embedded engine's SQL, with the types of its functions."""
+    """The embedded engine's SQL dialect, with the types of its functions."""
 
     TABLES_REFERENCEABLE_AS_COLUMNS = False
     EXPRESSION_METADATA = {  # noqa: RUF012 - as sqlglot declares it
@@ -188,7 +188,7 @@ class Embedded(DataFusionSQL):
     }
 
 
-# After one of these words, the parser tries a type first, so each nesting level doubles its time.
+# After one of these words, the parser first tries to parse a type, so each nesting level doubles its time.
 _TYPES_WITH_BRACKETS: Final = frozenset(
     word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
 )
@@ -206,16 +206,16 @@ class Resolved:
 
 
 def parse(sql: str, *, max_bytes: int) -> exp.Query:
-    """Return the tree of one query within the limits, with allowed parts only."""
+    """Return the tree of a single query that is within the limits and has only allowed parts."""
     scanned = scan(sql) if len(sql) <= max_bytes else None
     if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
-        raise StatementRefused(f"The statement is longer than {max_bytes} bytes or {_MAX_TOKENS} words and signs.")
+        raise StatementRefused(f"The statement has more than {max_bytes} bytes or {_MAX_TOKENS} tokens.")
     _check_brackets(scanned.tokens)
     if not scanned.is_certain:
-        raise refused("quotes or comments of an unusual kind")
+        raise refused("unusual quotes or comments")
     words = [token.name for token in scanned.tokens[:1]]
     if words and words[0] not in {"select", "with", "values", "("}:
-        raise StatementRefused(f"A statement that begins with {words[0][:20].upper()} is not forwarded to the engine.")
+        raise StatementRefused(f"Statements that begin with {words[0][:20].upper()} are not forwarded to the engine.")
     tree = _parsed(sql)
     written = sum(token.kind is Kind.WORD and token.name == "select" for token in scanned.tokens)
     if written != sum(1 for _ in tree.find_all(exp.Select)):
@@ -235,12 +235,10 @@ def _check_brackets(tokens: Sequence[Token]) -> None:
         if token.kind is Kind.OPEN:
             opened.append(token.text == "[" or before in _TYPES_WITH_BRACKETS)
             if len(opened) > _MAX_BRACKETS:
-                raise StatementRefused(
-                    f"The statement nests brackets deeper than the {_MAX_BRACKETS} levels that are allowed."
-                )
+                raise StatementRefused(f"The statement nests brackets more than {_MAX_BRACKETS} levels deep.")
             if sum(opened) > _MAX_TYPE_BRACKETS:
                 raise StatementRefused(
-                    f"The statement nests lists, or brackets of types, deeper than {_MAX_TYPE_BRACKETS} levels."
+                    f"The statement nests lists or type parameters more than {_MAX_TYPE_BRACKETS} levels deep."
                 )
         elif token.kind is Kind.CLOSE and opened:
             opened.pop()
@@ -252,7 +250,7 @@ def parse_condition(text: str) -> exp.Expr:
     tree = _parsed(text)
     _check(tree)
     if tree.find(exp.Query, exp.Window, exp.Parameter):
-        raise refused("a query in a condition")
+        raise refused("a subquery in a condition")
     return tree
 
 
@@ -261,9 +259,11 @@ def _parsed(sql: str) -> exp.Expr:
         dialect = Embedded()
         trees = [one for one in dialect.parse(sql) if one is not None]
     except (SqlglotError, RecursionError, ValueError) as error:
-        raise InvalidStatement("The statement cannot be read.", remedy=_first_line(error)) from error
+        raise InvalidStatement("The statement cannot be parsed.", remedy=_first_line(error)) from error
     if len(trees) != 1:
-        raise StatementRefused("The text contains several statements or none.", remedy="Send one statement at a time.")
+        raise StatementRefused(
+            "The SQL contains no statement or more than one.", remedy="Send one statement at a time."
+        )
     return trees[0]
 
 
@@ -294,8 +294,8 @@ def _check(tree: exp.Expr) -> None:
     for node, depth in _depths(tree):
         if depth > _MAX_DEPTH:
             raise StatementRefused(
-                f"The statement is nested deeper than the {_MAX_DEPTH} levels that are allowed; each operator is one.",
-                remedy="Write IN for many values, and VALUES for many rows.",
+                f"The statement is nested more than {_MAX_DEPTH} levels deep (each operator is a level).",
+                remedy="Use IN for many values and VALUES for many rows.",
             )
         parts = _KINDS.get(type(node))
         if parts is None:
@@ -303,17 +303,17 @@ def _check(tree: exp.Expr) -> None:
         allowed = _PLAIN_PARTS | set(parts.split()) | (_BRACKET_PARTS if isinstance(node, exp.Bracket) else set())
         for part, value in node.args.items():
             if part not in allowed and value not in (None, False, []):
-                raise refused(f"{part.strip('_')} at {node.key.upper()}")
+                raise refused(f"{part.strip('_')} in {node.key.upper()}")
             # Parts that are not nodes are generated verbatim, without quotes.
             if isinstance(value, str) and type(node) not in _QUOTED and not _PLAIN_TEXT.fullmatch(value):
-                raise refused(f"{value[:40]} at {node.key.upper()}")
+                raise refused(f"{value[:40]} in {node.key.upper()}")
         node.comments = None
         _check_node(node)
 
 
 # A keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
-# Python parses up to 4,300 digits.
+# Python parses integers of up to 4,300 digits.
 _NUMBER: Final = re.compile(r"(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:[eE][+-]?\d{1,9})?", re.ASCII)
 _QUOTED: Final = (exp.Identifier, exp.Literal)
 
@@ -332,7 +332,7 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
         case exp.Table():
             outside = (node.text("catalog").lower(), "datafusion"), (node.text("db").lower(), "public")
             if not isinstance(node.this, exp.Identifier) or any(one not in {"", known} for one, known in outside):
-                raise refused("a table of another schema")
+                raise refused("a table in another schema")
         case exp.Select() if not node.expressions:
             raise InvalidStatement("SELECT has no columns.")
         case exp.Lateral() if not isinstance(node.this, exp.Subquery):
@@ -342,23 +342,23 @@ def _check_node(node: exp.Expr) -> None:  # noqa: C901, PLR0912 - one per kind
         case exp.Literal() if not node.is_string and not _NUMBER.fullmatch(node.name):
             raise refused(f"the number {node.name[:40]}")
         case exp.DataTypeParam() if not isinstance(node.this, exp.Literal):
-            raise refused("a type with a name in brackets")
+            raise refused("a type with a parameter that is not a literal")
         case exp.Extract() if not isinstance(node.this, exp.Var):
-            raise refused("EXTRACT of a string", "Write the part without quotes.")
+            raise refused("EXTRACT of a string", "Omit the quotes around the part.")
         case exp.DataType() if node.this.value not in _TYPES or node.args.get("nested"):
             raise refused(f"the type {node.sql()[:40]}")
         case exp.Distinct() if len(node.expressions) > 1 and isinstance(node.parent, exp.Anonymous):
             raise refused("DISTINCT with several values", "Count the rows of a SELECT DISTINCT.")
         case exp.In() if node.args.get("field") or node.args.get("unnest"):
-            raise refused("IN over a list", "Write array_has.")
+            raise refused("IN over a list", "Use array_has.")
         case exp.Is() if isinstance(node.this.unnest(), (exp.NullSafeEQ, exp.NullSafeNEQ)):  # sqlglot adds brackets
-            raise refused("IS behind IS DISTINCT FROM", "Leave it out: it is true or false already.")
+            raise refused("IS after IS DISTINCT FROM", "Omit it, because IS DISTINCT FROM is never NULL.")
         case exp.NullSafeEQ() | exp.NullSafeNEQ() if _is_left_operand(node):
-            raise refused("an operator behind IS DISTINCT FROM", "Write brackets around a IS DISTINCT FROM b.")
+            raise refused("an operator after IS DISTINCT FROM", "Put a IS DISTINCT FROM b in parentheses.")
         case exp.Expr() if isinstance(node, _COMPARING) and _compares_comparisons(node):
-            raise refused("a comparison of comparisons", "Write brackets around the inner one.")
+            raise refused("a comparison of comparisons", "Put the inner one in parentheses.")
         case exp.Interval() if not _is_plain_interval(node):
-            raise refused("this interval", "Write one number and one unit: INTERVAL '3' HOUR.")
+            raise refused("this interval", "Use one number and one unit, such as INTERVAL '3' HOUR.")
 
 
 _COMPARING: Final = (
@@ -413,7 +413,7 @@ class _Names:
             for cte in with_.expressions:
                 name, own = cte.alias, f"{self.prefix}{self.queries}"
                 if name in here:
-                    raise InvalidStatement(f"WITH names {name[:60]} more than once.")
+                    raise InvalidStatement(f"WITH defines {name[:60]} more than once.")
                 here.add(name)
                 self.queries += 1
                 self.visit(cte.this, {**ctes, name: own} if with_.recursive else ctes)
@@ -455,7 +455,7 @@ def resolve(
     taken: Collection[str] = (),
     parameters: Mapping[str, pa.Scalar],
 ) -> Resolved:
-    """Return the statement with its names resolved among `tables`, the only ones that exist.
+    """Return the statement with its names resolved against `tables`, the only ones that exist.
 
     No named query gets a name that begins like one of `taken`, which the engine knows.
     """
@@ -478,7 +478,9 @@ def resolve(
     written_out = (references + stars) * sum(map(len, columns.values())) + stars * len(outputs)
     columns |= {own: {"value": exp.DataType.build("BIGINT")} for own in names.series}
     if references > _MAX_TABLES or written_out > _MAX_WRITTEN_OUT:
-        raise StatementRefused(f"The statement names more than {_MAX_TABLES} tables, or too many columns with stars.")
+        raise StatementRefused(
+            f"The statement references more than {_MAX_TABLES} tables, or its stars expand to too many columns."
+        )
     return Resolved(
         tree=typed(tree, columns, sql=sql),
         tables={own: name for name, own in names.tables.items()},
@@ -502,7 +504,7 @@ def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *,
             _part_conditions(select, kept)
         validate_qualify_columns(qualified)
         if (dot := qualified.find(exp.Dot)) is not None:
-            raise refused(f"a part of the column {dot.this.name[:40]}")
+            raise refused(f"a field of the column {dot.this.name[:40]}")
         annotated: exp.Query = annotate_types(qualified, schema=schema)
     except (OptimizeError, RecursionError) as error:
         raise _unknown_column(str(error), {one for of in columns.values() for one in of}, sql) from error
@@ -535,7 +537,7 @@ def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> 
 
 
 def _check_positions(selects: Sequence[exp.Select]) -> None:
-    """Check GROUP BY entries that are used like positions, after sqlglot has qualified columns."""
+    """Check GROUP BY entries that are interpreted as positions, after sqlglot has qualified columns."""
     written_out = 0
     for select in selects:
         group = select.args.get("group")
@@ -552,7 +554,9 @@ def _check_positions(selects: Sequence[exp.Select]) -> None:
 
 def _check_written_out(count: int) -> None:
     if count > _MAX_WRITTEN_OUT:
-        raise StatementRefused("GROUP BY names a query by its position, or too much by aliases and positions.")
+        raise StatementRefused(
+            "GROUP BY refers to a query by its position, or its aliases and positions expand to too much SQL."
+        )
 
 
 def _expand_aliases(select: exp.Select, written_out: int) -> int:
@@ -598,13 +602,13 @@ def _name_outputs(select: exp.Select) -> None:
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
     """Return a table's columns with their sqlglot types."""
-    # For comparisons, engines cast the largest unsigned integers in ways that may fail.
+    # In comparisons, engines cast the largest unsigned integers in ways that may fail.
     kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
     return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
 
 
 def _unit(kind: pa.DataType) -> str:
-    """Return the time unit of a column; times with another unit may not fit."""
+    """Return the time unit of a column; times in a different unit may not fit."""
     is_time = pa.types.is_timestamp(kind)
     return f"({ {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}[kind.unit] })" if is_time else ""
 
@@ -659,7 +663,7 @@ def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Qu
 
 
 def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spark: bool) -> exp.Query:
-    """Return the rows behind a barrier: DataFusion, also below Sail, evaluates outer expressions only on these rows.
+    """Return the rows behind a barrier, because DataFusion (also under Sail) evaluates outer expressions only on them.
 
     An expression that fails on a hidden row would reveal it. `engine.security` explains why both nodes are required.
     """
@@ -689,11 +693,11 @@ def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
     """Return the query for a number series."""
     bounds = [one for one in call.expressions if isinstance(one, exp.Literal) and one.is_int]
     if len(bounds) != len(call.expressions) or not 1 <= len(bounds) <= 3:  # noqa: PLR2004
-        raise refused(f"{call.name} of other than plain numbers")
+        raise refused(f"{call.name} with arguments other than integer literals")
     if not is_spark:
         return exp.select(exp.column("value")).from_(exp.Table(this=call))
     if len(bounds) != 2:  # noqa: PLR2004
-        raise refused(f"{call.name} without begin and end")
+        raise refused(f"{call.name} without exactly two arguments")
     end = int(bounds[1].name) + (call.name == "generate_series")
     numbers = exp.Anonymous(this="range", expressions=[bounds[0].copy(), exp.Literal.number(end)])
     return exp.select(exp.alias_(exp.column("id"), "value")).from_(exp.Table(this=numbers))
@@ -708,7 +712,7 @@ def limited(tree: exp.Query, row_limit: int) -> exp.Query:
 
 
 def written(tree: exp.Query, *, is_spark: bool) -> str:
-    """Return the SQL for the engine, with all names quoted, after checking that it parses to the same statement."""
+    """Return the SQL for the engine with all names quoted, after checking that it parses to the same statement."""
     dialect: Any = "spark" if is_spark else Embedded
     options: dict[str, Any] = {"identify": True, "normalize_functions": "lower", "comments": False}
     try:
@@ -717,12 +721,12 @@ def written(tree: exp.Query, *, is_spark: bool) -> str:
     except SqlglotError as error:
         raise refused("something") from error
     if _outline(found) != _outline(tree):
-        raise InternalError("The statement for the engine differs from the checked one, so it is not sent.")
+        raise InternalError("The generated statement differs from the checked one, so it was not sent to the engine.")
     return text
 
 
 def _outline(tree: exp.Expr) -> Counter[str]:
-    """Return how often each table is read, and the counts of some kinds of nodes."""
+    """Return how often each table is read, and the counts of some node types."""
     kinds = (exp.Table, exp.Select, exp.SetOperation, exp.Column, exp.Where)
     return Counter(
         f"{node.key} {node.text('catalog')} {node.text('db')} {node.name if isinstance(node, exp.Table) else ''}"

@@ -9,7 +9,7 @@ from sqlglot import exp
 from micromegas_jupyter.engine import leakproof
 from micromegas_jupyter.engine.leakproof import Term
 
-# Parts of a query other than expressions.
+# The parts of a query other than expressions.
 _STRUCTURE: Final = (
     exp.Select, exp.Union, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Order, exp.Ordered, exp.Limit,
     exp.Offset, exp.With, exp.CTE, exp.Table, exp.TableAlias, exp.Distinct, exp.Identifier,
@@ -55,7 +55,7 @@ _SECONDS: Final = {"HOUR": 3600, "MINUTE": 60, "SECOND": 1}
 
 
 def is_leakproof(tree: exp.Expr, *, nested: Collection[str]) -> bool:
-    """Return whether no row's values can make a typed query fail; columns named in `nested` are not read."""
+    """Return whether a typed query can't fail for any row's values; columns listed in `nested` are not read."""
     adapter = _Adapter(nested)
     return adapter.is_leakproof(tree)
 
@@ -168,11 +168,11 @@ def _interval(node: exp.Interval) -> Term:
 
 
 def _is_converting(node: exp.Expr) -> bool:
-    """Return whether values are converted to those of the preceding query, or a name may mean another column."""
+    """Return whether values are converted to the preceding query's types, or a name may refer to a different column."""
     if isinstance(node, exp.Union):
         pairs = zip(node.this.selects, node.expression.selects, strict=False)
         return any(_type_name(one) not in {_type_name(other), "NULL"} - {"UNKNOWN"} for one, other in pairs)
-    # With duplicate names, engines differ in which column a name refers to.
+    # If names are duplicated, engines differ in which column a name refers to.
     return isinstance(node, exp.Select) and len({name.lower() for name in node.named_selects}) < len(node.expressions)
 
 

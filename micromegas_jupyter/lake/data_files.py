@@ -1,4 +1,4 @@
-"""Parquet files of a Delta table with the log's statistics, each described by the action that adds it."""
+"""Parquet files of a Delta table with the log's statistics, each described by its `add` action."""
 
 import datetime as dt
 import json
@@ -36,7 +36,7 @@ def write_runs(  # noqa: PLR0913 - options by keyword
     partition: Mapping[str, str | None],
     max_bytes: float = float("inf"),
 ) -> Iterator[Action]:
-    """Write the rows of one partition durably into files of about `max_bytes`; yields each file's action."""
+    """Write the rows of one partition durably to files of about `max_bytes`, and yield each file's action."""
     folder = "".join(f"{quote(name)}={quote(value or _NULL_FOLDER, safe='')}/" for name, value in partition.items())
     sink, writer = pa.BufferOutputStream(), None
 
@@ -68,7 +68,7 @@ def write_runs(  # noqa: PLR0913 - options by keyword
 
 
 def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: Sequence[str] = ()) -> list[Action]:
-    """Write rows in chronological order into one file per partition; none for no rows."""
+    """Write rows in chronological order to one file per partition; if there are no rows, don't write any files."""
     added: list[Action] = []
     for values, part in _partitions(rows, partition_by):
         added += write_runs(storage, table, [_in_order(part)], clock=SYSTEM_CLOCK, partition=values)
@@ -76,22 +76,22 @@ def write_files(storage: Storage, table: str, rows: pa.Table, *, partition_by: S
 
 
 def open_file(storage: Storage, path: str) -> pq.ParquetFile:
-    """Open a table's file; a bucket's file is read completely."""
+    """Open a table's file; a file in a bucket is read completely."""
     if storage.is_local:
         return pq.ParquetFile(Path(storage.child_uri(path)))
     found = storage.read(path, max_bytes=_MAX_SOURCE_BYTES)
     if found is None:
-        raise Unavailable("A file of the table is missing.")
+        raise Unavailable("One of the table's files is missing.")
     return pq.ParquetFile(pa.BufferReader(found[0]))
 
 
 def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
-    """Check that rows belong to no more partitions than a commit may add files to."""
+    """Check that the rows don't span more partitions than a commit may add files to."""
     is_large = partition_by and rows.num_rows > _MAX_PARTITIONS
     if is_large and len(_distinct(rows, partition_by)) > _MAX_PARTITIONS:
         raise ResourcesExhausted(
-            f"The rows belong to more than {_MAX_PARTITIONS:,} days or other partitions.",
-            remedy="Send them in several calls, for some days each.",
+            f"The rows span more than {_MAX_PARTITIONS:,} days or other partitions.",
+            remedy="Send them in several calls, a few days at a time.",
             limit="ingest",
         )
 
@@ -99,8 +99,8 @@ def check_partitions(rows: pa.Table, partition_by: Sequence[str]) -> None:
 def _statistics(metadata: pq.FileMetaData) -> dict[str, object]:
     """Return the statistics for skipping a file: counts, and exact bounds of number, time, and short string columns.
 
-    Source: PROTOCOL.md, Per-file Statistics. It has none for booleans, and JSON can't represent bytes, NaN, and
-    infinity.
+    Source: PROTOCOL.md, Per-file Statistics. The protocol doesn't define bounds for booleans, and JSON can't represent
+    bytes, NaN, or infinity.
     """
     lowest: dict[str, object] = {}
     highest: dict[str, object] = {}
@@ -150,14 +150,14 @@ def _partitions(rows: pa.Table, by: Sequence[str]) -> Iterator[tuple[dict[str, s
 
 def _distinct(rows: pa.Table, by: Sequence[str]) -> Sequence[Mapping[str, Any]]:
     """Return the distinct values of some columns."""
-    if len(by) == 1:  # true for nearly all tables, and many times as fast
+    if len(by) == 1:  # true for nearly all tables, and many times faster
         return [{by[0]: value} for value in pc.unique(rows.column(by[0])).to_pylist()]
     found: Sequence[Mapping[str, Any]] = rows.select(by).group_by(list(by)).aggregate([]).to_pylist()
     return found
 
 
 def _with_dictionaries(rows: pa.Table) -> pa.Table:
-    """Return rows with dictionary-encoded properties; DataFusion reads files marked so in a tenth of the time."""
+    """Return rows with dictionary-encoded properties; DataFusion reads files marked this way in a tenth of the time."""
     for index, field in enumerate(rows.schema):
         if field.type == pa.binary() and field.name.rpartition(".")[2] in _PROPERTIES:
             encoded = rows.column(index).dictionary_encode()

@@ -77,7 +77,7 @@ FileKey = tuple[str, str]
 
 
 class TableGone(Exception):
-    """The table does not exist, or another one has its name now."""
+    """The table does not exist, or another table now has its name."""
 
 
 def log_path(table: str, name: str) -> str:
@@ -91,7 +91,7 @@ def entry_name(version: int) -> str:
 
 
 def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool = True) -> list[Action] | None:
-    """Return the actions of a version that another process may have added, or None; made durable unless only read.
+    """Return the actions of a version that another process may have added, or None; synced to disk if `is_durable`.
 
     This project's entries were on disk before they got their names. Syncing thousands again would take minutes.
     """
@@ -106,15 +106,15 @@ def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool =
 
 
 def parse_actions(lines: Iterable[bytes]) -> list[Action]:
-    """Return an entry's actions; raises Unavailable if it is damaged."""
+    """Return an entry's actions; raises Unavailable if it is corrupted."""
     try:
         return [json.loads(line) for line in lines if line]
     except ValueError as error:
-        raise Unavailable("A table's log is damaged.", remedy="Restore the table from a copy.") from error
+        raise Unavailable("A table's log is corrupted.", remedy="Restore the table from a backup.") from error
 
 
 def build_entry(operation: str, entry_id: str, actions: Iterable[Action], *, clock: Clock, **facts: object) -> bytes:
-    """Return the content of a log entry; `is_entry` recognizes it by its ID."""
+    """Return the content of a log entry; `is_entry` recognizes the content by its ID."""
     info = {
         "timestamp": milliseconds(clock),
         "operation": operation,
@@ -142,7 +142,7 @@ def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
 
 
 def take_back(storage: Storage, table: str, version: int, entry_id: str) -> bool:
-    """Remove an entry that was added to a bucket's table after the table was dropped; return whether it is gone.
+    """Remove an entry that was added to a table in a bucket after the table was dropped; return whether it is gone.
 
     While the table can be restored, the entry is replaced by an empty one, because later ones may follow it. If the
     table has been restored, or another one has its name and continued its log, the entry stays.
@@ -167,13 +167,13 @@ def milliseconds(clock: Clock) -> int:
 
 
 def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
-    """Return the marks of a bucket's log entries starting with a version, by name; empty for a dropped table."""
+    """Return the marks of log entries in a bucket starting with a version, by name; empty for a dropped table."""
     found = {entry.path.rpartition("/")[2]: entry.mark for entry in storage.list(log, after=f"{version:020}.")}
     return {} if DROPPED_MARKER in found else found
 
 
 def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version: int | None = None) -> DeltaTable:
-    """Return the table at a version, by default its latest; raises `TableGone`, also for a hidden dropped one."""
+    """Return the table at a version, by default the latest; raises `TableGone`, including for hidden dropped tables."""
     with storage_errors("A table could not be opened.", storage):
         if not storage.is_local and not is_hidden and storage.read(log_path(table, DROPPED_MARKER)) is not None:
             raise TableGone
@@ -184,7 +184,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version
             except TableNotFoundError:
                 break
             except Exception as error:
-                # The table may be dropped in between.
+                # The table may be dropped in the meantime.
                 if is_last or not (storage.is_local or _is_gap(error)):
                     raise
                 if _is_gap(error) and wanted is None:
@@ -193,7 +193,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version
 
 
 def update_delta(delta: DeltaTable, storage: Storage, table: str) -> DeltaTable:
-    """Update an already opened table with new commits and return it."""
+    """Update an open table with new commits, and return it."""
     try:
         delta.update_incremental()
     except Exception as error:
@@ -204,7 +204,7 @@ def update_delta(delta: DeltaTable, storage: Storage, table: str) -> DeltaTable:
 
 
 def _is_gap(error: Exception) -> bool:
-    """Whether a listing had entries but lacked earlier ones, which were added while it was read."""
+    """Whether a listing had entries but lacked earlier ones, which were added while the listing was being read."""
     return "contiguous" in str(error)
 
 
@@ -214,7 +214,7 @@ def _find_newest_version(storage: Storage, table: str) -> int | None:
 
 
 def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
-    """Check that rows may be added, or whole files put back, without features that only other writers support."""
+    """Check that rows may be added, or whole files restored, without features that only other writers support."""
     protocol = delta.protocol()
     version, properties = protocol.min_writer_version, delta.metadata().configuration
     unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_FEATURES_TO_RESTORE if is_restore else set())
@@ -225,11 +225,11 @@ def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
         key.startswith("delta.") and key not in known for field in delta.schema().fields for key in field.metadata
     )
     if unknown or not is_known or has_rules:
-        reason = ", ".join(sorted(unknown)) or "rules for the values of columns"
+        reason = ", ".join(sorted(unknown)) or "constraints on column values"
         name = unquote(delta.table_uri.rstrip("/").rpartition("/")[2])
         raise UsageError(
-            f"The table {name} uses what this server cannot write: {reason}.",
-            remedy="Write to it with the program that made it, or make a new table.",
+            f"The table {name} uses features that this server cannot write: {reason}.",
+            remedy="Write to it with the program that created it, or create a new table.",
         )
 
 
@@ -249,14 +249,14 @@ def live_files(delta: DeltaTable) -> pa.Table:
 
 
 def times_of_files(files: pa.Table, name: str) -> pa.ChunkedArray:
-    """Return a time bound of live files in microseconds; null if the log has none, or an invalid one."""
+    """Return a time bound of live files in microseconds; null if the log has no bound or an invalid one."""
     if name not in files.column_names or not pa.types.is_timestamp(files.column(name).type):
         return pa.chunked_array([pa.nulls(files.num_rows, TIME)])
     return files.column(name).cast(TIME, safe=False)
 
 
 def read_checkpoint_version(storage: Storage, table: str) -> int:
-    """Return the version of a table's last checkpoint, or -1."""
+    """Return the version of a table's latest checkpoint, or -1."""
     pointer = storage.read(log_path(table, "_last_checkpoint"))
     return -1 if pointer is None else int(json.loads(pointer[0])["version"])
 
@@ -285,11 +285,11 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
         for action in read_entry(storage, table, one) or ():
             if "txn" in action:
                 ids[action["txn"]["appId"]] = int(action["txn"]["version"])
-    return {name: count for name, count in ids.items() if count >= 0}  # otherwise a restore removed the rows
+    return {name: count for name, count in ids.items() if count >= 0}  # otherwise, a restore removed the rows
 
 
 def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
-    """Return the short-lived IDs of entries since then with their rows, earliest first."""
+    """Return the short-lived IDs of entries since this time and their row counts, earliest first."""
     found: list[Mapping[str, int]] = []
     while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
@@ -304,7 +304,7 @@ def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: f
 
 
 def _version_before(info: Action, version: int) -> int:
-    """Return the version that a commit changed: the previous one, or the restored one."""
+    """Return the version that a commit changed: the previous version or the restored one."""
     if info.get("operation") != RESTORE:
         return version - 1
     restored = str((info.get("operationParameters") or {}).get("version", ""))
@@ -312,7 +312,7 @@ def _version_before(info: Action, version: int) -> int:
 
 
 class TableGuard:
-    """Opens a table as `delta`, and checks whether it still has its name.
+    """Opens a table as `delta`, and checks whether the table still has its name.
 
     While rows are added to a local table, a shared lock on its log's directory is held, and an exclusive one while it
     is dropped. In a bucket, before and after a commit, the current entry must be unchanged, and there must be no
@@ -327,7 +327,7 @@ class TableGuard:
         self._mark: str | None = None
         self._descriptor: int | None = None
         if storage.is_local and os.name == "posix":
-            self._descriptor = self._open()  # while it is open, no other directory can be mistaken for this one
+            self._descriptor = self._open()  # while it is open, no other directory can be mistaken for it
             self._close = weakref.finalize(self, os.close, self._descriptor)
             try:
                 with self.hold():
@@ -342,7 +342,7 @@ class TableGuard:
 
     @contextlib.contextmanager
     def hold(self, *, is_exclusive: bool = False) -> Iterator[None]:
-        """Keep a local table from being dropped, or if `is_exclusive` from being written to.
+        """Keep a local table from being dropped or, with `is_exclusive`, from being written to.
 
         Raises `TableGone`, or `Unavailable` after some seconds.
         """
@@ -360,7 +360,7 @@ class TableGuard:
             os.close(descriptor)
 
     def check(self, version: int) -> None:
-        """Check that the table in a bucket still exists with its entry of this version, which is remembered."""
+        """Check that the table in a bucket still exists with its entry for this version, which is remembered."""
         if self._storage.is_local:
             return
         with self._lock:
@@ -395,7 +395,7 @@ def _lock(descriptor: int, *, is_exclusive: bool) -> None:
 
 
 class NotInLog(Exception):
-    """The log cannot rebuild the table at that time; `earliest` is the first possible time."""
+    """The table can't be rebuilt from the log at that time; `earliest` is the first possible time."""
 
     def __init__(self, earliest: datetime) -> None:
         super().__init__(f"the log begins at {earliest}")
@@ -431,7 +431,7 @@ class TableState:
         """Advance to the next version."""
         self.version, self.committed_at = version, committed_at
         actions = list(actions)
-        for action in actions:  # a commit may remove a file and add it again with another deletion vector
+        for action in actions:  # a commit may remove a file and add it again with a different deletion vector
             if "remove" in action:
                 self.files.pop(file_key(action["remove"]), None)
         for action in actions:
@@ -445,7 +445,7 @@ class TableState:
 
 @dataclass(slots=True)
 class Replay:
-    """A table at a past time and now, and the commits in between.
+    """A table at a past time and at present, and the commits in between.
 
     Attributes:
         then: The state at the time.
@@ -482,13 +482,13 @@ class Replay:
 def replay(
     storage: Storage, table: str, to: datetime | int, *, max_commits: int = _MAX_REPLAYED, is_durable: bool = True
 ) -> Replay:
-    """Rebuild a table at a time or version, and now, with entries made durable or only read; raises `NotInLog`."""
+    """Rebuild a table at a time or version and at present, syncing log entries if `is_durable`; raises `NotInLog`."""
     log = TableLog(storage, table)
     then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
     if log.newest - first > max_commits:
         raise ResourcesExhausted(
-            f"There are more than {max_commits:,} commits since that time.",
+            f"There have been more than {max_commits:,} commits since that time.",
             remedy="Use a later time.",
             limit="ingest",
         )
@@ -516,7 +516,7 @@ def read_state(storage: Storage, table: str, version: int) -> TableState:
 
 
 def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
-    """Return when a version was committed, or None if its log entry is gone.
+    """Return when a version was committed, or None if its log entry no longer exists.
 
     Commit times increase with versions. So the times of some earlier commits matter if clocks differ.
     """
@@ -530,7 +530,7 @@ def committed_at(storage: Storage, table: str, version: int) -> datetime | None:
 
 
 def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
-    """Whether a table was dropped at a time and brought back later."""
+    """Whether a table had been dropped by a time and was restored later."""
     version = TableLog(storage, table).newest
     while (actions := read_entry(storage, table, version)) is not None:
         info = commit_info(actions)
@@ -546,7 +546,7 @@ def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
 def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
     """Remove objects not needed to rebuild the table at any time since `before`; return their number.
 
-    deltalake would remove every entry before the newest checkpoint, including the version that was in force at the
+    deltalake would remove every entry before the newest checkpoint, including the version that was in effect at the
     start of the window.
     """
     checkpoints = TableLog(storage, table).checkpoints
@@ -561,7 +561,7 @@ def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
 
 
 class TableLog:
-    """A table's log: when its entries were changed, and its complete checkpoints with their paths and times."""
+    """A table's log: when its entries were changed, and the paths and times of its complete checkpoints."""
 
     def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
@@ -591,7 +591,7 @@ class TableLog:
         return min(kept, default=self.newest + 1) if missing >= 0 else 0
 
     def read_base(self, to: datetime | int) -> TableState:
-        """Return the state to start with: the newest checkpoint up to a version, or one in force at a time, or nothing.
+        """Return the initial state: the newest checkpoint up to a version or in effect at a time, or an empty state.
 
         All entries after it exist.
         """
@@ -613,7 +613,7 @@ class TableLog:
     def read_entries(
         self, first: int, end: int | None = None, *, is_durable: bool = True
     ) -> Iterator[tuple[int, list[Action]]]:
-        """Yield the actions of all versions starting with one, before `end` if set, made durable or only read."""
+        """Yield the actions of all versions starting with one, before `end` if set; synced to disk if `is_durable`."""
         end = self.newest + 1 if end is None else end
         read = functools.partial(self._read_entry, is_durable=is_durable)
         with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
@@ -633,7 +633,7 @@ class TableLog:
         return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was committed before
 
     def read_checkpoint(self, version: int, made_at: datetime) -> TableState:
-        """Return the state in a checkpoint, which may be a single file, in several parts, or have sidecars."""
+        """Return the state in a checkpoint, which may consist of a single file or several parts, or have sidecars."""
         state = TableState(version, made_at)
         for path in self.checkpoints[version][0]:
             actions = list(self._read_actions(path))
@@ -669,13 +669,13 @@ def _cleaned_up() -> Unavailable:
 
 
 def time_of(info: Action, changed_at: float) -> datetime:
-    """Return the time of a commit, or if it isn't recorded, when its entry was changed."""
+    """Return when a commit was made, or, if that isn't recorded, when its entry was changed."""
     made_ms = info.get("inCommitTimestamp") or info.get("timestamp")
     return datetime.fromtimestamp(changed_at if made_ms is None else made_ms / 1000, UTC)
 
 
 def _plain(value: Any) -> Any:
-    """Return a checkpoint's value as in an entry: without nulls and typed copies, and with maps as objects."""
+    """Return a checkpoint's value as in a log entry: without nulls and typed copies, and with maps as objects."""
     if isinstance(value, list) and value and isinstance(value[0], tuple):
         return dict(value)
     if not isinstance(value, dict):

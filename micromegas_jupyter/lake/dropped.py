@@ -1,4 +1,4 @@
-"""Dropped tables: hidden immediately, kept while the drop can be undone, then removed by maintenance.
+"""Dropped tables: hidden immediately, kept as long as the drop can be undone, then removed by maintenance.
 
 A directory is renamed to one among the dropped tables, which hides it in one step. A bucket's objects cannot be
 renamed, so a marker in the table's log hides them in place. They move only when a new table takes the name.
@@ -49,7 +49,7 @@ _MAX_LISTINGS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DroppedTable:
-    """A dropped table; `path` is where its log is now."""
+    """A dropped table; `path` is the current location of its log."""
 
     name: str
     dropped_at: datetime
@@ -59,12 +59,12 @@ class DroppedTable:
 
     @property
     def restorable_since(self) -> datetime:
-        """The drop time that gives the same deadline with the default undo time."""
+        """The drop time that would give the same deadline with the default undo period."""
         return self.dropped_at + timedelta(hours=self.undo_hours - UNDO_HOURS)
 
     @property
     def folder(self) -> str:
-        """Where the table moves when another one takes its name."""
+        """Where the table is moved when another table takes its name."""
         return _folder(self)
 
 
@@ -77,7 +77,7 @@ def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
     """Return the dropped tables that had a name and have not been removed yet, in the order of their drops."""
     found = {one.id: one for one in _list_moved(storage) if one.name == name}
     marked = None if storage.is_local else read_marker(storage, name)
-    if marked is not None and marked.id not in found:  # otherwise it is being moved
+    if marked is not None and marked.id not in found:  # otherwise, it is being moved
         found[marked.id] = marked
     return sorted(found.values(), key=lambda one: one.dropped_at)
 
@@ -103,7 +103,7 @@ def mark_dropped(storage: Storage, record: DroppedTable) -> None:
 
 
 def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime) -> datetime:
-    """Record a later time of a drop, and return the recorded time: a table that is moved keeps its time."""
+    """Record a later drop time, and return the recorded time; a table that has been moved keeps its time."""
     marker = log_path(dropped.name, DROPPED_MARKER)
     with hold_names(storage) as lease:
         found = storage.read(marker)
@@ -115,7 +115,7 @@ def postpone_drop(storage: Storage, dropped: DroppedTable, dropped_at: datetime)
 
 
 def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) -> None:
-    """Move a bucket's dropped table out of a new one's way, or remove it if it was dropped before a time."""
+    """Move a dropped table in a bucket out of the way of a new one, or remove it if it was dropped before a time."""
     marked = read_marker(storage, name)
     if marked is None:
         return
@@ -125,7 +125,7 @@ def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) ->
 
 
 def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
-    """Finish moving a bucket's dropped table away, if a process was stopped during the move."""
+    """Finish moving a dropped table in a bucket away if a process was stopped during the move."""
     marked = None if storage.is_local else read_marker(storage, name)
     if marked is not None and any(one.id == marked.id for one in _list_moved(storage)):
         with hold_names(storage) as lease:
@@ -133,7 +133,7 @@ def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
 
 
 def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
-    """Move a bucket's dropped table back to its name, which is free, behind a marker."""
+    """Move a dropped table in a bucket back to its name, which is free, behind a marker."""
     storage.create(log_path(dropped.name, DROPPED_MARKER), _marker(dropped))
     _move(storage, dropped.path, dropped.name, lease, spared="")
 
@@ -178,7 +178,7 @@ def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
 def check_held(lease: Lease) -> None:
     """Check that no other process took over the lease."""
     if not lease.is_held():
-        raise Unavailable("Another process has taken over the work on tables.", remedy="Try again.")
+        raise Unavailable("Another process has taken over this operation.", remedy="Try again.")
 
 
 def _list_moved(storage: Storage) -> list[DroppedTable]:
@@ -207,9 +207,9 @@ def _ms(time: datetime) -> int:
 
 
 def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, spared: str) -> None:
-    """Move all objects of a folder to another one, or remove them, those of the log last.
+    """Move all objects in a folder to another folder, or remove them, the log's objects last.
 
-    Each object is copied before it is removed, so that nothing is lost if the move is repeated after a crash.
+    Each object is copied before it is removed, so nothing is lost if the move is repeated after a crash.
     """
     log = f"{source}/{LOG_FOLDER}/"
 
@@ -222,7 +222,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
         storage.delete(entry.path)
 
     with storage_errors("A dropped table could not be moved.", storage), ThreadPoolExecutor(_MOVED_AT_ONCE) as pool:
-        for _ in range(_MAX_LISTINGS):  # a write in progress may have added some
+        for _ in range(_MAX_LISTINGS):  # a write in progress may have added some objects
             found = [entry for entry in storage.list(source) if entry.path != spared]
             if not found:
                 return
@@ -235,9 +235,9 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
 
 
 def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:
-    """Copy a log object, unless a new table's log has an object with its name; that one has another mark."""
+    """Copy a log object, unless a new table's log has an object with the same name, which has a different mark."""
     found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
     if found is not None and found[1] != entry.mark:
-        raise Unavailable("The files of a dropped table were changed while they were moved.", remedy="Try again.")
+        raise Unavailable("The files of a dropped table were changed while they were being moved.", remedy="Try again.")
     if found is not None and copy is not None:
         storage.write(copy, found[0])

@@ -1,4 +1,4 @@
-"""The current tables of a lake: a `TableSource` over Delta tables that several processes write.
+"""The current tables of a lake: a `TableSource` over Delta tables to which several processes write.
 
 A materialized view consists of its stored rows and its query's result over the files added to its source since, both
 at one pair of versions.
@@ -50,7 +50,7 @@ MERGE: Final = "MERGE PARTITIONS"
 
 
 class View(NamedTuple):
-    """A materialized view at one pair of versions: of its table, and of its source.
+    """A materialized view at a pair of versions: its table's and its source's.
 
     Its table has its source's rows up to the version `watermark`, or None if it has no rows, or another table's rows.
     `facts` are those of its snapshot. If it can't be read, it has no `source`.
@@ -65,7 +65,7 @@ class View(NamedTuple):
 
 
 class Lake:
-    """The tables in one storage; safe to use from several threads."""
+    """The tables in a storage; safe to use from several threads."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -83,7 +83,7 @@ class Lake:
             if lowered is None or name in lowered or name not in self._views:
                 try:
                     found[name] = self._follow(name, found[name], found)
-                except MicromegasError as error:  # statements over other tables must not fail
+                except MicromegasError as error:  # statements that read other tables must not fail
                     problem = TableProblem(error.what, error.remedy, retryable=error.retryable)
                     found[name] = replace(found[name], problem=problem)
             else:
@@ -108,7 +108,7 @@ class Lake:
             return table
         source_name = table.materialized.source.name
         for _ in range(_ATTEMPTS):
-            # Read after the view, so that the view's rows are never of a later version.
+            # Read after the view, so that the view's rows are never from a later version.
             source = self._snapshots.current(source_name)
             view = self._compose(name, source)
             if view is None:
@@ -121,7 +121,7 @@ class Lake:
                     same = before is not None and before.snapshot == view.snapshot
                     self._views[name] = view._replace(snapshot=before.snapshot) if before and same else view
                     return self._views[name].snapshot
-        raise Unavailable(f"The view {name} is constantly being refreshed by others.")
+        raise Unavailable(f"The view {name} is constantly being refreshed by other calls.")
 
     def _compose(self, name: str, source: TableSnapshot | None) -> View | None:
         table = self._snapshots.known(name)
@@ -132,7 +132,7 @@ class Lake:
             cause = None if source is None else source.problem
             reason = f"there is no table {facts.source.name} that it could be computed from."
             if source is not None:
-                reason = f"{source.name} is a materialized view itself." if cause is None else cause.what
+                reason = f"{source.name} is itself a materialized view." if cause is None else cause.what
             problem = TableProblem(
                 f"The materialized view {name} cannot be read: {reason}",
                 "Ask one of the server's administrators to replace or drop the view.",
@@ -162,7 +162,7 @@ class Lake:
 def commit_view(
     storage: Storage, view: View, runs: Iterable[pa.Table], *, operation: str, removed: Collection[str] | None
 ) -> bool:
-    """Store a view's rows, replacing `removed` files (by default all); False if its table has changed in the meantime.
+    """Store a view's rows, replacing `removed` files (by default all); False if its table has since changed.
 
     After a refresh, the same commit records the source's version. The commit never waits for another one and is never
     repeated, because the other one's rows may be the same.
@@ -171,7 +171,7 @@ def commit_view(
     entry_id, is_stored = uuid.uuid4().hex, False
     try:
         for one in write_runs(storage, name, runs, clock=clock, partition={}, max_bytes=_MAX_FILE_BYTES):
-            added.append(one)  # immediately, so that all are removed if a later one fails
+            added.append(one)  # immediately, so that all of them are removed if a later one fails
         with closing(TableGuard(storage, name)) as guard, guard.hold():
             delta, now = guard.delta, milliseconds(clock)
             if (str(delta.metadata().id), delta.version()) != (view.table.table_id, view.table.version):
@@ -187,7 +187,7 @@ def commit_view(
                 actions.append({"txn": {"appId": view.app_id, "version": version, "lastUpdated": now}})
             facts = {"readVersion": view.table.version, "isBlindAppend": False}
             content = build_entry(operation, entry_id, [*actions, *added], clock=clock, **facts)
-            is_stored = True  # until it is certain that no log entry has the files
+            is_stored = True  # until it is certain that no log entry contains the files
             is_stored = add_entry(storage, guard, log_path(name, entry_name(view.table.version + 1)), content)
     except TableGone:
         is_stored = False
@@ -199,9 +199,9 @@ def commit_view(
 
 
 def _app_id(properties: Mapping[str, str], source_id: str) -> str:
-    """Return the ID under which a view's table records up to which version it has a source's rows.
+    """Return the ID under which a view's table records the version up to which it has a source's rows.
 
-    Rows of another definition, or of another table with the source's name, don't count.
+    Rows from a different definition, or from another table with the source's name, don't count.
     """
     view = ViewDefinition.from_properties(properties)
     known = "" if view is None else f"{view.name}.{view.digest}"
@@ -209,7 +209,7 @@ def _app_id(properties: Mapping[str, str], source_id: str) -> str:
 
 
 def _with_sources(sql: str) -> str:
-    """Return a text that also contains the names of the source tables of the views in a statement."""
+    """Return a string that also contains the names of the source tables of the views in a statement."""
     lowered = sql.lower()
     if VIEW_INSTANCE in lowered:  # its arguments may be expressions
         return " ".join([sql, *DEFINITIONS])
@@ -217,13 +217,17 @@ def _with_sources(sql: str) -> str:
 
 
 def is_lake(storage: Storage) -> bool:
-    """Whether one of our servers keeps, or may keep, its tables there: it is a lake, empty, or missing."""
-    # Its Parquet files are versions of the same rows; served as files, each row would appear several times.
+    """Whether one of our servers stores, or may store, its tables there: it is a lake, is empty, or doesn't exist."""
+    # A lake's Parquet files are versions of the same rows; if they were served as files, each row would appear several
+    # times.
     if storage.is_local and (Path(storage.uri) / ".writers").is_dir():
-        raise UsageError("The directory is a lake from before Delta tables.", remedy="Start with a new directory.")
+        raise UsageError(
+            "The directory contains a lake in the format used before Delta tables.",
+            remedy="Start with a new directory.",
+        )
     if storage.read(_MARKER) is not None:
         return True
-    # Another server may be creating the lake: it first writes to the marker's directory.
+    # If another server is creating the lake, it first writes to the marker's directory.
     has_folders = bool({*storage.list_folders()} - {CONTROL_FOLDER})
     if not has_folders and all(entry.path.startswith(f"{CONTROL_FOLDER}/") for entry in storage.list("")):
         return True

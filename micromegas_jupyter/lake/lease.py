@@ -1,4 +1,4 @@
-"""A lease that lets one process at a time work on a lake: an object that is only changed by conditional writes.
+"""A lease that lets only one process at a time work on a lake: an object that is changed only by conditional writes.
 
 A single call that takes longer than the lease allows a second one to start. That wastes work but loses no rows,
 because each commit checks all others since its snapshot.
@@ -22,7 +22,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class ObservedLease(NamedTuple):
-    """The observed state of another process's lease, and since when (monotonic seconds of this machine)."""
+    """The observed state of another process's lease, and when it was first seen (monotonic seconds)."""
 
     mark: str
     since: float
@@ -31,7 +31,7 @@ class ObservedLease(NamedTuple):
 def try_acquire(
     storage: Storage, *, clock: Clock, seen: ObservedLease | None = None, path: str = MAINTENANCE_LEASE
 ) -> "Lease | ObservedLease | None":
-    """Return the lease at a path, or the other holder's observed state, to be passed to the next attempt.
+    """Return the lease at a path, or another holder's observed state, which must be passed to the next attempt.
 
     A lease that has not changed for 45 seconds of `clock` is taken over. Clocks of different machines are never
     compared.
@@ -50,7 +50,7 @@ def try_acquire(
 
 
 class Lease:
-    """A lease; `mark` is the state from which it is taken."""
+    """A lease; `mark` is the state from which it is acquired."""
 
     def __init__(self, storage: Storage, *, clock: Clock, mark: str | None, path: str) -> None:
         self._storage = storage
@@ -62,7 +62,7 @@ class Lease:
         self._renewed_at = float("-inf")
 
     def is_held(self) -> bool:
-        """Acquire the lease or renew it when due; False if another process has it."""
+        """Acquire the lease, or renew it when due; return False if another process has it."""
         now = self._clock.monotonic()
         if now - self._renewed_at < _RENEW_SECONDS:
             return True
@@ -70,20 +70,21 @@ class Lease:
             if not self._write(self._id):
                 return False
         except ResourcesExhausted:
-            return True  # a full disk needs maintenance most
+            return True  # when the disk is full, maintenance is most needed
         self._renewed_at = now
         return True
 
     def release(self) -> None:
         """Release the lease, unless another process has it; never raises."""
-        with suppress(MicromegasError):  # otherwise it is taken over in time
+        with suppress(MicromegasError):  # otherwise, it is taken over in time
             self._write("")
 
     def _write(self, holder: str) -> bool:
         self._count += 1
         content = json.dumps({"holder": holder, "count": self._count, "by": self._id}).encode()
         self._storage.replace(self._path, content, mark=self._mark)
-        # A response to a write may be lost, and the library then repeats the write, so only the actual content counts.
+        # The response to a write may be lost, and the library then repeats the write, so only the actual content
+        # counts.
         found = self._storage.read(self._path)
         if found is None or found[0] != content:
             return False

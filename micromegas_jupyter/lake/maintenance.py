@@ -67,7 +67,7 @@ from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 STATUS_OBJECT: Final = f"{CONTROL_FOLDER}/maintenance.json"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_GROUP_BYTES: Final = 128 * _MEBIBYTE
-_MAX_GROUP_FILES: Final = 1000  # per commit, so that a round that is stopped has made progress
+_MAX_GROUP_FILES: Final = 1000  # per commit, so that a stopped round has made progress
 _RUN_BYTES: Final = 64 * _MEBIBYTE
 _MAX_ATTEMPTS: Final = 1000
 _STAGED_FILE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}/([^/]+=[^/]*/)*part-[0-9a-f]{32}\.parquet", re.ASCII)
@@ -80,7 +80,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceSettings:
-    """When maintenance works on a table, and what it keeps.
+    """When maintenance works on a table, and what it retains.
 
     Attributes:
         min_small_files: A partition with this many files smaller than half of `max_file_bytes` is compacted.
@@ -128,7 +128,7 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The actions and findings of the last maintenance round; `done` counts by kind of work. Times are aware UTC.
+    """The actions and findings of the last maintenance round; `done` has counts by kind of work. Times are aware UTC.
 
     `view_sources` has all materialized views with their sources. The `views` lack rows from these. No stored row of
     the `stale_views` can be used.
@@ -147,14 +147,14 @@ class LakeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MaintenanceReport(NamedTuple):
-    """A round's findings, or None if another process has the lease; `seen` is then passed to the next round."""
+    """The findings of a round, or None if another process has the lease; `seen` is then passed to the next round."""
 
     status: LakeStatus | None = None
     seen: ObservedLease | None = None
 
 
 class _LeaseLost(Exception):
-    """Another process has the lease now."""
+    """Another process now has the lease."""
 
 
 def run_round(
@@ -164,7 +164,7 @@ def run_round(
     clock: Clock = SYSTEM_CLOCK,
     seen: ObservedLease | None = None,
 ) -> MaintenanceReport:
-    """Maintain each table that needs it, unless another process does; a failing table does not stop the others.
+    """Maintain each table that needs it, unless another process does so; a failing table does not stop the others.
 
     Raises `Unavailable` if the storage itself cannot be used.
     """
@@ -183,11 +183,11 @@ def read_status(storage: Storage) -> LakeStatus | None:
     try:
         return None if found is None else msgspec.json.decode(found[0], type=LakeStatus)
     except msgspec.DecodeError:
-        return None  # written by another version of this program
+        return None  # written by a different version of this program
 
 
 def optimize(storage: Storage, name: str) -> dict[str, int]:
-    """Merge a table's small files into few large ones now; return the number of files before and after."""
+    """Merge a table's small files into a few large ones right now; return the number of files before and after."""
     if Tables(storage).find(name) is None:
         raise no_table(name)
     work = _Round(storage, MaintenanceSettings(min_small_files=2), SYSTEM_CLOCK, None)
@@ -195,7 +195,7 @@ def optimize(storage: Storage, name: str) -> dict[str, int]:
     try:
         with storage_errors("The table could not be optimized.", storage), closing(_Table(storage, name)) as table:
             table.check_changeable()
-            for _ in range(_OPTIMIZE_ROUNDS):  # repeats if others commit in the meantime
+            for _ in range(_OPTIMIZE_ROUNDS):  # repeats if other processes commit in the meantime
                 added += sum([work.compact(table, group) for group in work.plan(table)])
     except TableGone:
         raise no_table(name) from None
@@ -206,7 +206,7 @@ _Partition = tuple[tuple[str, str | None], ...]
 
 
 class _File(NamedTuple):
-    """A file of a table's current version, with the names and values in the log."""
+    """A file in a table's current version, with the names and values from the log."""
 
     path: str
     size_bytes: int
@@ -221,7 +221,7 @@ class _File(NamedTuple):
 
 
 class _Table(TableGuard):
-    """A table at its newest version, for one round."""
+    """A table at its newest version for one round."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         super().__init__(storage, name)
@@ -248,10 +248,10 @@ class _Table(TableGuard):
         self.files = _list_files(self.delta, self.partition_columns, self._written_partitions, self.time_column)
 
     def check_changeable(self) -> None:
-        """Raise `UsageError` if rows can't be deleted or merged; the log and unused files are cleaned up anyway."""
+        """Raise `UsageError` if rows can't be deleted or merged; the log and unused files are still cleaned up."""
         check_writable(self.delta)
         if self.is_damaged:
-            raise UsageError(f"The definition of the materialized view {self.name} is damaged.")
+            raise UsageError(f"The definition of the materialized view {self.name} is corrupted.")
 
     def _written_partitions(self) -> Mapping[str, _Partition]:
         """Return the files' partition values as written in the log; deltalake formats some types differently."""
@@ -365,10 +365,10 @@ class _Round:
         )
 
     def _look_at_view(self, name: str) -> str | None:
-        """Note whether a view has to be refreshed, which other processes do; return why it can't be read."""
+        """Record whether a view must be refreshed, which other processes do; return why it can't be read."""
         try:
             view = self._lake.view(name)
-        except MicromegasError as error:  # possibly from its source; its own files must be cleaned up anyway
+        except MicromegasError as error:  # possibly because of its source; its own files must be cleaned up anyway
             return error.what
         if view is None:
             return None
@@ -385,7 +385,7 @@ class _Round:
         days: Counter[tuple[date, str]] = Counter()
         for name in DEFINITIONS.keys() & set(names):
             with (
-                suppress(TableGone, MicromegasError),  # its own work will report the error
+                suppress(TableGone, MicromegasError),  # maintenance of that table will report the error
                 storage_errors("A table could not be read.", self._storage),
                 closing(_Table(self._storage, name)) as table,
             ):
@@ -423,7 +423,7 @@ class _Round:
         return table.has_dates and files[0].day < self._now.date()
 
     def plan(self, table: _Table) -> list[list[_File]]:
-        """Return the files to merge, in groups from one partition and of limited size.
+        """Return the files to merge, in groups from a single partition and of limited size.
 
         Files of views are merged when the views are refreshed.
         """
@@ -473,7 +473,7 @@ class _Round:
         return len(added) if keeps_files else 0
 
     def _read_runs(self, table: _Table, files: Iterable[_File]) -> Iterator[pa.Table]:
-        """Yield the rows of files in order, in parts that fit into memory."""
+        """Yield the rows of files in order, in parts that fit in memory."""
         pending: list[pa.Table] = []
         pending_bytes = 0
         for source in files:
@@ -490,7 +490,7 @@ class _Round:
             yield pa.concat_tables(pending)
 
     def _commit(self, table: _Table, removed: Sequence[_File], added: Sequence[Action], *, changes_data: bool) -> bool:
-        """Add a log entry under the next free version; False if a commit since the snapshot makes it invalid.
+        """Add a log entry as the next free version; False if a commit since the snapshot makes it invalid.
 
         A commit does so if it removed one of the files or changed the table; appends by others are harmless.
         """
@@ -515,7 +515,7 @@ class _Round:
             if self._storage.create(log_path(table.name, entry_name(version)), content):
                 try:
                     table.check(version)
-                except TableGone:  # a bucket's table was dropped before the commit
+                except TableGone:  # a table in a bucket was dropped before the commit
                     take_back(self._storage, table.name, version, entry_id)
                     raise
                 return True
@@ -530,7 +530,7 @@ class _Round:
         return False
 
     def _checkpoint(self, table: _Table) -> None:
-        """Write a checkpoint if many commits follow the last one, and remove old log entries."""
+        """Write a checkpoint if there have been many commits since the last one, and remove old log entries."""
         self._check_lease()
         last = max(0, read_checkpoint_version(self._storage, table.name))
         if table.delta.version() - last < self._settings.checkpoint_commits:
@@ -542,12 +542,13 @@ class _Round:
 
     def _undo_hours_of(self, table: _Table) -> int:
         hours = undo_hours(table.properties) - UNDO_HOURS + self._settings.vacuum_hours
-        # Views need their source's log and files for this long.
+        # Views need their source's log and files to be kept for this long.
         return max(hours, MAX_LATE_SECONDS // 3600 + 1) if table.name in self._sources else hours
 
     def _vacuum(self, table: _Table) -> None:
-        """Remove files that no version of the last hours has, including those of writes that never committed."""
-        # deltalake only lists the files: deleting would make two commits, and include files that are long gone.
+        """Remove files that aren't in any version of the last hours, including those of writes that never committed."""
+        # deltalake only lists the files; if it deleted them, it would make two commits and include files that are long
+        # gone.
         hours = self._undo_hours_of(table)
         listed = table.delta.vacuum(retention_hours=hours, enforce_retention_duration=False, full=True)
         unused = {path.removeprefix(f"{table.delta.table_uri.rstrip('/')}/") for path in listed}
@@ -560,9 +561,9 @@ class _Round:
         )
 
     def _remove_remains(self) -> None:
-        """Remove dropped tables, and files of tables that were never created; a dropped folder is as old as its drop.
+        """Remove dropped tables, and files of tables that were never created; dropped folders age from their drop.
 
-        In a local directory, it also removes temporary files of killed processes.
+        In a local directory, also remove temporary files of killed processes.
         """
         before = datetime.fromtimestamp(self._old, UTC)
         hidden: list[str] = []
@@ -572,7 +573,7 @@ class _Round:
             self.done["removed_tables"] += removed
         for name in hidden:
             entries = list(self._storage.list(name))
-            # A table with a log is dropped, or was created or restored in the meantime.
+            # A table with a log has been dropped, or was created or restored in the meantime.
             if not any(entry.path.startswith(log_path(name, "")) for entry in entries):
                 self._remove_old(entries, lambda entry: _STAGED_FILE.fullmatch(entry.path) is not None)
         if not self._storage.is_local:
@@ -584,7 +585,7 @@ class _Round:
                     self.done["removed_files"] += 1
         for folder in Path(self._storage.child_uri(DROPPED_FOLDER)).glob("*"):
             with suppress(FileNotFoundError):  # a table that was created in the meantime
-                if "." not in folder.name and folder.stat().st_mtime < self._old:  # otherwise a dropped table
+                if "." not in folder.name and folder.stat().st_mtime < self._old:  # otherwise, it is a dropped table
                     shutil.rmtree(folder, ignore_errors=True)
                     self.done["removed_tables"] += 1
 
@@ -615,7 +616,7 @@ def _list_files(
 
 
 def _has_one_text(kind: pa.DataType) -> bool:
-    """Whether the log has only one way to write a partition value of this type."""
+    """Whether the log can represent a partition value of this type in only one way."""
     return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_date, pa.types.is_integer))
 
 

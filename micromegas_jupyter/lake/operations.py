@@ -1,4 +1,4 @@
-"""The table operations of the server's action: arguments are parsed here, and `Tables` does the work."""
+"""The table operations of the server's action: this module parses the arguments, and `Tables` does the work."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ from micromegas_jupyter.lake.tables import DEFINITIONS, Tables, no_table, undo_h
 _SCHEMA_LIMITS: Final = DecodeLimits(max_columns=512, max_batch_rows=0, max_dictionary_bytes=0)
 # The result of an operation on a data model table without any data.
 _ON_NOTHING: Final = {"delete": {"deleted_rows": 0}, "optimize": {"removed_files": 0, "added_files": 0}}
-_PREFIX_BYTES: Final = 8  # of an encapsulated message: continuation marker and length
+_PREFIX_BYTES: Final = 8  # of an encapsulated message: a continuation marker and its length
 
 
 def run_operation(tables: Tables, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _restore(tables: Tables, request: RestoreRequest) -> dict[str, Any]:
         changed_at = committed_at(tables.storage, request.name, done.version)
     elif not (done.added_files or done.removed_files):
         return result
-    # Until the restore, a dropped table didn't exist, so the state before its drop is the last one.
+    # A dropped table didn't exist until its restore, so the last state is the one before its drop.
     return result if changed_at is None else {**result, **_undo(changed_at, _window(tables, request.name))}
 
 
@@ -109,11 +109,13 @@ def _undo(changed_at: dt.datetime, window: dt.timedelta) -> dict[str, Any]:
 
 
 def _parse_schema(encoded: str) -> pa.Schema:
-    """Parse an Arrow IPC schema message in base64, within the limits for an upload's schema."""
+    """Parse a base64-encoded Arrow IPC schema message within the limits for an upload's schema."""
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise UsageError("The schema is not base64.", remedy="Send an Arrow IPC schema message as base64.") from None
+        raise UsageError(
+            "The schema is not valid base64.", remedy="Send a base64-encoded Arrow IPC schema message."
+        ) from None
     decoder = StreamDecoder(_SCHEMA_LIMITS)
     decoder.decode(messages.FlightData(data_header=data[_PREFIX_BYTES:]).SerializeToString())
     if decoder.schema is None or not decoder.schema.names:

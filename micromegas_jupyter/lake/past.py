@@ -1,4 +1,4 @@
-"""Earlier versions of a table, as read by `table_at` and `table_history` in SQL, and the files added since one.
+"""Earlier versions of a table, as read by `table_at` and `table_history` in SQL, and the files added since a version.
 
 A version is readable while the log can rebuild it and its files exist. Rows that retention has deleted since do not
 come back, as with a restore.
@@ -70,20 +70,20 @@ HISTORY: Final = pa.schema(
 
 
 class PastTable(NamedTuple):
-    """A table at a version, and a SQL condition that excludes rows past their retention, if needed."""
+    """A table at a version, and a SQL condition that excludes rows past their retention period, if needed."""
 
     snapshot: TableSnapshot
     condition: str | None
 
 
 def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: Clock = SYSTEM_CLOCK) -> PastTable:
-    """Return a table at a version or time, by default the current one; raises `InvalidStatement` or `TableGone`."""
+    """Return a table at a version or time, by default the current version; raises `InvalidStatement` or `TableGone`."""
     log = TableLog(storage, name)
     if log.newest < 0:
         raise TableGone
     to = log.newest if to is None else to
     if isinstance(to, int) and to > log.newest:
-        raise InvalidStatement(f"The table {name} has no version {to}.", remedy=f"Its latest one is {log.newest}.")
+        raise InvalidStatement(f"The table {name} has no version {to}.", remedy=f"Its latest version is {log.newest}.")
     if isinstance(to, int) and to < log.first:
         raise _removed(name, to, "log entries", f"The earliest possible version is {log.first}.")
     try:
@@ -94,7 +94,7 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
         gone = sorted({path for add in found.then.files.values() for path in _paths(storage, name, add)} - there)
     except NotInLog as error:
         what = f"version {to}" if isinstance(to, int) else f"version as early as {_iso(to)}"
-        remedy = f"The earliest one known is of {_iso(error.earliest)}."
+        remedy = f"Its earliest known version is from {_iso(error.earliest)}."
         raise InvalidStatement(f"The table {name} has no {what}.", remedy=remedy) from None
     except Unreadable as error:
         raise Unavailable(
@@ -103,7 +103,9 @@ def read_past(storage: Storage, name: str, to: datetime | int | None, *, clock: 
             retryable=False,
         ) from error
     if isinstance(to, datetime) and any(dropped_at <= to for dropped_at in found.drops):
-        raise InvalidStatement(f"The table {name} was dropped at {_iso(to)}, and restored later.")
+        raise InvalidStatement(
+            f"The table {name} did not exist at {_iso(to)} because it had been dropped; it was restored later."
+        )
     if gone:
         shown = ", ".join(path.rpartition("/")[2] for path in gone[:_MAX_SHOWN])
         more = f" and {len(gone) - _MAX_SHOWN:,} more" if len(gone) > _MAX_SHOWN else ""
@@ -163,7 +165,7 @@ def _removed(name: str, version: int, what: str, remedy: str) -> InvalidStatemen
 
 
 def _without_expired(snapshot: TableSnapshot, first: date) -> PastTable:
-    """Return a table without files, and a condition without rows, from before a day."""
+    """Return a table without files from before a day, and a condition that excludes rows from before it."""
     files = FileList.of(snapshot.files)
     if snapshot.partition_columns == (PARTITION_DATE,):
         kept = np.array([(one.partition[0] or "9") >= first.isoformat() for one in files], np.bool_)
@@ -191,7 +193,7 @@ def _is_missing(storage: Storage, name: str, add: Action, there: set[str]) -> bo
 
 
 def _count_rows(adds: Iterable[Action | None]) -> int | None:
-    """Return the number of rows in files that are not deleted, or None if a file lacks it."""
+    """Return the number of undeleted rows in files, or None if a file doesn't specify its row count."""
     count = 0
     for add in adds:
         rows = None if add is None else json.loads(add.get("stats") or "{}").get("numRecords")
@@ -203,7 +205,7 @@ def _count_rows(adds: Iterable[Action | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailPosition:
-    """The position of a follow: all commits up to `version`, and some of the files that the next one added.
+    """The position of a follow: all commits up to `version`, and some of the files that the next commit added.
 
     `mark` distinguishes the version's log entry from another table's. `index` is that of the next file; `offset` of
     its rows were returned; `file` identifies that file with its deleted rows.
@@ -236,7 +238,7 @@ class AddedFiles(NamedTuple):
     is_cut: bool  # whether more were added
 
     def position(self, index: int, offset: int) -> TailPosition:
-        """Return the position at a file from which this many rows were returned."""
+        """Return the position in a file after this many of its rows were returned."""
         found = self.positions[index]
         if index == len(self.files):
             return found
@@ -266,8 +268,8 @@ class TableTail:
         if 0 <= low < first:
             earliest = self._position(first).committed_at
             raise CursorExpired(
-                f"The log of {self._table} no longer has the commits before {_iso(earliest)}.",
-                remedy="Follow the table from then on, and query the rows before.",
+                f"The log of {self._table} no longer contains the commits before {_iso(earliest)}.",
+                remedy="Follow the table from that time on, and query the earlier rows.",
                 restart_from=earliest,
             )
         return self._position(low)
@@ -287,7 +289,7 @@ class TableTail:
         for one, at in zip(found[:max_files], positions, strict=False):
             if one.is_changed:
                 if not files:
-                    raise self._expired(position, "rows that were not yet returned were changed or deleted")
+                    raise self._expired(position, "rows that had not been returned yet were changed or deleted")
                 return AddedFiles(tuple(files), (*kept, at), is_cut=True)
             if not one.is_gone:
                 files.append(self._snapshots.data_file(self._table, one.add, by))
@@ -296,16 +298,16 @@ class TableTail:
         return AddedFiles(tuple(files), (*kept, positions[min(max_files, len(found))]), is_cut=is_cut)
 
     def _find_pending(self, position: TailPosition, *, max_files: int) -> tuple[dict[str, _Pending], TailPosition]:
-        """Return the files added after a position by path, at most one more than `max_files`, and the end."""
+        """Return the files added after a position by path (at most one more than `max_files`), and the end position."""
         pending, end = dict[str, _Pending](), position
         while (content := self._entry(end.version + 1)) is not None:
             if end.version - position.version >= _MAX_COMMITS:
-                raise self._expired(position, f"there were more than {_MAX_COMMITS:,} commits since")
+                raise self._expired(position, f"there have been more than {_MAX_COMMITS:,} commits since then")
             actions = parse_actions(content.splitlines())
             new = self._apply(pending, actions, position)
             first = position.index if end.version == position.version else 0
             for index, add in list(enumerate(new))[first:]:
-                if len(pending) <= max_files:  # one more file provides the position after the others
+                if len(pending) <= max_files:  # one additional file provides the position after the others
                     start = replace(end, index=index, offset=0)
                     pending[add["path"]] = _Pending(start=start, add=add)
             end = _after(content, actions, end.version + 1)
@@ -316,13 +318,13 @@ class TableTail:
         if first.is_gone or first.is_changed or not is_first:
             return first.start
         if _identify(self._snapshots.data_file(self._table, first.add, by)) != position.file:
-            raise self._expired(position, "rows of a file were deleted while it was read")
+            raise self._expired(position, "rows of a file were deleted while it was being read")
         return replace(first.start, offset=position.offset, file=position.file)
 
     def _apply(
         self, pending: Mapping[str, _Pending], actions: Sequence[Action], position: TailPosition
     ) -> list[Action]:
-        """Note a commit's effects on pending files, and return the files with new rows that it added."""
+        """Record a commit's effects on pending files, and return the files with new rows that it added."""
         adds = [one["add"] for one in actions if "add" in one]
         removes = [one["remove"] for one in actions if "remove" in one]
         operation, by_path = commit_info(actions).get("operation"), {add["path"]: add for add in adds}
@@ -350,7 +352,7 @@ class TableTail:
         return new
 
     def _check(self, position: TailPosition) -> None:
-        """Check that the log still has a position's entry."""
+        """Check that the log still has the entry for a position."""
         log = self._storage
         if not log.is_local and log.read(log_path(self._table, DROPPED_MARKER)) is not None:
             raise TableGone
@@ -364,7 +366,7 @@ class TableTail:
         if content is None and position.version < 0 and self._entry(0) is not None:
             return
         is_other = content is not None or newest < position.version
-        raise self._expired(position, "another table has its name" if is_other else "its log was cleaned up")
+        raise self._expired(position, "another table now has this name" if is_other else "its log was cleaned up")
 
     def _position(self, version: int) -> TailPosition:
         if version < 0:
@@ -387,7 +389,7 @@ class TableTail:
 def _note_compacted(
     pending: Mapping[str, _Pending], by_path: Mapping[str, Action], changed: Sequence[Action], *, is_replacing: bool
 ) -> None:
-    """Note that rows of compacted files may have changed, because their original file is unknown."""
+    """Record that rows of compacted files may have changed, because their original file is unknown."""
     partitions = [one.get("partitionValues") for one in changed]
     for known in pending.values():
         if known.is_compacted and known.add["path"] in by_path:

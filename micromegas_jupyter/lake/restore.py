@@ -1,4 +1,4 @@
-"""Restores a table to an earlier state, and a dropped table to its name, for as long as its files are kept.
+"""Restores a table to an earlier state, or a dropped table under its name, as long as its files are kept.
 
 The state becomes current with one log entry (decision 0036). Rows that retention has deleted since that time, or that
 are now past their retention, stay deleted.
@@ -79,11 +79,11 @@ from micromegas_jupyter.lake.types import PARTITION_DATE
 _MAX_ATTEMPTS: Final = 10
 _MAX_SHOWN: Final = 5  # missing files in an error
 _MAX_LISTED: Final = 1000  # in the result of a dry run
-_MAX_COMMITS: Final = 100  # commits by others in one attempt
+_MAX_COMMITS: Final = 100  # commits by other processes during one attempt
 _MAX_SECONDS: Final = 1800.0  # less than the hour for which maintenance keeps files beyond the window
 _MAX_SKEW: Final = timedelta(minutes=5)
 _CUT: Final = timedelta(milliseconds=1)  # some writers truncate time bounds to milliseconds
-_FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the year 1 of some time zones does not exist in UTC
+_FIRST_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # year 1 in some time zones does not exist in UTC
 _TIME: Final = "time"
 _MAPPING: Final = "delta.columnMapping.mode"
 _ROWS: Final = pa.timestamp("us", "UTC")
@@ -115,7 +115,7 @@ class Restored(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """The table to restore, and the time or version; with `required_owner` only that caller's table.
+    """The table to restore, and the time or version; with `required_owner`, only tables of that caller.
 
     A version belongs to the table in use, or without one, to the most recently dropped table. A `dry_run` does not
     commit.
@@ -128,7 +128,7 @@ class RestoreRequest(NamedTuple):
 
 
 def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYSTEM_CLOCK) -> Restored:
-    """Restore the table that had a name at a time, or a version; raises `UsageError` with the possible times.
+    """Restore the table that had this name at a time, or a version of it; raises `UsageError` with the possible times.
 
     A table in use gets one commit, after others' commits. A dropped table gets its name back if it is free.
     """
@@ -159,7 +159,7 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
             raise _name_is_taken(name)
         properties = open_delta(storage, found.path, is_hidden=True).metadata().configuration
         with tables.adding(properties):
-            pass  # find out before the work
+            pass  # check before starting the work
         if request.dry_run:
             dropped_at = found.dropped.dropped_at
             work = _Work(storage, found.path, name, clock, check=lambda _: None, dropped_at=dropped_at, dry_run=True)
@@ -167,11 +167,11 @@ def restore_table(tables: Tables, request: RestoreRequest, *, clock: Clock = SYS
         bring_back = _restore_folder if storage.is_local else _restore_objects
         return bring_back(tables, found.dropped, to, clock, properties)
     except TableGone:
-        raise no_table(name) from None  # it was dropped, or another call restored it
+        raise no_table(name) from None  # it was dropped, or another call has restored it
 
 
 class _Found(NamedTuple):
-    """A table, in use or dropped, that may have had the name at the time."""
+    """A table, in use or dropped, that may have had the name at that time."""
 
     created_ms: int
     path: str
@@ -197,7 +197,7 @@ def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) 
         if time < one.dropped_at:
             with suppress(TableGone):
                 add(open_delta(storage, one.path, is_hidden=True), one.path, one)
-    if len(found) > 1:  # one of them may have been dropped at that time, when another had the name
+    if len(found) > 1:  # one of them may have been dropped at that time, when another table had the name
         found = [one for one in found if not was_dropped(storage, one.path, time)]
     return max(found, key=lambda one: one.created_ms, default=None)
 
@@ -217,10 +217,10 @@ def _find_newest(storage: Storage, name: str, live: DeltaTable | None) -> _Found
 
 
 def _last_time_of(storage: Storage, found: _Found, name: str, version: int, *, now: datetime) -> datetime:
-    """Return the last time at which a version was in force."""
+    """Return the last time at which a version was in effect."""
     newest = open_delta(storage, found.path, is_hidden=True).version()
     if version > newest:
-        raise UsageError(f"The table {name} has no version {version}.", remedy=f"Its latest one is {newest}.")
+        raise UsageError(f"The table {name} has no version {version}.", remedy=f"Its latest version is {newest}.")
     if version == newest:
         return now if found.dropped is None else found.dropped.dropped_at
     ended_at = committed_at(storage, found.path, version + 1)
@@ -230,7 +230,7 @@ def _last_time_of(storage: Storage, found: _Found, name: str, version: int, *, n
 def _nothing_to_restore(
     tables: Tables, name: str, time: datetime, required_owner: str | None, *, now: datetime
 ) -> UsageError:
-    """Return the error for a time at which no table had the name, with the possible times."""
+    """Return the error for a time at which no table had the name, including the possible times."""
     live = tables.find(name)
     if live is not None:
         metadata = live.metadata()
@@ -240,7 +240,7 @@ def _nothing_to_restore(
             return _dropped_then(name, time)
         return UsageError(
             f"The table {name} did not exist at {_iso(time)}.",
-            remedy=f"It was created at {_iso(created_at)}: use that time or a later one.",
+            remedy=f"It was created at {_iso(created_at)}. Use that time or a later one.",
         )
     kept = [one for one in list_dropped(tables.storage, name) if now - one.restorable_since <= UNDO_LIMIT]
     for one in reversed(kept):
@@ -249,7 +249,7 @@ def _nothing_to_restore(
             _check_owner(name, metadata.configuration.get(OWNER_PROPERTY), required_owner)
             return UsageError(
                 f"There was no table {name} at {_iso(time)}.",
-                remedy=f"It was dropped at {_iso(one.dropped_at)}: use a time before that, such as "
+                remedy=f"It was dropped at {_iso(one.dropped_at)}. Use an earlier time, such as "
                 f"{_iso(one.dropped_at - _CUT)}.",
             )
     return no_table(name)
@@ -258,7 +258,7 @@ def _nothing_to_restore(
 def _dropped_then(name: str, time: datetime) -> UsageError:
     return UsageError(
         f"There was no table {name} at {_iso(time)}.",
-        remedy="It was dropped at that time and restored later: use an earlier or later time.",
+        remedy="It had been dropped by that time and was restored later. Use an earlier or later time.",
     )
 
 
@@ -275,22 +275,22 @@ def _too_early(earliest: datetime, missing: Sequence[str] = ()) -> UsageError:
     more = f" and {len(missing) - _MAX_SHOWN} more" if len(missing) > _MAX_SHOWN else ""
     files = f" Missing: {', '.join(missing[:_MAX_SHOWN])}{more}." if missing else ""
     return UsageError(
-        "The table cannot be restored to that time: some files or log entries from then are no longer kept." + files,
+        "The table cannot be restored to that time: some files or log entries from that time no longer exist." + files,
         remedy=f"The earliest possible time is {_iso(earliest)}.",
     )
 
 
 def _name_is_taken(name: str) -> UsageError:
     return UsageError(
-        f"There is another table {name}, created after the one that you want to restore was dropped.",
-        remedy="Drop the new one, or have its owner drop it, and restore again. The new one can be restored, too.",
+        f"Another table named {name} was created after the one that you want to restore was dropped.",
+        remedy="Drop the new one, or have its owner drop it, and try again. The new one can be restored, too.",
     )
 
 
 def _restore_folder(
     tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
 ) -> Restored:
-    """Restore a local table where it is hidden, and rename its folder back; a crash in between leaves it hidden."""
+    """Restore a local table in its hidden location and rename its folder back; a crash in between leaves it hidden."""
     storage = tables.storage
     root = Path(storage.uri)
     with (
@@ -315,7 +315,7 @@ def _restore_folder(
 def _restore_objects(
     tables: Tables, dropped: DroppedTable, to: datetime | int, clock: Clock, properties: Mapping[str, str]
 ) -> Restored:
-    """Restore a bucket's table behind its marker, and remove the marker; after a crash before that it stays hidden."""
+    """Restore a table in a bucket behind its marker, then remove the marker; a crash before that leaves it hidden."""
     storage, name = tables.storage, dropped.name
     with hold_names(storage) as lease:
         current = next((one for one in list_dropped(storage, name) if one.id == dropped.id), None)
@@ -338,7 +338,7 @@ def _restore_objects(
 
 @dataclass(slots=True)
 class _Plan:
-    """The table's planned files: those of the time, without rows that retention deleted."""
+    """The table's planned files: those from that time, without rows that retention has deleted."""
 
     files: dict[FileKey, Action]
     written: list[Action]
@@ -346,10 +346,10 @@ class _Plan:
 
 
 class _Work:
-    """One restore of the table at `path` with the name `name`.
+    """A restore of the table at `path` named `name`.
 
-    `check` raises if `path` no longer has this table, before and after a commit. The restore of a dropped table always
-    commits, so that the log records how long it was dropped.
+    `check` raises if `path` no longer has this table; it is called before and after a commit. Restoring a dropped table
+    always commits, so that the log records how long it was dropped.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword
@@ -373,7 +373,7 @@ class _Work:
         self._deadline = SYSTEM_CLOCK.monotonic() + _MAX_SECONDS
 
     def run(self, to: datetime | int) -> Restored:
-        """Restore the state at a time, or a version."""
+        """Restore the state at a time or version."""
         version = self._version_to_keep(to)
         if version is not None and (self._dropped_at is None or not self._is_writable()):
             return Restored(version, version, 0, 0)
@@ -391,7 +391,7 @@ class _Work:
         raise Unavailable("Other calls kept changing the table, so it was not restored.", remedy="Try again.")
 
     def _version_to_keep(self, to: datetime | int) -> int | None:
-        """Return the latest version if requested or in force at the time, and unchanged by retention."""
+        """Return the latest version if it was requested or in effect at that time, and retention hasn't changed it."""
         delta = open_delta(self._storage, self._path, is_hidden=True)
         last = committed_at(self._storage, self._path, delta.version())
         kept = first_retained_day(delta.metadata().configuration, self._name, now=self._clock.now())
@@ -406,7 +406,7 @@ class _Work:
         return True
 
     def _attempt(self, found: Replay) -> Restored | None:
-        """Commit the state at the time; None if others' commit makes the plan invalid."""
+        """Commit the state at that time; None if another process's commit makes the plan invalid."""
         plan = self._plan(found)
         differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
         differs = differs or found.then.properties.get(_MAPPING) != found.now.properties.get(_MAPPING)
@@ -438,25 +438,25 @@ class _Work:
             raise UsageError(f"The column mapping of the table {self._name} has changed since that time.")
         if plan.expired_before is not None and (_MAPPING in now.properties or any(vector for _, vector in plan.files)):
             raise UsageError(
-                f"The table {self._name} has a retention, which a restore cannot apply to deletion vectors or mapped "
-                "columns.",
-                remedy="Restore it with the program that made it.",
+                f"The table {self._name} has a retention period, which a restore cannot apply to deletion vectors or "
+                "mapped columns.",
+                remedy="Restore it with the program that created it.",
             )
         if now.properties.get("delta.appendOnly") == "true" and now.files.keys() - plan.files.keys():
             raise UsageError(
-                f"The table {self._name} only takes new rows (delta.appendOnly), so it cannot be restored.",
+                f"The table {self._name} accepts only new rows (delta.appendOnly), so it cannot be restored.",
                 remedy="Remove that property first.",
             )
         if _protocol(then) - _protocol(now):
-            raise UsageError(f"The table {self._name} used Delta features at that time that it no longer has.")
+            raise UsageError(f"The table {self._name} used Delta features at that time that it no longer uses.")
         if self._name in DEFINITIONS and then.columns != now.columns:
-            raise UsageError(f"The columns of {self._name}, a table of the data model, have changed since that time.")
+            raise UsageError(f"The columns of {self._name}, a data model table, have changed since that time.")
         for path, _ in plan.files:
             if "://" in path or ".." in unquote(path).split("/") or unquote(path).startswith("/"):
                 raise UsageError(f"Some files of the table {self._name} are outside its folder.")
 
     def _plan(self, found: Replay) -> _Plan:
-        """Choose the files of the time, and rewrite those that have lost only some of their rows since."""
+        """Choose the files from that time, and rewrite those that have since lost only some of their rows."""
         kept = first_retained_day(found.now.properties, self._name, now=self._clock.now())
         first = max((day for day in (kept, found.expired_before) if day is not None), default=None)
         plan = _Plan(dict(found.then.files), [], first)
@@ -484,7 +484,7 @@ class _Work:
             self._storage.delete(f"{self._path}/{unquote(add['path'])}")
 
     def _lacks_rows(self, path: str, add: Action, first_day: date, plan: _Plan) -> bool:
-        """Whether a file has rows before a day; its rows from that day on are written to a new file."""
+        """Whether a file has rows from before a day; its rows from that day on are written to a new file."""
         first = datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC)
         low, high = _bounds(add)
         if low is not None and low - _CUT >= first:
@@ -522,7 +522,7 @@ class _Work:
         return True
 
     def _find_files(self, found: Replay, plan: _Plan) -> tuple[list[str], datetime]:
-        """Return the missing files that would come back, and the earliest time that needs none of them."""
+        """Return the missing files that would come back, and the earliest time that doesn't need any of them."""
         if not (added := self._paths_to_add(found, plan)):
             return [], found.now.committed_at
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
@@ -540,7 +540,7 @@ class _Work:
         return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
-        """Add the entry after others' entries; None if one of them makes the plan invalid."""
+        """Add the entry after other processes' entries; None if one of those makes the plan invalid."""
         entry_id = uuid.uuid4().hex
         for _ in range(_MAX_COMMITS):
             while (other := read_entry(self._storage, self._path, found.now.version + 1)) is not None:
@@ -561,7 +561,7 @@ class _Work:
         return None
 
     def _check_after(self, version: int, entry_id: str) -> None:
-        """Remove an entry that went into a new table's log because a bucket's table was dropped in the meantime."""
+        """Remove an entry that was added to a new table's log because a bucket's table was dropped in the meantime."""
         try:
             self._check(version)
         except TableGone:
@@ -574,7 +574,7 @@ class _Work:
         if then.columns != now.columns:
             names = ("schemaString", "partitionColumns")
             actions.append({"metaData": {**now.metadata, **{name: then.metadata[name] for name in names}}})
-        # An ID whose rows are gone is forgotten, so that a repeated upload stores them; one with restored rows counts
+        # An ID whose rows are gone is forgotten, so that a repeated upload stores them; an ID with restored rows counts
         # again.
         ids = {one: then.write_ids.get(one, -1) for one in sorted(found.write_ids)}
         actions += [{"txn": {"appId": one, "version": rows, "lastUpdated": made_ms}} for one, rows in ids.items()]
@@ -609,13 +609,13 @@ class _Work:
         )
         if len(content) > MAX_ENTRY_BYTES:
             raise ResourcesExhausted(
-                "Too many files and writes changed since that time.", remedy="Use a later time.", limit="ingest"
+                "Too many files and writes have changed since that time.", remedy="Use a later time.", limit="ingest"
             )
         return content
 
 
 def _makes_void(other: Sequence[Action], plan: _Plan) -> bool:
-    """Whether a commit invalidates a plan; appends, and compactions of later rows, don't.
+    """Whether a commit invalidates a plan; appends and compactions of later rows don't.
 
     A planned file that was live must be checked before it is put back.
     """
@@ -644,7 +644,7 @@ def _has_times(state: TableState) -> bool:
 
 
 def _bounds(add: Action) -> tuple[datetime | None, datetime | None]:
-    """Return the time bounds of a file, or None if the log has none."""
+    """Return the time bounds of a file, or None if the log doesn't have any."""
     try:
         statistics = json.loads(add.get("stats") or "{}")
     except ValueError:

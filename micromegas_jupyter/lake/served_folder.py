@@ -50,7 +50,7 @@ _Partition = tuple[tuple[str, str | None], ...]
 
 
 class ServedFolder:
-    """The tables of one directory or prefix; a `TableSource`. Safe to use from several threads.
+    """The tables in one directory or prefix; a `TableSource`. Safe to use from several threads.
 
     Delta tables are checked for each statement, plain files once a second.
     """
@@ -71,7 +71,7 @@ class ServedFolder:
         return (*refused, *(() if self._found is None else self._found.problems))
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables by name, with the latest versions of the Delta tables in `sql`, or if None, of all."""
+        """Return all tables by name, with the latest versions of the Delta tables in `sql` (or of all, if None)."""
         tables = self._deltas.list(sql)
         if self._storage.is_local:
             with self._lock, storage_errors("The folder could not be listed.", self._storage):
@@ -84,11 +84,14 @@ class ServedFolder:
 
 
 def check_servable(storage: Storage) -> None:
-    """Reject a path that isn't a directory, and one inside a Delta table, because its files include deleted rows."""
+    """Reject a path that isn't a directory or is in a Delta table, because the table's files include deleted rows."""
     if not storage.is_local:
         return
     if not Path(storage.uri).is_dir():
-        raise UsageError(f"There is no folder {cut(printable(storage.uri), 200)}.", remedy="Use a folder of tables.")
+        raise UsageError(
+            f"The folder {cut(printable(storage.uri), 200)} does not exist.",
+            remedy="Use a folder that contains tables.",
+        )
     if any(os.path.lexists(above / LOG_FOLDER) for above in Path(storage.uri).parents):
         raise UsageError(
             f"The folder is inside a Delta table (there is a {LOG_FOLDER} above it).",
@@ -97,7 +100,7 @@ def check_servable(storage: Storage) -> None:
 
 
 class _Listing:
-    """The tables of plain files at one time."""
+    """The tables from plain files at one point in time."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -112,9 +115,9 @@ class _Listing:
                 files = [] if is_delta else list(self._walk(entry))
                 name = entry.name if is_folder else Path(entry.name).stem
                 if files and name in names:
-                    raise Unreadable("a table of that name already exists")
+                    raise Unreadable("a table with that name already exists")
                 if files or is_delta:
-                    names.add(name)  # a directory takes precedence over a file with its name
+                    names.add(name)  # a directory takes precedence over a file with the same name
                 if files and (table := self._table(name, files)) is not None:
                     self.tables[name] = table
 
@@ -139,16 +142,16 @@ class _Listing:
     def _walk(self, entry: os.DirEntry[str], partition: _Partition = ()) -> Iterator[tuple[str, _Partition]]:
         """Yield a table's files with the keys and values of their directories."""
         if entry.is_symlink():
-            raise Unreadable("it is a link, and links are not followed")
+            raise Unreadable("it is a symbolic link, which is not followed")
         if _CONTROL_CHARACTER.search(entry.name.encode().decode()):
-            # The engine rejects such a path, and would then reject queries of other tables, too.
+            # The engine rejects such a path, and would then also reject queries that use other tables.
             raise Unreadable("its name contains a control character")
         if entry.is_file():
             _format(entry.name)
             self._file_count += 1
             if self._file_count > _MAX_FILES:
                 raise ResourcesExhausted(
-                    f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve a folder below it."
+                    f"The folder contains more than {_MAX_FILES:,} files.", remedy="Serve one of its subfolders."
                 )
             yield entry.path, partition
             return
@@ -163,7 +166,7 @@ class _Listing:
         formats = {_format(path) for path, _ in files}
         keys = {tuple(key for key, _ in partition) for _, partition in files}
         if len(formats) > 1:
-            raise Unreadable(f"it has files of several formats ({', '.join(sorted(one.value for one in formats))})")
+            raise Unreadable(f"it has files in several formats ({', '.join(sorted(one.value for one in formats))})")
         if len(keys) > 1:
             raise Unreadable("its files are in folders with different keys")
         (file_format,), (by,) = formats, keys
@@ -173,7 +176,7 @@ class _Listing:
                 status = os.stat(path)  # noqa: PTH116 - of each file, each second
                 found = _read_schema(path, file_format, (status.st_mtime_ns, status.st_size))
                 if both := set(by) & set(found.names):
-                    raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is a column in it and a key of its folder")
+                    raise Unreadable(f"{min(both)[:_MAX_NAME]!r} is both a column and a key of its folder")
                 schema = found if schema is None else _join(schema, found, file_format)
                 schemas.append(found)
                 kept.append(DataFile(path, tuple(value for _, value in partition)))
@@ -201,7 +204,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _format(name: str) -> FileFormat:
     found = _FORMATS.get(name[name.rfind(".") :].lower())
     if found is None:
-        raise Unreadable(f"its name ends in none of {', '.join(_FORMATS)}")
+        raise Unreadable(f"its name doesn't end in one of {', '.join(_FORMATS)}")
     return found
 
 
@@ -209,18 +212,18 @@ def _key(folder: os.DirEntry[str], above: _Partition) -> tuple[str, str | None]:
     """Return the key and value in a directory's name."""
     name, _, text = folder.name.partition("=")
     if not name or not text:
-        raise Unreadable("it is not a file, and as a folder its name is not key=value")
+        raise Unreadable("it is neither a file nor a folder named key=value")
     if os.path.lexists(f"{folder.path}/{LOG_FOLDER}"):
-        raise Unreadable("it is a Delta table below a folder of files")
+        raise Unreadable("it is a Delta table inside a folder of files")
     key = unquote(name, errors="strict")
     if key in dict(above) or len(above) >= _MAX_DEPTH:
-        raise Unreadable("its key comes twice, or it lies too deep")
+        raise Unreadable("its key appears twice, or it is nested too deeply")
     return key, None if text == _NULL_FOLDER else unquote(text, errors="strict")
 
 
 @functools.lru_cache(maxsize=_MAX_FILES)
 def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> pa.Schema:
-    """Return a file's columns without the writer's metadata; a changed file has another mark."""
+    """Return a file's columns without the writer's metadata; a changed file has a different mark."""
     if file_format is FileFormat.PARQUET:
         found = pyarrow.parquet.read_schema(path)
     elif file_format is FileFormat.ARROW:
@@ -228,23 +231,23 @@ def _read_schema(path: str, file_format: FileFormat, _mark: tuple[int, int]) -> 
             found = pyarrow.ipc.open_file(source).schema
     else:
         found = _infer_schema(Path(path), file_format)
-    # Arrow allows it, but the engine does not, and would reject queries of other tables, too.
+    # Arrow allows this, but the engine doesn't, and would also reject queries that use other tables.
     if len(set(found.names)) < len(found.names):
         raise Unreadable("two of its columns have the same name")
     return pa.schema([pa.field(field.name, _storage_type(field.type), field.nullable) for field in found])
 
 
 def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
-    from datafusion import SessionContext  # slow to load, and seldom needed here
+    from datafusion import SessionContext  # slow to load and seldom needed here
 
     session = SessionContext()
     read = session.read_csv if file_format is FileFormat.CSV else session.read_json
     try:
         found = read(file.as_uri(), schema_infer_max_records=_INFERRED_ROWS, file_extension=file.suffix).schema()
     except Exception as error:
-        raise pa.ArrowInvalid("the rows do not fit together") from error
+        raise pa.ArrowInvalid("its rows don't have a common schema") from error
     if not found.names:
-        raise pa.ArrowInvalid("there is no column")
+        raise pa.ArrowInvalid("it doesn't contain any columns")
     # A column without any values: strings can represent any later value.
     return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in found])
 
@@ -260,13 +263,13 @@ def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Sc
     is_same = (found.names, found.types) == (schema.names, schema.types)
     if file_format in {FileFormat.CSV, FileFormat.ARROW} and not is_same:
         # The engine identifies the columns of these formats by position.
-        raise Unreadable("its columns are not those of the files before it, in their order")
+        raise Unreadable("its columns or their order differ from those of the preceding files")
     kinds = dict(zip(schema.names, schema.types, strict=True))
     for name, kind in zip(found.names, found.types, strict=True):
         known = kinds.get(name, kind)
         wider = wider_type(known, kind) if file_format is FileFormat.PARQUET or known == kind else None
         if wider is None:
-            raise Unreadable(f"its column {name[:_MAX_NAME]!r} has another type than in the files before it")
+            raise Unreadable(f"its column {name[:_MAX_NAME]!r} has a different type than in the preceding files")
         kinds[name] = wider
     return pa.schema(kinds)
 
@@ -284,7 +287,7 @@ def wider_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     if not are_decimals and not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in pair):
         return None
     wider = pa.unify_schemas([pa.schema({"": kind}) for kind in pair], promote_options="permissive").field(0).type
-    # Otherwise int64 would be rounded to float64, and half of uint64 would not fit.
+    # Otherwise, int64 would be rounded to float64, and half of the uint64 values would not fit.
     is_exact = all(kind == wider or kind.bit_width < wider.bit_width for kind in pair)
     return wider if (pa.types.is_decimal128(wider) if are_decimals else is_exact) else None
 

@@ -1,4 +1,4 @@
-"""Delta tables as the engine reads them: the latest version's files, with the log's information about each.
+"""Delta tables as the engine reads them: the latest version's files, with the log's information about each file.
 
 Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md.
 """
@@ -66,16 +66,16 @@ _LOG = logging.getLogger(__name__)
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException)
 _TIME: Final = "time"
 _ALL_COLUMNS: Final = "information_schema"  # a statement that reads it reads the columns of all tables
-_MAX_REQUESTS: Final = 32  # concurrent, to a bucket
-# Of the log: more or longer ones are left to deltalake.
+_MAX_REQUESTS: Final = 32  # concurrent requests to a bucket
+# Limits for the log; if there are more or longer entries, deltalake reads them.
 _MAX_ENTRIES: Final = 100
 _MAX_ENTRY_BYTES: Final = 1024 * 1024
-# A view is refreshed by version, not by time, so the values for upstream's partition bounds cover all times.
+# A view is refreshed by version instead of by time, so the values for upstream's partition bounds cover all times.
 _FIRST_TIME: Final = "1678-01-01T00:00:00Z"
 _LAST_TIME: Final = "2262-01-01T00:00:00Z"
 MAX_LATE_SECONDS: Final = 24 * 3600
 """How long a table's log and files are kept for a view's refresh."""
-_MAX_FOLLOWED: Final = 8192  # of the log of a view's source
+_MAX_FOLLOWED: Final = 8192  # entries in the log of a view's source
 # Some writers truncate time bounds to milliseconds.
 _CUT: Final = 1000
 # These don't change how a data file is read once the log is known.
@@ -97,14 +97,14 @@ _Key = tuple[str, tuple[str, int | None] | None]
 
 
 class Unreadable(Exception):
-    """A table that would be read incorrectly or not at all; the text completes "is left out: "."""
+    """A table that would be read incorrectly or not at all; the reason completes "is left out: "."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A table at one version; `mark` distinguishes its last log entry from that of another table in the same place.
+    """A table at a version; `mark` distinguishes its last log entry from that of another table in the same location.
 
-    `emptied` are live files without remaining rows, which are not in the snapshot.
+    `emptied` contains live files without remaining rows, which are not in the snapshot.
     """
 
     delta: DeltaTable  # as of the last read
@@ -118,7 +118,7 @@ class _Known:
 
 
 class TableVersion(NamedTuple):
-    """A table at a version; `table_id` distinguishes it from others with its name."""
+    """A table at a version; `table_id` distinguishes it from other tables with its name."""
 
     table_id: str
     version: int
@@ -126,7 +126,7 @@ class TableVersion(NamedTuple):
 
 
 class DeltaSnapshots:
-    """Follows the tables in a storage, or the only one. Safe to use from several threads.
+    """Tracks the tables in a storage, or the only one. Safe to use from several threads.
 
     `is_foreign` tables were written by others: their files may have other types than their schema, and none may be a
     link or outside its table's directory.
@@ -142,7 +142,7 @@ class DeltaSnapshots:
         self._locks: dict[str, threading.Lock] = {}
         self._known: dict[str, _Known] = {}
         self._empty: dict[str, TableSnapshot] = {}
-        self._gone: set[str] = set()  # folders without a table, such as a bucket's dropped tables
+        self._gone: set[str] = set()  # folders that don't contain a table, such as those of a bucket's dropped tables
         # When commits were made and which files they added, by table ID and version; None instead of files if they
         # also removed rows.
         self._added: LRUCache[tuple[str, int], tuple[float, list[Action] | None]] = LRUCache(_MAX_FOLLOWED)
@@ -171,7 +171,7 @@ class DeltaSnapshots:
         return tables
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
-        """Return a table without any data, always the same object."""
+        """Return a table without any data, always as the same object."""
         found = self._empty.get(definition.name)
         if found is None:
             found = self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
@@ -191,7 +191,7 @@ class DeltaSnapshots:
         return self._find(name, name, is_named=True)
 
     def known(self, name: str) -> TableVersion | None:
-        """Return a table as last listed."""
+        """Return a table as of the last listing."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -199,14 +199,14 @@ class DeltaSnapshots:
             return None if known is None else TableVersion(_id_of(known), known.version, known.snapshot)
 
     def transaction(self, name: str, app_id: str) -> tuple[int, int | None]:
-        """Return the version of a table as last listed, and that of an application's transaction in it."""
+        """Return the version of a table as of the last listing, and that of an application's transaction in it."""
         with self._locks[name], storage_errors(f"The table {name} could not be read.", self._storage):
             known = self._known[name]
             found = known.delta.transaction_version(app_id)
             return known.version, None if found is None or found < 0 else found  # a restore reverts it
 
     def added(self, table: TableVersion, after: int) -> FileList | None:
-        """Return the files with rows that were added to a table after a version, whether still live or not.
+        """Return the files with rows that were added to a table after a version, even if the files are no longer live.
 
         Returns None if rows were removed other than by retention, or if the first of these commits is so old that its
         log entry or files may be gone.
@@ -293,7 +293,7 @@ class DeltaSnapshots:
                     self._known.pop(name, None)
                     self.refused[name] = error
                     raise
-                except _ODD as error:  # an unexpected problem with one table must not fail statements over others
+                except _ODD as error:  # one table must not break statements over others
                     self._known.pop(name, None)
                     _LOG.error("A table could not be read.", extra={"table": name, "kind": type(error).__name__})
                     self.refused[name] = Unreadable("its log cannot be read")
@@ -323,7 +323,7 @@ class DeltaSnapshots:
         definition = self._definitions.get(name)
         if definition is not None:
             if stored is not None:
-                raise Unreadable(f"its columns have other names in its files (column mapping by {mapping})")
+                raise Unreadable(f"its column names differ from those in its files (column mapping by {mapping})")
             expected = {*definition.schema.names, *schema.names}  # older tables lack the nanosecond column
             _check_columns([one for one in stored_definition(definition) if one.name in expected], schema)
             schema = _defined_schema(definition)
@@ -347,10 +347,10 @@ class DeltaSnapshots:
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
 
     def _advance(self, name: str, folder: str, known: _Known) -> _Known | None:
-        """Return a table advanced by the log's next entries, or None if it is better read again.
+        """Return a table advanced by the log's next entries, or None if it is better to read it again.
 
-        It is read again if the entries do more than add and remove files, and whenever the number of files has
-        doubled, because the columns with useful bounds may have changed.
+        The table must be read again if the entries do more than add and remove files, and whenever the number of files
+        has doubled, because the columns with useful bounds may have changed.
         """
         try:
             return self._follow(name, folder, known)
@@ -378,7 +378,7 @@ class DeltaSnapshots:
         again = {path for path, _ in adds} - cleared
         is_live = pc.any(pc.is_in(pa.array([*again], pa.string()), paths)).as_py()
         if is_live or len({path for path, _ in adds}) < len(adds) or any(path in again for path, _ in emptied):
-            return None  # a file is added again, possibly with another deletion vector
+            return None  # a file is added again, possibly with a different deletion vector
         places = pc.index_in(pa.array([*cleared], pa.string()), value_set=paths).drop_null()
         actions = _as_live_files(adds.values(), known)
         actions = self._with_vectors(folder, actions, [one.get("deletionVector") for one in adds.values()])
@@ -389,7 +389,7 @@ class DeltaSnapshots:
             return None
         snapshot = change.apply(snapshot) if len(places) or len(files) else snapshot
         mark = self._marks(folder, version).get(version)
-        # Checked last: another table in this place has neither entry.
+        # Checked last: another table in this location doesn't have either entry.
         found = replace(known, version=version, mark=mark, snapshot=snapshot, emptied=emptied)
         return found if self._is_at(folder, known) else None
 
@@ -403,7 +403,7 @@ class DeltaSnapshots:
         return self._marks(folder, known.version).get(known.version) == known.mark
 
     def _marks(self, folder: str, version: int) -> dict[int, object]:
-        """Return marks that identify the log entries of a version and the next one; empty for a missing table."""
+        """Return marks that identify the log entries of a version and of the next one; empty for a missing table."""
         log = f"{folder}/{LOG_FOLDER}".lstrip("/")
         if not self._storage.is_local:
             marks = entry_marks(self._storage, log, version)
@@ -416,7 +416,7 @@ class DeltaSnapshots:
         return found
 
     def _files(self, name: str, folder: str, by: tuple[str, ...], actions: pa.Table) -> FileList:
-        """Return the files for these actions in the log."""
+        """Return the files for these log actions."""
         definition = self._definitions.get(name)
         first, last = (_TIME, _TIME) if definition is None else definition.range_columns
         begins, ends = (
@@ -430,7 +430,7 @@ class DeltaSnapshots:
         return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends, vectors)
 
     def _with_vectors(self, folder: str, actions: pa.Table, found: Sequence[Action | None]) -> pa.Table:
-        """Return actions with their vectors as `deleted`, and the remaining rows as `num_records`.
+        """Return actions with their deletion vectors as `deleted` and the remaining rows as `num_records`.
 
         Files without remaining rows are omitted.
         """
@@ -507,7 +507,7 @@ def _id_of(known: _Known) -> str:
 
 
 def _added_files(entry: Sequence[Action]) -> list[Action] | None:
-    """Return the files with rows that a commit added; None if it removed rows other than by retention.
+    """Return the files with rows that a commit added; None if it removed rows for reasons other than retention.
 
     It is also None if the commit may have renamed columns, because a view's stored rows would keep the old columns'
     values.
@@ -549,15 +549,15 @@ def vector_path(storage: Storage, folder: str, vector: Action) -> str:
         try:
             name = uuid.UUID(bytes=decode_z85(place[-_NAME_OF_VECTOR:]))
         except (DamagedVector, ValueError) as error:
-            raise Unreadable("the name of a deletion vector is damaged") from error
+            raise Unreadable("the name of a deletion vector is corrupted") from error
         return "/".join([*filter(None, [place[:-_NAME_OF_VECTOR]]), f"deletion_vector_{name}.bin"])
     if kind != "p":
-        raise Unreadable("the place of a deletion vector is unknown")
+        raise Unreadable("the location of a deletion vector is unknown")
     return str(place).removeprefix("file://").removeprefix(storage.child_uri(f"{folder}/".lstrip("/")))
 
 
 def range_columns(schema: pa.Schema) -> tuple[str, str] | None:
-    """Return the columns to which a time range applies, in a table outside the data model."""
+    """Return the columns that a time range applies to in a table outside the data model."""
     return (_TIME, _TIME) if _TIME in schema.names and pa.types.is_timestamp(schema.field(_TIME).type) else None
 
 
@@ -577,16 +577,16 @@ def _open(storage: Storage, folder: str, version: int | None = None) -> DeltaTab
 
 
 def _check_readable(delta: DeltaTable) -> str:
-    """Check that files and log fully define the table's rows; return how columns are mapped."""
+    """Check that the files and the log fully define the table's rows; return how columns are mapped."""
     protocol = delta.protocol()
     features = set(protocol.reader_features or ())
     mapping = delta.metadata().configuration.get("delta.columnMapping.mode", "none")
     if mapping not in {"none", "name", "id"}:
-        raise Unreadable(f"its columns have other names in its files (column mapping by {mapping[:_MAX_REASON]})")
+        raise Unreadable(f"its column names differ from those in its files (column mapping by {mapping[:_MAX_REASON]})")
     if unknown := sorted(features - _KNOWN_FEATURES):
-        raise Unreadable(f"it uses what this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
+        raise Unreadable(f"it uses features that this server cannot read: {', '.join(unknown)[:_MAX_REASON]}")
     if protocol.min_reader_version > _MAX_READER_VERSION:
-        raise Unreadable(f"it needs a reader of version {protocol.min_reader_version}")
+        raise Unreadable(f"it requires reader version {protocol.min_reader_version}")
     return mapping
 
 
@@ -599,7 +599,7 @@ def _find_vectors(storage: Storage, folder: str, version: int, actions: pa.Table
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unreadable("its log cannot be read") from error
     if not len(adds) == len(vectors) == len(paths) or vectors.keys() != {*paths}:
-        raise Unreadable("its log does not have the same files as its latest version")
+        raise Unreadable("its log does not contain the same files as its latest version")
     return [vectors[path] for path in paths]
 
 
@@ -620,7 +620,7 @@ def _plain_path(path: str) -> str:
 
 
 def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
-    """Return a column as SQL sees it, or as in files according to the column `mapping`: its name, or with its ID.
+    """Return a column as SQL sees it or, with a column `mapping`, as in files: under its name there, or with its ID.
 
     Older files may have nulls in nested columns, regardless of the table's schema.
     """
@@ -636,7 +636,7 @@ def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
 
 
 def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
-    """Return a type with changed fields of structs, which are nullable, at any depth."""
+    """Return a type with the fields of structs changed at any depth; the fields are nullable."""
 
     def inside(field: pa.Field) -> pa.Field:
         return pa.field(field.name, _changed_inside(field.type, change))
@@ -651,7 +651,7 @@ def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -
 
 
 def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | None) -> pa.Table:
-    """Return the log's file information with bounds under the column names that SQL sees."""
+    """Return the log's file information, with bounds under the column names that SQL sees."""
     if "num_records" not in actions.column_names:
         actions = actions.append_column("num_records", pa.nulls(actions.num_rows, pa.int64()))
     if stored is None:
@@ -670,14 +670,14 @@ def _with_shown_names(actions: pa.Table, schema: pa.Schema, stored: pa.Schema | 
 def _check_columns(wanted: Iterable[pa.Field], found: pa.Schema) -> None:
     for one in wanted:
         if one.name not in found.names or found.field(one.name).type.id != one.type.id:
-            raise Unreadable(f"its column {one.name} is missing or has another type than in the data model")
+            raise Unreadable(f"its column {one.name} is missing or has a different type than in the data model")
 
 
 def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
     """Return the columns that have bounds in `TableSnapshot.bounds`, based on the log's file statistics.
 
-    A column whose bounds hold the same value in most files, such as a level, excludes few files. It is omitted,
-    because bounds are sent to executors. So are floats, because their bounds ignore NaN.
+    A column whose bounds are the same in most files, such as a level, rarely excludes files. Such a column is omitted,
+    because bounds are sent to executors. Floats are also omitted, because their bounds ignore NaN.
     """
     found = []
     for column in schema:
@@ -701,7 +701,7 @@ def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
 
 
 def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
-    """Return `TableSnapshot.bounds` of some columns."""
+    """Return `TableSnapshot.bounds` for some columns."""
     found = {"rows": actions.column("num_records"), "bytes": actions.column("size_bytes")}
     for name in columns:
         for key, what in (("min", "min"), ("max", "max"), ("nulls", "null_count")):
@@ -711,12 +711,12 @@ def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 
 def _is_of_files(action: Action) -> bool:
-    """Return whether an action adds or removes a file, or doesn't concern one."""
+    """Return whether an action adds a file, removes a file, or doesn't concern files."""
     return action.keys() <= {"commitInfo", "txn", "remove", "add"}
 
 
 def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
-    """Return log actions in the format of `live_files`: the used fields, in columns of the same types."""
+    """Return log actions in the format of `live_files`: the used fields in columns of the same types."""
     stats = [json.loads(one.get("stats") or "{}") for one in adds]
     columns = {"path": [one["path"] for one in adds], "size_bytes": [one["size"] for one in adds]}
     columns["num_records"] = [one.get("numRecords") for one in stats]
@@ -742,7 +742,7 @@ def _check_no_link(path: str, location: str) -> None:
     for part in location.split("/"):
         path = f"{path}/{part}"
         if os.path.islink(path):  # noqa: PTH114 - checked for each file
-            raise Unreadable("one of its files is a link, and links are not followed")
+            raise Unreadable("one of its files is a symbolic link, which is not followed")
 
 
 def _defined_schema(definition: TableDefinition) -> pa.Schema:

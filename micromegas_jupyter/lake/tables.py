@@ -1,4 +1,4 @@
-"""The tables of a lake: one Delta table each; any of several processes can create, change, and drop them."""
+"""The tables of a lake: one Delta table each; multiple processes can create, change, and drop them."""
 
 import datetime as dt
 import json
@@ -89,7 +89,7 @@ _PROPERTIES: Final = {
     "delta.logRetentionDuration": "interval 1 day",
     "delta.setTransactionRetentionDuration": "interval 1 day",
 }
-# Without a duration for transactions, because a view's watermark must never be forgotten.
+# Without a retention duration for transactions, because a view's watermark must never be forgotten.
 _VIEW_PROPERTIES: Final = {"delta.logRetentionDuration": "interval 1 day"}
 _PRESERVED_PROPERTIES: Final = (OWNER_PROPERTY, RETENTION_PROPERTY, UNDO_PROPERTY, TIME_TRAVEL_PROPERTY)
 RETENTION: Final = "RETENTION"
@@ -122,7 +122,7 @@ _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_exp
 
 
 class Deletion(NamedTuple):
-    """The number of deleted rows, and when; None if no commit was needed."""
+    """The number of deleted rows, and when they were deleted; None if no commit was needed."""
 
     rows: int
     committed_at: dt.datetime | None
@@ -173,7 +173,7 @@ class Tables:
         self.add(name, columns, partition_by=(PARTITION_DATE,))
 
     def complete_defined(self, name: str) -> None:
-        """Add columns that a data model table created by an earlier version lacks."""
+        """Add the columns that a data model table created by an earlier version of this program lacks."""
 
         def alter(table: DeltaTable, properties: CommitProperties) -> None:
             names = {known.name for known in table.schema().fields}
@@ -226,7 +226,7 @@ class Tables:
     def create_view(  # noqa: PLR0913 - a view and who made it
         self, view: ViewDefinition, schema: pa.Schema, *, source: str, replaces: bool, owner: str, updated_by: str
     ) -> bool:
-        """Create an empty materialized view, or if it `replaces` one, empty that instead; return whether it did."""
+        """Create an empty materialized view or, with `replaces`, empty an existing one; return whether it did."""
         check_name(view.name)
         stored = stored_schema(schema)
         facts = {
@@ -243,18 +243,18 @@ class Tables:
                     if self.add(view.name, stored, owner=owner, properties=properties):
                         return False
             elif VIEW_SOURCE_PROPERTY not in delta.metadata().configuration:
-                raise TableExists(f"There is a table {view.name}, which is not a materialized view.")
+                raise TableExists(f"The table {view.name} already exists and is not a materialized view.")
             elif not replaces:
                 raise TableExists(
                     f"The materialized view {view.name} already exists.",
-                    remedy="Write CREATE OR REPLACE MATERIALIZED VIEW to change it.",
+                    remedy="Use CREATE OR REPLACE MATERIALIZED VIEW to change it.",
                 )
             elif self._replace_view(view.name, stored, properties):
                 return True
-        raise Unavailable("The view is constantly being changed by others.")
+        raise Unavailable("The view is constantly being changed by other calls.")
 
     def _replace_view(self, name: str, stored: pa.Schema, properties: Mapping[str, str]) -> bool:
-        """Give a view another definition, without rows; False if another commit came in between."""
+        """Give a view a different definition, without rows; False if another commit was made in between."""
         with self._holding(name) as guard:
             version, entry_id = guard.delta.version(), uuid.uuid4().hex
             found = guard.delta.metadata().configuration
@@ -297,7 +297,7 @@ class Tables:
 
     @contextmanager
     def _freeing(self, name: str) -> Iterator[None]:
-        """Move a bucket's dropped table away, and keep others from restoring it during that."""
+        """Move a dropped table in a bucket away, and keep other processes from restoring it during the move."""
         with hold_names(self.storage) as lease:
             free_name(self.storage, name, lease=lease, before=self._clock.now() - UNDO_LIMIT)
             check_held(lease)
@@ -306,7 +306,7 @@ class Tables:
     def drop(self, name: str) -> dt.datetime:
         """Hide a table and free its name; return when it was dropped."""
         if name in DEFINITIONS:
-            raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete rows of it instead.")
+            raise UsageError(f"The table {name} belongs to the data model.", remedy="Delete its rows instead.")
         if not self.storage.is_local:
             try:
                 return self._drop_object(name)
@@ -331,14 +331,14 @@ class Tables:
         last = committed_at(self.storage, name, open_delta(self.storage, name, is_hidden=True).version())
         if last is None or last + _AFTER <= marked.dropped_at:
             return marked.dropped_at
-        # Rows that were stored between the check and the marker come back with the table.
+        # Rows that were stored between the check and the marker are restored with the table.
         return postpone_drop(self.storage, marked, last + _AFTER)
 
     def _time_after(self, name: str, delta: DeltaTable) -> dt.datetime:
         """Return the current time, or a later one if the latest commit's clock was ahead."""
         last = committed_at(self.storage, name, delta.version())
         now = self._clock.now()
-        now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as precise as the log
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # the same precision as the log
         return now if last is None else max(now, last + _AFTER)
 
     def delete(
@@ -377,12 +377,12 @@ class Tables:
     def add_column(self, name: str, column: pa.Field) -> None:
         """Add a column, which is null in existing rows."""
         if name in DEFINITIONS:
-            raise UsageError(f"The columns of {name} are the data model's.", remedy="Use your own table.")
+            raise UsageError(f"The columns of {name} are defined by the data model.", remedy="Use your own table.")
         stored = stored_field(column)
         if not stored.nullable:
             raise UsageError(
-                f"The column {shown(column.name)} cannot be required: rows that are there lack it.",
-                remedy="Add it as nullable.",
+                f"The column {shown(column.name)} cannot be required because existing rows lack it.",
+                remedy="Make it nullable.",
             )
 
         def alter(table: DeltaTable, properties: CommitProperties) -> None:
@@ -399,14 +399,14 @@ class Tables:
         self._change(name, alter, "The column could not be added.")
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return a table's description as JSON; `row_count` is None if a file doesn't state its number of rows."""
+        """Return a table's description as JSON; `row_count` is None if a file doesn't specify its row count."""
         delta = self._open(name)
         with storage_errors("The table could not be read.", self.storage):
             metadata = delta.metadata()
             files = live_files(delta)
         counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else []
         if "deletionVectors" in (delta.protocol().reader_features or ()):
-            counts = [None]  # includes rows that were deleted since
+            counts = [None]  # includes rows that have since been deleted
         definition = DEFINITIONS.get(name)
         shown_names = None if definition is None else definition.schema.names
         return {
@@ -445,17 +445,17 @@ class Tables:
             )
 
     def owner(self, name: str) -> str | None:
-        """Return a table's creator; None if it is unknown or the table doesn't exist."""
+        """Return a table's creator, or None if it is unknown or the table doesn't exist."""
         delta = self.find(name)
         return None if delta is None else delta.metadata().configuration.get(OWNER_PROPERTY)
 
     def set_retention(self, name: str, days: int | None) -> None:
-        """Set for how many days rows are kept; None means the server's setting."""
+        """Set how many days rows are kept; None means the server's setting."""
         self._set_properties(name, {RETENTION_PROPERTY: "" if days is None else str(days)})
 
     def set_undo_hours(self, name: str, hours: int) -> None:
         """Set how long changes can be undone, which is how long log entries and unused files are kept."""
-        # Checkpoints drop removals after Delta's own duration; vacuum could then not date them.
+        # Checkpoints drop removals after Delta's own retention duration, and vacuum could then not date them.
         kept = f"interval {hours + 2} hours"
         durations = {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
         self._set_properties(name, {UNDO_PROPERTY: str(hours), **durations})
@@ -477,7 +477,7 @@ class Tables:
         )
 
     def check_capacity(self, *, owner: str | None = None, max_tables: int | None = None) -> None:
-        """Check that another table is allowed, including for this owner."""
+        """Check that one more table is allowed, both in total and for this owner."""
         names = self.list()
         if len(names) >= MAX_TABLES:
             raise ResourcesExhausted(
@@ -486,17 +486,17 @@ class Tables:
                 limit="ingest",
             )
         if max_tables is None or len(names) < max_tables:
-            return  # true for most calls, without opening any table
+            return  # true for most calls, without opening any tables
         if sum(self.owner(name) == owner for name in names) >= max_tables:
             raise ResourcesExhausted(
-                f"You have created {max_tables:,} tables, the most that one caller may create.",
+                f"You have created {max_tables:,} tables, which is the maximum for one caller.",
                 remedy="Append to one of them, drop one, or request a higher limit from the server's administrator.",
                 limit="ingest",
             )
 
     @contextmanager
     def adding(self, properties: Mapping[str, str]) -> Iterator[None]:
-        """Check that another table is allowed; if it's a view, no other process adds one at the same time."""
+        """Check that one more table is allowed; if it's a view, keep other processes from adding one concurrently."""
         self.check_capacity()
         if VIEW_SOURCE_PROPERTY not in properties:
             yield
@@ -541,7 +541,7 @@ class Tables:
         *,
         facts: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
-        """Make deltalake commit a change, repeat it if another commit came in between, and sync it to disk."""
+        """Have deltalake commit a change, repeat it if another commit was made in between, and sync it to disk."""
         for _ in range(_MAX_ATTEMPTS):
             entry_id = uuid.uuid4().hex
             properties = CommitProperties(custom_metadata={_ENTRY_ID: entry_id, **facts})
@@ -560,10 +560,10 @@ class Tables:
                     raise
                 self._make_durable(name, before)
                 return result
-        raise Unavailable("The table is constantly being changed by others.")
+        raise Unavailable("The table is constantly being changed by other calls.")
 
     def _make_durable(self, name: str, version: int) -> None:
-        """Sync commits after a version to disk, because deltalake does not."""
+        """Sync the commits after a version to disk, because deltalake does not."""
         while (actions := read_entry(self.storage, name, version + 1)) is not None:
             version += 1
             for action in actions:
@@ -585,7 +585,7 @@ class Tables:
 
 
 def list_files(storage: Storage, table: str) -> pa.Table:
-    """Return a row per file of the current table, as `engine.contract.FileSource` describes."""
+    """Return one row per file of the current table, as described by `engine.contract.FileSource`."""
     try:
         with storage_errors(f"The files of the table {table} could not be listed.", storage):
             delta = open_delta(storage, table)
@@ -614,7 +614,7 @@ def list_files(storage: Storage, table: str) -> pa.Table:
 
 
 def is_name(text: str) -> bool:
-    """Whether a string is valid as a table name."""
+    """Whether a string is a valid table name."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -623,7 +623,7 @@ def check_name(name: str) -> None:
     if not is_name(name):
         raise UsageError(
             f"{shown(name)} is not a valid table name.",
-            remedy="Use a lower-case letter, then at most 62 lower-case letters, digits and underscores.",
+            remedy="Use a lowercase letter followed by at most 62 lowercase letters, digits, and underscores.",
         )
     if name in _RESERVED or name in DEFINITIONS:
         raise UsageError(f"The name {name} is reserved for the data model.", remedy="Choose another name.")
@@ -633,36 +633,40 @@ def check_partition_columns(stored: pa.Schema, partition_by: Sequence[str]) -> N
     """Check that a table may be partitioned by these columns."""
     for name in partition_by:
         kind = stored.field(name).type if name in stored.names else None
-        # By Delta's protocol, an empty string as a partition value is null.
+        # According to Delta's protocol, an empty string as a partition value is null.
         if kind is None or not (pa.types.is_date(kind) or pa.types.is_integer(kind)):
             raise UsageError(
-                f"The table cannot be partitioned by {shown(name)}.", remedy="Name columns of dates or whole numbers."
+                f"The table cannot be partitioned by {shown(name)}.",
+                remedy="Specify columns that contain dates or integers.",
             )
     if len(set(partition_by)) < len(partition_by) or len(partition_by) >= max(len(stored), 1):
-        raise UsageError("All columns are partition columns.", remedy="Name fewer of them, each once.")
+        raise UsageError(
+            "The partition columns are repeated or include all columns.",
+            remedy="Specify fewer of them, each only once.",
+        )
 
 
 def exists_already(name: str) -> TableExists:
-    """Return the error for creating a table that exists."""
+    """Return the error for creating a table that already exists."""
     return TableExists(f"The table {name} already exists.")
 
 
 def no_table(name: str) -> UsageError:
     """Return the error for a missing table."""
-    return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create it.")
+    return UsageError(f"There is no table {shown(name)}.", remedy="Use an existing table, or create this one.")
 
 
 def check_no_view(delta: DeltaTable, name: str) -> None:
     """Check that a table isn't a materialized view, because only its definition creates its rows."""
     if VIEW_SOURCE_PROPERTY in delta.metadata().configuration:
         raise UsageError(
-            f"{shown(name)} is a materialized view: its rows come from the table that it is computed from.",
+            f"{shown(name)} is a materialized view, so its rows come from the table that it is computed from.",
             remedy="Change the rows of that table, or replace the view's definition.",
         )
 
 
 def add_entry(storage: Storage, guard: TableGuard, path: str, content: bytes) -> bool:
-    """Add a log entry to a held table; False if another entry has its version. Never tries another version."""
+    """Add a log entry to a held table; False if another entry has its version. Never tries a different one."""
     table, version = path.partition(f"/{LOG_FOLDER}/")[0], int(Path(path).stem)
     entry_id = commit_info(parse_actions(content.splitlines()[:1]))["txnId"]
     if not storage.create(path, content):
@@ -685,7 +689,7 @@ def replacement_actions(  # noqa: PLR0913 - options by keyword
     clock: Clock,
     properties: Mapping[str, str] | None = None,
 ) -> list[Action]:
-    """Return the actions that replace a table's columns and optionally properties, and remove all its rows."""
+    """Return the actions that replace a table's columns and optionally its properties, and remove all of its rows."""
     delta = open_delta(storage, table)
     with storage_errors("The table could not be replaced.", storage):
         delta.load_as_version(version)
@@ -703,7 +707,7 @@ def replacement_actions(  # noqa: PLR0913 - options by keyword
 
 
 def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mapping[str, str]) -> list[Action]:
-    """Return the actions with which deltalake creates a table."""
+    """Return the actions that deltalake uses to create a table."""
     with tempfile.TemporaryDirectory() as folder, storage_errors("The table could not be created."):
         DeltaTable.create(
             folder,
@@ -717,7 +721,7 @@ def _creation(stored: pa.Schema, partition_by: Sequence[str], properties: Mappin
 
 
 def _with_whole_times(predicate: str, name: str, columns: pa.Schema) -> str:
-    """Return a condition on times as statements see them, with nanoseconds."""
+    """Return a condition on times as statements see them, including nanoseconds."""
     split = DEFINITIONS[name].split_times if name in DEFINITIONS else ()
     times = {one for one in split if f"{one}{NANOS}" in columns.names}
 
@@ -752,13 +756,13 @@ def _checked_predicate(predicate: str, schema: pa.Schema, check: Callable[[Any],
 
 
 def _name_operation(commit: Mapping[str, Any]) -> str:
-    """Return the operation of a commit; deltalake calls a deletion by retention DELETE, too."""
+    """Return the operation of a commit; deltalake also calls a deletion by retention DELETE."""
     operation = str(commit.get("operation", ""))
     return RETENTION if EXPIRED_BEFORE in commit and operation == "DELETE" else operation
 
 
 def _constant(condition: str) -> bool | None:
-    """Return whether a condition without columns is met, or None if it has columns."""
+    """Return whether a condition without columns is true, or None if it has columns."""
     from datafusion import SessionContext
 
     try:
@@ -776,24 +780,25 @@ def _wrong_predicate(error: Exception) -> UsageError:
     if "DivideByZero" in reason or "Divide by zero" in reason:
         return UsageError(
             "The condition divides by zero.",
-            remedy="Divide by NULLIF(divisor, 0) to get NULL instead, which is not met.",
+            remedy="Divide by NULLIF(divisor, 0) instead: rows for which the condition is NULL are kept.",
         )
     for prefix in ("DataFusion error:", "Generic DeltaTable error:", "External error:", "Generic error:"):
         reason = reason.replace(prefix, "").strip()
     return UsageError(
-        f"The condition cannot be evaluated: {reason[:300]}", remedy="Write it as after WHERE, without sub-selects."
+        f"The condition cannot be evaluated: {reason[:300]}",
+        remedy="Use the syntax of a WHERE clause, without subqueries.",
     )
 
 
 def _failing_predicate() -> UsageError:
     return UsageError(
-        "The condition can't be evaluated for some row. the reason isn't shown because you may not read all rows.",
+        "The condition can't be evaluated for some row. The reason isn't shown because you may not read all rows.",
         remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
     )
 
 
 def retention_days(properties: Mapping[str, str]) -> int | None:
-    """Return the retention set for an individual table."""
+    """Return the retention period set for an individual table."""
     text = properties.get(RETENTION_PROPERTY, "")
     return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
 
@@ -805,14 +810,14 @@ def undo_hours(properties: Mapping[str, str]) -> int:
 
 
 def allows_readers(properties: Mapping[str, str]) -> bool:
-    """Return whether all readers of a table may read its earlier versions."""
+    """Return whether all users who can read a table may read its earlier versions."""
     return properties.get(TIME_TRAVEL_PROPERTY) == READERS
 
 
 def first_retained_day(
     properties: Mapping[str, str], name: str, *, now: dt.datetime, model_days: int = MODEL_RETENTION_DAYS
 ) -> dt.date | None:
-    """Return the first day whose rows retention keeps in a table, or None if it keeps all."""
+    """Return the earliest day whose rows a table's retention keeps, or None if it keeps all rows."""
     days = retention_days(properties)
     if days is None and name in DEFINITIONS:
         days = model_days

@@ -1,4 +1,4 @@
-"""Allowed column types: Delta's types, what is stored for others, and types that cannot be stored."""
+"""Allowed column types: Delta's types, how other types are stored, and types that cannot be stored."""
 
 from collections.abc import Callable
 from typing import Final
@@ -40,21 +40,21 @@ _MAX_DIGITS: Final = 38
 _NANOS_PER_MICROSECOND: Final = 1000
 # Types that Delta doesn't support.
 _REMEDIES: Final[dict[_IsKind, str]] = {
-    pa.types.is_time: "Send it as text, or as int64 that counts from midnight.",
-    pa.types.is_duration: "Send it as int64 that counts nanoseconds, say.",
-    pa.types.is_interval: "Send it as text, or as int64.",
+    pa.types.is_time: "Send it as a string, or as an int64 counted from midnight.",
+    pa.types.is_duration: "Send it as an int64, for example in nanoseconds.",
+    pa.types.is_interval: "Send it as a string or an int64.",
     pa.types.is_null: "Send it with the type that its values will have.",
-    pa.types.is_decimal: "Send it as a decimal with at most 38 digits, before and after the decimal point together.",
+    pa.types.is_decimal: "Send it as a decimal with at most 38 digits in total, before and after the decimal point.",
     pa.types.is_union: "Send one column for each type.",
 }
-_REMEDY: Final = "Send numbers, text, bytes, times, or lists, maps and structs of those."
+_REMEDY: Final = "Send numbers, strings, bytes, times, or lists, maps, and structs of those."
 _LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
     """Return the columns of a table created for `schema`."""
     if len(schema) > MAX_COLUMNS:
-        raise ResourcesExhausted(f"A table has at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
+        raise ResourcesExhausted(f"A table can have at most {MAX_COLUMNS} columns.", remedy="Send fewer.")
     seen: dict[str, str] = {}
     fields = []
     for field in schema:
@@ -63,18 +63,18 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
         seen[field.name.lower()] = field.name
         if other is not None:
             raise UsageError(
-                f"The columns {shown(other)} and {shown(field.name)} differ at most in case.",
+                f"The columns {shown(other)} and {shown(field.name)} have the same name or differ only in case.",
                 remedy="Rename one of them.",
             )
     return pa.schema(fields)
 
 
 def stored_field(field: pa.Field) -> pa.Field:
-    """Return the stored column for a sent one."""
+    """Return the column to store for a column that was sent."""
     if not field.name or len(field.name.encode()) > _MAX_NAME_BYTES or not field.name.isprintable():
         raise UsageError(
-            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or has "
-            "characters that cannot be seen.",
+            f"The column name {shown(field.name)} is empty, longer than {_MAX_NAME_BYTES} bytes, or contains "
+            "unprintable characters.",
             remedy="Rename the column.",
         )
     try:
@@ -95,7 +95,7 @@ def stored_definition(definition: TableDefinition) -> pa.Schema:
 
 
 def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -> None:
-    """Check that rows of `schema` can be stored in the table."""
+    """Check that rows with `schema` can be stored in the table."""
     for field in schema:
         if field.name not in stored.names:
             known = cut(", ".join(stored.names), 4 * _MAX_SHOWN)
@@ -105,23 +105,25 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
             )
         wanted = stored.field(field.name).type
         if not (pa.types.is_null(field.type) or _is_convertible(field.type, wanted)):
-            theirs = str(wanted)[:_MAX_SHOWN] if is_known else "another"
+            theirs = f"the type {str(wanted)[:_MAX_SHOWN]}" if is_known else "a different type"
             raise UsageError(
-                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, and the table's has "
-                f"{theirs}.",
+                f"The column {shown(field.name)} has the type {str(field.type)[:_MAX_SHOWN]}, but the table's column "
+                f"has {theirs}.",
                 remedy="Cast it before sending." if is_known else _OTHER_REMEDY,
             )
     for field in stored:
         if field.name not in schema.names and not field.nullable:
             if not is_known:
                 raise UsageError("A required column is missing.", remedy=_OTHER_REMEDY)
-            raise UsageError(f"The column {shown(field.name)} is missing.", remedy="Every row needs a value in it.")
+            raise UsageError(
+                f"The column {shown(field.name)} is missing.", remedy="Every row must have a value in this column."
+            )
 
 
 def convert_rows(
     rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True, first_row: int = 0
 ) -> pa.RecordBatch:
-    """Return rows whose columns `check_fits` accepted, with the table's columns; missing ones are null.
+    """Return rows whose columns `check_fits` has accepted, with the table's columns; missing columns are null.
 
     Errors count rows from 1 after the `first_row` rows that were sent before.
     """
@@ -141,13 +143,15 @@ def convert_rows(
                 else "Correct the value.",
             ) from error
         if fitted.null_count and not field.nullable:
-            raise UsageError(f"The column {shown(field.name)} lacks a value.", remedy="Every row needs a value in it.")
+            raise UsageError(
+                f"The column {shown(field.name)} lacks a value.", remedy="Every row must have a value in this column."
+            )
         columns.append(fitted)
     return pa.RecordBatch.from_arrays(columns, schema=stored)
 
 
 def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, stored: pa.Schema) -> pa.RecordBatch:
-    """Return rows of the data model as stored, with the partition column.
+    """Return data model rows in their stored form, with the partition column.
 
     Times are truncated to microseconds, and the remainders of `split_times` go to separate columns.
     """
@@ -166,7 +170,7 @@ def convert_definition_rows(rows: pa.RecordBatch, definition: TableDefinition, s
 
 
 def is_compatible(written: pa.Schema, stored: pa.Schema) -> bool:
-    """Whether rows of `written` fit a table with `stored`, which may have gained columns since."""
+    """Whether rows with schema `written` fit a table with schema `stored`, which may have gained columns since."""
     return all(
         field.name in stored.names and stored.field(field.name).type.equals(field.type) for field in written
     ) and all(field.nullable or field.name in written.names for field in stored)
@@ -222,7 +226,7 @@ def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _first_unfit(column: pa.Array, wanted: pa.DataType, first_row: int) -> str:
-    """Return, as part of a sentence, the first value that can't be stored, and its row."""
+    """Return the first value that can't be stored and its row, as part of a sentence."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -245,7 +249,7 @@ def _convert(column: pa.Array, wanted: pa.DataType, *, safe: bool = True) -> pa.
     elif pa.types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     elif isinstance(column.type, pa.ListViewType | pa.LargeListViewType):
-        # Arrow 23 loses values when it casts a slice, or to another value type.
+        # Arrow 23 loses values when it casts a slice or casts to a different value type.
         ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0).cast(pa.int64()))
         offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
         column = pa.LargeListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())

@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from micromegas_jupyter.core.protocols import WriteMode, WriteRequest
 from micromegas_jupyter.core.storage import Storage, storage_errors
 from micromegas_jupyter.core.system import SYSTEM_CLOCK
+from micromegas_jupyter.core.text import rows_text
 from micromegas_jupyter.errors import MicromegasError, ResourcesExhausted, TableExists, Unavailable, UsageError
 from micromegas_jupyter.lake.data_files import check_partitions, write_files
 from micromegas_jupyter.lake.delta_log import (
@@ -70,16 +71,16 @@ from micromegas_jupyter.telemetry.tables import LOG_ENTRIES, NANOS, TableDefinit
 
 COMMIT_INTERVAL_SECONDS: Final = 0.2
 STAGE_BYTES: Final = 128 * 1024 * 1024
-_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # the rest of a write goes into separate files
+_MAX_GROUPED_BYTES: Final = 16 * 1024 * 1024  # the rest of a write is written to separate files
 _MAX_WAITING_BYTES: Final = 512 * 1024 * 1024  # of all writes in progress
-_ENCODERS: Final = 2  # each needs a multiple of the rows' memory
+_ENCODERS: Final = 2  # each encoder needs a multiple of the rows' memory
 _GROUP_WRITES: Final = 32  # this many waiting callers trigger a commit before the interval is over
 _MAX_GROUP_BYTES: Final = 256 * 1024 * 1024
 _MAX_QUEUED_BYTES: Final = 512 * 1024 * 1024
 _MAX_QUEUED_WRITES: Final = 10_000
 _QUEUE_SECONDS: Final = 30.0
 _TAKES_NO_ROWS: Final = "Tell the server's administrator; a lake of an earlier version must be replaced by a new one."
-_MAX_IDLE_TABLES: Final = 100  # each has an open descriptor until it is no longer used
+_MAX_IDLE_TABLES: Final = 100  # each holds an open descriptor until it is no longer used
 _MAX_ATTEMPTS: Final = 100
 _MAX_FAILURES: Final = 2
 _MAX_WRITE_IDS: Final = 1_000_000
@@ -91,15 +92,15 @@ _MAX_ENTRIES: Final = 100  # since a checkpoint, when a table is opened
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Pending:
-    """A write that waits for its commit; its rows are merged into files with others', its files are used unchanged."""
+    """A write that waits for its commit; its rows are merged with other writes', and its files are used unchanged."""
 
     rows: pa.Table
     files: Sequence[Action]
     row_count: int
-    size: int  # of the rows in bytes, which Arrow computes slowly
+    size: int  # of the rows in bytes, which is slow to compute in Arrow
     write_id: str | None
     is_replacing: bool
-    table_id: object = None  # of the table for which the files were written
+    table_id: object = None  # ID of the table for which the files were written
     is_short_lived: bool = False
     done: Future[int] = field(default_factory=Future)
 
@@ -127,8 +128,8 @@ class _State:
             self.version = delta.version()
             self.write_ids = read_write_ids(storage, table, version=self.version)
             if self.version - read_checkpoint_version(storage, table) > _MAX_ENTRIES:
-                # deltalake opens all entries concurrently: several hundred need as many threads, and too much memory
-                # in total. Maintenance writes checkpoints, but not for servers that are killed repeatedly.
+                # deltalake opens all entries concurrently: several hundred need as many threads and too much memory in
+                # total. Maintenance writes checkpoints, but not on servers that are killed repeatedly.
                 with suppress(MicromegasError), storage_errors("A checkpoint could not be written.", storage):
                     write_checkpoint(storage, table, delta)
             self.short_lived_ids: TTLCache[str, int] = TTLCache(
@@ -142,7 +143,7 @@ class _State:
         metadata = delta.metadata()
         self.table = table
         self.table_id = metadata.id
-        self.schema = self.fitting = arrow_schema(delta)  # `fitting` is that of the last checked rows
+        self.schema = self.fitting = arrow_schema(delta)  # `fitting` is the schema of the last checked rows
         self.partition_by = tuple(metadata.partition_columns)
         self.max_write_ids = max(_MAX_WRITE_IDS, 2 * len(self.write_ids))
 
@@ -155,7 +156,7 @@ class _State:
 
 
 class _Outdated(Exception):
-    """The table's columns, properties, or protocol were changed."""
+    """The table's columns, properties, or protocol have changed."""
 
 
 class LakeWriter:
@@ -184,7 +185,7 @@ class LakeWriter:
             raise
 
     def open_write(self, request: WriteRequest, schema: pa.Schema) -> "LakeWrite":
-        """Start a write."""
+        """Begin a write."""
         definition = DEFINITIONS.get(request.table)
         if definition is not None:
             return self._open_model_write(request, schema, definition)
@@ -212,7 +213,7 @@ class LakeWriter:
         return LakeWrite(self, request, stored, convert, committer)
 
     def find_problem(self, table: str) -> str | None:
-        """Return why the columns of a data model table prevent storing rows, if they do."""
+        """Return why rows can't be stored in a data model table because of its columns, if so."""
         stored = stored_definition(DEFINITIONS[table])
         is_fit = is_compatible(stored, self._require_defined(table, stored).state.schema)
         return None if is_fit else f"{_takes_no_rows(table)} {_TAKES_NO_ROWS}"
@@ -227,7 +228,7 @@ class LakeWriter:
             committer.close()
 
     def note_waiting(self, size: int) -> bool:
-        """Note that writes hold this many bytes more or fewer; return whether they hold too many."""
+        """Record that writes hold this many more (or fewer) bytes; return whether they hold too many."""
         with self._lock:
             self._waiting_bytes += size
             return self._waiting_bytes > _MAX_WAITING_BYTES
@@ -240,7 +241,7 @@ class LakeWriter:
             return self._require(table).stage(rows, partition_by)
 
     def store(self, request: WriteRequest, pending: _Pending, *, staging: str | None) -> None:
-        """Queue a write for its table's next commit, or create the table if its files are in `staging`."""
+        """Queue a write for its table's next commit, or create the table if the write's files are in `staging`."""
         if staging is not None:
             self._create(request, staging, pending)
             return
@@ -248,7 +249,7 @@ class LakeWriter:
             pass  # that committer was closed in the meantime
 
     def _create(self, request: WriteRequest, staging: str, pending: _Pending) -> None:
-        """Create a table whose first version has the rows; if it exists by then, add them if requested."""
+        """Create a table with the rows in its first version; if it exists in the meantime, append them if requested."""
         name, stored = request.table, pending.rows.schema
         files = [*pending.files, *write_files(self._storage, staging, pending.rows)]
         actions = [*_transactions([pending]), *files]
@@ -257,7 +258,7 @@ class LakeWriter:
         if is_made:
             found = {entry.path for entry in self._storage.list(name)}
             if not all(f"{name}/{one['add']['path']}" in found for one in files):
-                raise UsageError(f"The table {name} was dropped while it was created.", remedy="Try again.")
+                raise UsageError(f"The table {name} was dropped while it was being created.", remedy="Try again.")
             pending.done.set_result(pending.row_count)
             return
         if request.write_id not in committer.state.write_ids:
@@ -292,7 +293,7 @@ class LakeWriter:
         return LakeWrite(self, request, committer.state.schema, convert, committer)
 
     def _require_defined(self, table: str, stored: pa.Schema) -> "_Committer":
-        """Return the committer of a data model table, after creating it or adding missing columns."""
+        """Return the committer of a data model table after creating the table or adding missing columns."""
         committer = self._find(table)
         if committer is not None and not is_compatible(stored, committer.state.schema):
             committer = self._find(table, is_certain=True)
@@ -318,7 +319,7 @@ class LakeWriter:
                 raise Unavailable("The server is shutting down.")
             committer = self._committers.pop(table, None)
             if committer is not None:
-                self._committers[table] = committer  # keeps the order of last use
+                self._committers[table] = committer  # preserves the order of last use
         if committer is not None and not committer.is_gone and (not is_certain or committer.refresh()):
             return committer
         try:
@@ -350,7 +351,7 @@ class LakeWrite:
         request: WriteRequest,
         schema: pa.Schema,
         convert: Callable[[pa.RecordBatch], pa.RecordBatch],
-        committer: "_Committer | None",  # None for a table that is yet to be created
+        committer: "_Committer | None",  # None for a table that has yet to be created
     ) -> None:
         self._writer = writer
         self._request = request
@@ -398,7 +399,7 @@ class LakeWrite:
         return pending.done
 
     def commit(self) -> int:
-        """Make all rows durable and visible together, and return their number."""
+        """Make all rows durable and visible together, and return the number of rows."""
         return self.submit().result()
 
     def abandon(self) -> None:
@@ -424,7 +425,7 @@ class LakeWrite:
 
 
 class _Committer:
-    """Commits one table's writes in groups, on a thread that stops when none are waiting."""
+    """Commits a table's writes in groups, on a thread that stops when none are waiting."""
 
     def __init__(self, storage: Storage, table: str, *, interval_seconds: float) -> None:
         self._storage = storage
@@ -437,11 +438,11 @@ class _Committer:
         self._last_commit = float("-inf")
         self._is_closing = False
         self.is_gone = False
-        self._turn = threading.Lock()  # guards the state, and the turn to commit
+        self._turn = threading.Lock()  # guards the state and the turn to commit
         self.state = _State(storage, table)
 
     def refresh(self) -> bool:
-        """Read others' commits; False if the table is gone."""
+        """Read other processes' commits; return False if the table is gone."""
         with self._turn:
             try:
                 try:
@@ -454,7 +455,7 @@ class _Committer:
         return not self.is_gone
 
     def fitting_schema(self, schema: pa.Schema, request: WriteRequest) -> pa.Schema:
-        """Return the table's columns, which rows of `schema` must fit; they are read again if the rows don't."""
+        """Return the table's columns if rows with `schema` fit them; they are read again if the rows don't fit."""
         try:
             check_fits(schema, self.state.schema, is_known=request.may_read)
         except UsageError:
@@ -478,7 +479,7 @@ class _Committer:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no write waits."""
+        """Whether no writes are waiting."""
         return self._thread is None
 
     def submit(self, pending: _Pending) -> bool:
@@ -494,7 +495,7 @@ class _Committer:
         with self._changed:
             if not self._changed.wait_for(has_space, _QUEUE_SECONDS):
                 raise ResourcesExhausted(
-                    "Rows arrive faster than they can be stored.", remedy="Send them again later.", limit="ingest"
+                    "Rows are arriving faster than they can be stored.", remedy="Send them again later.", limit="ingest"
                 )
             if self._is_closing:
                 return False
@@ -508,7 +509,7 @@ class _Committer:
         return True
 
     def close(self) -> None:
-        """Commit pending writes, and accept no more; callers about to use the state still can."""
+        """Commit pending writes, and accept no more; callers that are about to use the state still can."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -528,7 +529,7 @@ class _Committer:
                         one.done.set_exception(error.copy() if isinstance(error, MicromegasError) else error)
 
     def _next_group(self) -> list[_Pending]:
-        """Return the writes of the next commit when it is due, or none when the thread must stop."""
+        """Return the writes for the next commit when it is due, or none if the thread must stop."""
         with self._changed:
             due = self._last_commit + self._interval_seconds - SYSTEM_CLOCK.monotonic()
             if self._queue and due > 0:
@@ -547,7 +548,7 @@ class _Committer:
             return group
 
     def _commit(self, group: list[_Pending]) -> None:
-        """Store a group in one commit, retrying after others' commits; each write's future is done on return."""
+        """Store a group in one commit, retrying after other commits; each write's future is done on return."""
         attempt = _Attempt()
         try:
             for _ in range(_MAX_ATTEMPTS):
@@ -572,10 +573,12 @@ class _Committer:
             if not attempt.failures:
                 raise
             raise Unavailable(
-                f"It is not known whether the rows were stored: the storage failed at their commit. {error.what}",
-                remedy="Send them again with the same id, which stores them once; without an id, look before that.",
+                f"It is unknown whether the rows were stored, because the storage failed during their "
+                f"commit. {error.what}",
+                remedy="Send them again with the same ID, which stores them only once. Without an ID, check the "
+                "table first.",
             ) from error
-        raise Unavailable("The table is constantly being changed by others. None of the rows were stored.")
+        raise Unavailable("The table is constantly being changed by other calls. None of the rows were stored.")
 
     def _try(self, attempt: _Attempt) -> None:
         """Add a log entry, unless another one already has its version."""
@@ -589,8 +592,8 @@ class _Committer:
             attempt.failures += 1
             if attempt.failures > _MAX_FAILURES:
                 raise
-            return  # the next attempt finds it, or takes the same version with the same files
-        if is_stored:  # otherwise the next attempt checks whose commit it was
+            return  # the next attempt finds the commit, or takes the same version with the same files
+        if is_stored:  # otherwise, the next attempt checks whose commit it was
             attempt.failures += 1
             self._advance(version, attempt)
             if attempt.group[0].is_replacing:
@@ -600,7 +603,7 @@ class _Committer:
         """Read new commits, possibly from an earlier attempt; raises `_Outdated`."""
         state, is_changed, is_stored = self.state, False, False
         version = state.version
-        # If entries were cleaned up, the version after ours looks free, but would be before the checkpoint.
+        # If entries were cleaned up, the version after ours appears to be free, but would be before the checkpoint.
         own_entry = f"{self._storage.uri}/{log_path(self._table, entry_name(version))}"
         is_known = not self._storage.is_local or Path(own_entry).exists()
         if not is_known and open_delta(self._storage, self._table).version() > version:
@@ -618,12 +621,12 @@ class _Committer:
         if version > state.version:
             self._storage.sync_folder(f"{self._table}/{LOG_FOLDER}")
             self._advance(version, attempt if is_stored else _Attempt())
-            attempt.failures = 0  # the attempted version is taken now, and its writer is known
+            attempt.failures = 0  # the attempted version is taken, and the process that wrote it is known
         if is_changed or len(state.write_ids) > state.max_write_ids:
             raise _Outdated
 
     def _advance(self, version: int, stored: _Attempt) -> None:
-        """Advance to a version, unless the table is gone, and complete the writes that are stored by then."""
+        """Advance to a version, unless the table is gone, and complete the writes that it stores."""
         self.state.guard.check(version)
         self.state.version = version
         for one in stored.group:
@@ -635,7 +638,7 @@ class _Committer:
         stored.failures = 0
 
     def _reopen(self, group: list[_Pending]) -> None:
-        """Read the table again; if another one has its name, it does not get files meant for the first."""
+        """Read the table again; if another table now has its name, that table doesn't get files meant for the first."""
         state = _State(self._storage, self._table)
         is_same, self.state = state.table_id == self.state.table_id, state
         for one in group:
@@ -643,33 +646,33 @@ class _Committer:
                 one.done.set_exception(_gone(self._table))
 
     def _take_back(self, entry_id: str) -> None:
-        """Remove an entry that was added to a bucket's table after the table was dropped."""
+        """Remove an entry that was added to a table in a bucket after the table was dropped."""
         if not take_back(self._storage, self._table, self.state.version + 1, entry_id):
             raise Unavailable("The table was dropped and restored in the meantime.")
 
     def _select(self, group: list[_Pending]) -> list[_Pending]:
-        """Return the writes that are still to be stored, and complete the others."""
+        """Return the writes that have yet to be stored, and complete the others."""
         fresh: list[_Pending] = []
         ids: set[str] = set()
         for one in group:
             if one.done.done() or one.write_id in ids:
-                continue  # the next round completes a write whose ID is in this group twice
+                continue  # the next round completes a write whose ID occurs twice in this group
             known = self.state.find_id(one.write_id)
             if known is not None and known != one.row_count:
                 one.done.set_exception(
                     UsageError(
-                        f"{known:,} rows were stored under this id before, and these are {one.row_count:,}.",
-                        remedy="Use a new id for each call, and the same one only to repeat it.",
+                        f"This ID was already used to store {rows_text(known)}, but this call has {one.row_count:,}.",
+                        remedy="Use a new ID for each call, and reuse an ID only to repeat its call.",
                     )
                 )
             elif known is not None:
                 one.done.set_result(one.row_count)
             elif one.files and one.table_id is not None and one.table_id != self.state.table_id:
-                one.done.set_exception(_gone(self._table))  # another table has its name now
+                one.done.set_exception(_gone(self._table))  # another table now has this name
             elif not one.is_replacing and not self._fits(one):
                 one.done.set_exception(
                     UsageError(
-                        f"The columns of {self._table} changed while the rows were sent.",
+                        f"The columns of {self._table} changed while the rows were being sent.",
                         remedy="Send them again.",
                     )
                 )
@@ -680,7 +683,7 @@ class _Committer:
         return fresh
 
     def _fits(self, pending: _Pending) -> bool:
-        # Files don't contain partition columns, so files with another partitioning would lack some.
+        # Files don't contain partition columns, so files with different partitioning would lack some columns.
         partitions = (file["add"]["partitionValues"].keys() for file in pending.files)
         is_partitioned_so = all(names == set(self.state.partition_by) for names in partitions)
         schema = pending.rows.schema
@@ -718,7 +721,7 @@ class _Committer:
 
 
 def _transactions(group: Sequence[_Pending]) -> list[Action]:
-    """Return the application transactions of writes: their IDs, with the number of rows each."""
+    """Return the application transactions of writes: their IDs and the number of rows in each."""
     now, ids = (
         milliseconds(SYSTEM_CLOCK),
         [(one.write_id, one.row_count) for one in group if one.write_id and not one.is_short_lived],
@@ -733,5 +736,5 @@ def _takes_no_rows(table: str) -> str:
 def _gone(table: str) -> UsageError:
     return UsageError(
         f"The table {table} was dropped while rows were being sent. None of the rows were stored.",
-        remedy="Create it again, and send them again.",
+        remedy="Create the table and send the rows again.",
     )

@@ -127,7 +127,7 @@ def test_an_address_of_storage_elsewhere_is_refused_by_the_command(tmp_path, sch
     refused = _serve(tmp_path, f"{scheme}://bucket/lake")
 
     assert refused.returncode == 2
-    assert f"{scheme}: is not a place where tables can be kept" in refused.stderr
+    assert f"Tables cannot be stored in {scheme}: locations." in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 

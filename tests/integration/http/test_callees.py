@@ -94,7 +94,7 @@ def test_a_name_that_leads_to_the_internet_is_not_believed(monkeypatch):
     # Tests reach this machine only, so it plays a host of the internet.
     monkeypatch.setattr(http, "is_private_address", lambda address: False)
 
-    with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="an Internet address"):
+    with RawServer(answer) as server, pytest.raises(ProviderMisbehaved, match="a public internet address"):
         get(server)
 
 
@@ -107,7 +107,7 @@ def test_a_private_address_that_is_refused_sees_no_byte():
         ended.set()
 
     with RawServer(listen) as server:
-        with pytest.raises(ProviderUnavailable, match="its address is a private one, which this call does not accept"):
+        with pytest.raises(ProviderUnavailable, match="its address is private, which is not allowed for this call"):
             ProviderHttp().fetch_json(server.url, refuses_private=True)
 
         assert ended.wait(30)

@@ -376,7 +376,7 @@ def test_calls_of_one_id_at_once_store_one(server, mode):
 def test_an_id_is_for_one_set_of_rows(alice):
     alice.bulk_ingest("processes", sent_processes("a"), ingest_id="of-one-row")
 
-    with pytest.raises(UsageError, match="1 rows were stored under this id before, and these are 2"):
+    with pytest.raises(UsageError, match="This ID was already used to store 1 row, but this call has 2"):
         alice.bulk_ingest("processes", sent_processes("a", "b"), ingest_id="of-one-row")
 
 

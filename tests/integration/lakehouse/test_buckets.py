@@ -132,7 +132,7 @@ def test_an_outcome_that_is_not_known_is_called_so(s3, writer, count):
         return "close" if has_committed else None
 
     s3.fault = fault
-    with pytest.raises(Unavailable, match="not known"):
+    with pytest.raises(Unavailable, match="It is unknown"):
         writer.append("t", ROWS, write_id="a").result()
     s3.fault = lambda method, path: None
 

@@ -420,7 +420,7 @@ def test_a_write_during_whose_end_the_table_is_dropped_and_restored_leaves_no_ga
             _restore(bucket, drops[0] - MILLISECOND)
 
     s3.fault = fault
-    with closing(LakeWriter(bucket, interval_seconds=0)) as writer, pytest.raises(Unavailable, match="not known"):
+    with closing(LakeWriter(bucket, interval_seconds=0)) as writer, pytest.raises(Unavailable, match="It is unknown"):
         writer.append("t", MORE, write_id="id").result()
 
     assert restores

@@ -87,10 +87,12 @@ def test_a_folder_is_served_replaced_and_left(kernel, folder, tmp_path):
     assert counts == ["3", "1"]
     assert named == ""
     assert chosen.endswith("It accepts calls from this notebook only.\n")
-    assert failed == [f"✗ There is no folder {tmp_path / 'nowhere'}. Use a folder of tables. · USE001"]
+    assert failed == [
+        f"✗ The folder {tmp_path / 'nowhere'} does not exist. Use a folder that contains tables. · USE001"
+    ]
     assert "sales is left out: its log cannot be read" in refused[0]
     assert refused[1].startswith("✗ There is no lake in ")
-    assert refused[2].startswith("✗ file: is not a place where tables can be kept.")
+    assert refused[2].startswith("✗ Tables cannot be stored in file: locations.")
     assert (still, replaced) == ("3", "1")
     assert is_gone(port_in(first))
     assert is_gone(port_in(second))

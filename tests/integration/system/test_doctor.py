@@ -100,5 +100,5 @@ def test_settings_that_cannot_be_read_are_the_only_finding_and_leave_with_2(stac
     result = micromegas_here("doctor", environ={**person, "MICROMEGAS_OIDC_ISSUER": "http://id.example.com"})
 
     assert result.returncode == 2
-    assert "✗ settings: MICROMEGAS_OIDC_ISSUER names the issuer" in result.stdout
+    assert "✗ settings: MICROMEGAS_OIDC_ISSUER specifies an issuer that uses http" in result.stdout
     assert "- server: the settings cannot be read" in result.stdout

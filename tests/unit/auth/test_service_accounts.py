@@ -437,7 +437,7 @@ def test_a_file_that_others_can_change_is_refused(key_file):
     key_file.chmod(0o666)
 
     for path in (key_file, link):
-        with pytest.raises(ConfigurationError, match="can be changed by everybody"):
+        with pytest.raises(ConfigurationError, match="can be changed by any user"):
             StaticTokenAuthProvider.from_file(path)
 
 

@@ -325,7 +325,7 @@ def test_the_lock_is_waited_for_a_bounded_time(store):
 def test_a_folder_that_everybody_can_change_is_refused_and_left_as_it_is(tmp_path):
     tmp_path.chmod(0o777)
 
-    with pytest.raises(TokenStoreError, match="can be changed by everybody") as caught:
+    with pytest.raises(TokenStoreError, match="can be changed by any user") as caught:
         FileTokenStore(tmp_path / "tokens.json").check_usable()
 
     assert "MICROMEGAS_CONFIG_DIR" in caught.value.remedy

@@ -128,7 +128,7 @@ def test_an_end_that_is_set_later_is_never_later_than_the_one_before(capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("soon", "is not a time"), ("0d", "future"), ("2026-11-24T12:00:30Z", "future")]
+    ("text", "said"), [("soon", "is not a valid time"), ("0d", "future"), ("2026-11-24T12:00:30Z", "future")]
 )
 def test_an_end_is_so_long_from_now_or_a_time_and_in_the_future(text, said):
     assert parse_expiry("90d", now=NOW) == datetime(2027, 2, 22, 12, 0, 30, tzinfo=UTC)

@@ -64,7 +64,7 @@ def test_anything_else_is_refused_with_examples(text):
     with pytest.raises(UsageError) as refused:
         parse_time(text, now=NOW)
 
-    assert "15m, 1h or 7d" in refused.value.remedy
+    assert "15m, 1h, or 7d" in refused.value.remedy
 
 
 @pytest.mark.parametrize(("begin", "end"), [(None, "1h"), ("1h", "2h")])

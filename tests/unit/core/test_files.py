@@ -172,7 +172,7 @@ def found(mode, *, kind=FILE, user=1000, group=1000):
     return os.stat_result((kind | mode, 1, 1, 1, user, group, 0, 0, 0, 0))
 
 
-EVERYBODY = "can be changed by everybody on this machine"
+EVERYBODY = "can be changed by any user of this machine"
 GROUP = "can be changed by its group"
 ANOTHER = "belongs to another user"
 

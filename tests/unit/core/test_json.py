@@ -26,9 +26,9 @@ def test_json_with_one_meaning_is_decoded(text, value):
             '"' + "[" * 100 + "\\", '"' + '\\"' * 100 + "{" * 100)),
         *((text, "a name appears twice in one object") for text in (
             '{"a": 1, "a": 1}', '[{"b": {"a": 1, "\\u0061": 2}}]')),
-        *((text, "NaN and Infinity are not JSON") for text in ("[NaN]", "[Infinity]", "[-Infinity]")),
-        *((text, "a number out of range") for text in ("[1e400]", "[-1e400]", "1" * 5000)),
-        *((text, "half of a surrogate pair") for text in ('"\\ud800"', '{"\\udfff": 1}', '"\ud800"')),
+        *((text, "NaN and Infinity are not valid JSON") for text in ("[NaN]", "[Infinity]", "[-Infinity]")),
+        *((text, "a number is out of range") for text in ("[1e400]", "[-1e400]", "1" * 5000)),
+        *((text, "a lone surrogate") for text in ('"\\ud800"', '{"\\udfff": 1}', '"\ud800"')),
         ("[" * 33 + "]" * 33, "nested deeper than 32"), ('["\\"",' * 33 + "1" + "]" * 33, "nested deeper than 32"),
     ],
 )  # fmt: skip

@@ -66,13 +66,13 @@ def test_ordinary_lines_are_dropped_first_then_calls_are_rejected_and_running_ca
     assert (writer.lost_count, writer.problem) == (2, None)
     put(writer, "call 1", is_required=True)
     assert "too many lines" in writer.problem
-    with pytest.raises(ServerUnavailable, match="too many lines wait for the log"):
+    with pytest.raises(ServerUnavailable, match="too many lines are waiting for the log"):
         writer.check()
     put(writer, "call 2", is_required=True)
     lost = put(writer, "call 3", is_required=True)
 
     asyncio.run(ordinary[0].wait())
-    with pytest.raises(ServerUnavailable, match="too many lines wait for the log"):
+    with pytest.raises(ServerUnavailable, match="too many lines are waiting for the log"):
         asyncio.run(lost.wait())
 
     blocking.is_open.set()

@@ -454,7 +454,9 @@ def test_compaction_rejects_a_table_with_vectors_by_name_and_changes_nothing(tmp
     delete_rows(storage, "orders", lambda _, count: range(0, count, 10), is_inline=is_inline)
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
 
-    with pytest.raises(UsageError, match="The table orders uses what this server cannot write: deletionVectors"):
+    with pytest.raises(
+        UsageError, match="The table orders uses features that this server cannot write: deletionVectors"
+    ):
         optimize(storage, "orders")
     seen = run_round(storage, settings=MaintenanceSettings(min_small_files=2)).seen
     run_round(storage, settings=MaintenanceSettings(min_small_files=2), seen=seen)

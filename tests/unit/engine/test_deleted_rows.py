@@ -214,7 +214,7 @@ DAMAGE = {
     "empty": (lambda path: path.write_bytes(b""), "a deletion vector has a different size"),
     "other bits": (
         lambda path: path.write_bytes(_flip(path.read_bytes(), 30)),
-        "a deletion vector has a wrong checksum",
+        "a deletion vector has an incorrect checksum",
     ),
     "other size": (
         lambda path: path.write_bytes(_flip(path.read_bytes(), 4)),
@@ -246,15 +246,15 @@ def test_a_damaged_or_missing_vector_rejects_the_table_by_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"cardinality": 99}, "deletes another number of rows"),
-        ({"cardinality": 101}, "deletes another number of rows"),
+        ({"cardinality": 99}, "deletes a different number of rows"),
+        ({"cardinality": 101}, "deletes a different number of rows"),
         ({"cardinality": 1001}, "deletes more rows than its file has"),
         ({"sizeInBytes": 40}, "a different size"),
         ({"storageType": "x"}, "unknown"),
         ({"storageType": "p", "pathOrInlineDv": "/etc/passwd"}, "outside its folder"),
         ({"storageType": "p", "pathOrInlineDv": "file:///etc/passwd"}, "outside its folder"),
         ({"pathOrInlineDv": "../" + 20 * "0"}, "outside its folder"),
-        ({"pathOrInlineDv": 20 * "~"}, "the name of a deletion vector is damaged"),
+        ({"pathOrInlineDv": 20 * "~"}, "the name of a deletion vector is corrupted"),
     ],
 )
 def test_a_wrong_descriptor_rejects_the_table_by_name(tmp_path, changes, reason):

@@ -314,7 +314,7 @@ def test_a_view_in_place_of_the_source_of_another_one_is_not_its_source(views):
     views.refresh("counted")
     views.store(1, 7)
 
-    with pytest.raises(Unavailable, match="counted is a materialized view itself"):
+    with pytest.raises(Unavailable, match="counted is itself a materialized view"):
         views.rows("SELECT * FROM lost")
     with pytest.raises(MicromegasError, match="itself"):
         views.refresh("lost")
@@ -383,9 +383,9 @@ def test_a_damaged_definition_concerns_no_other_table(views):
     assert views.rows("SELECT sum(n) FROM other") == [(3,)]
     status = run_round(views.storage, settings=MaintenanceSettings(checkpoint_commits=1)).status
     errors = {name: one.error for name, one in status.tables.items() if one.error}
-    assert errors == {"per_minute": "The definition of the materialized view per_minute is damaged."}
+    assert errors == {"per_minute": "The definition of the materialized view per_minute is corrupted."}
     assert views.storage.read("per_minute/_delta_log/_last_checkpoint") is not None
-    with pytest.raises(UsageError, match="is damaged"):
+    with pytest.raises(UsageError, match="is corrupted"):
         optimize(views.storage, "per_minute")
 
 

@@ -192,7 +192,7 @@ def test_a_hidden_table_is_one_that_does_not_exist(dialect):
     ],
 )
 def test_time_travel_is_not_forwarded(dialect, sql):
-    with pytest.raises(UnsupportedStatement, match=r"table function table_(at|history)|version at TABLE"):
+    with pytest.raises(UnsupportedStatement, match=r"table function table_(at|history)|version in TABLE"):
         text_of(sql, dialect, access=None)
 
 

@@ -55,7 +55,10 @@ def test_each_file_and_each_sub_folder_is_a_table_by_its_name(tmp_path):
         ("trips", (str(tmp_path / "trips" / "1.parquet"), str(tmp_path / "trips" / "2.parquet"))),
     ]
     assert folder.problems == (
-        "notes.txt is left out: its name ends in none of .parquet, .csv, .json, .jsonl, .ndjson, .arrow, .feather.",
+        (
+            "notes.txt is left out: its name doesn't end in one of .parquet, .csv, .json, .jsonl, "
+            ".ndjson, .arrow, .feather."
+        ),
     )
 
 
@@ -65,12 +68,15 @@ LEFT_OUT = {
     "empty.parquet": (lambda path: path.write_bytes(b""), "cannot be read as a .parquet file"),
     "twice.parquet": (lambda path: write(path, TWICE), "two of its columns have the same name"),
     "trips/2.parquet": (lambda path: write(path, TWICE), "two of its columns have the same name"),
-    "trips/3.parquet": (lambda path: write(path, pa.table({"n": ["text"]})), "another type than in the files before"),
-    "trips/4.parquet": (Path.mkdir, "is not a file"),
-    "trips/5.parquet": (lambda path: path.symlink_to("1.parquet"), "is a link"),
-    "trips.parquet": (write, "a table of that name already exists"),
-    "trips/deep/1.parquet": (write, "is not key=value"),
-    "trips/day=/1.parquet": (write, "is not key=value"),
+    "trips/3.parquet": (
+        lambda path: write(path, pa.table({"n": ["text"]})),
+        "a different type than in the preceding files",
+    ),
+    "trips/4.parquet": (Path.mkdir, "is neither a file nor a folder named key=value"),
+    "trips/5.parquet": (lambda path: path.symlink_to("1.parquet"), "is a symbolic link"),
+    "trips.parquet": (write, "a table with that name already exists"),
+    "trips/deep/1.parquet": (write, "is neither a file nor a folder named key=value"),
+    "trips/day=/1.parquet": (write, "is neither a file nor a folder named key=value"),
     "mixed/1.csv": (lambda path: (path.write_text("a\n1\n"), write(path.parent / "2.parquet")), "several formats"),
     "pipe.parquet": (os.mkfifo, "is not a file"),
     "odd\udcff.parquet": (lambda path: path.write_bytes(b""), "its name is not UTF-8 text"),
@@ -113,7 +119,7 @@ def test_links_are_not_followed_wherever_they_lead(tmp_path):
     folder = serve(served)
 
     assert [snapshot.name for snapshot in folder.snapshot()] == ["events"]
-    told = "is left out: it is a link, and links are not followed."
+    told = "is left out: it is a symbolic link, which is not followed."
     assert folder.problems == (
         f"file.parquet {told}",
         f"folder {told}",
@@ -220,7 +226,7 @@ def test_csv_json_lines_and_arrow_files_are_tables(tmp_path):
     assert lines == [{"n": 1, "a": "x", "other": None}, {"n": 2, "a": None, "other": [1, 2]}]
     assert numbers == [{"s": 3}]
     assert folder.problems == (
-        "text/3.csv is left out: its columns are not those of the files before it, in their order.",
+        "text/3.csv is left out: its columns or their order differ from those of the preceding files.",
     )
 
 
@@ -235,7 +241,7 @@ def test_folders_of_keys_and_values_are_columns_of_text(tmp_path):
 
     assert [table.name for table in folder.snapshot()] == []
     assert "t is left out: its files are in folders with different keys." in folder.problems
-    assert "u/n=1/1.parquet is left out: 'n' is a column in it and a key of its folder." in folder.problems
+    assert "u/n=1/1.parquet is left out: 'n' is both a column and a key of its folder." in folder.problems
     (tmp_path / "t" / "shop=x" / "1.parquet").unlink()
     with asking(folder) as ask:
         found = ask.rows("SELECT n, shop, day FROM t ORDER BY n")
@@ -460,7 +466,7 @@ def test_a_link_in_a_delta_table_is_not_followed(tmp_path):
     folder = serve(tmp_path)
 
     assert [len(table.files) for table in folder.snapshot()] == [0]
-    assert "links are not followed" in folder.problems[0]
+    assert "is a symbolic link, which is not followed" in folder.problems[0]
 
 
 def test_a_dropped_and_a_replaced_delta_table_are_noticed(tmp_path):

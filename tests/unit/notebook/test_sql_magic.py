@@ -21,8 +21,8 @@ from tests.fakes.notebook_world import ROWS, FakeReader
     [
         ("--limit many", "Argument --limit: invalid int value: 'many'"),
         ("--limit -1", "--limit is a number of rows"),
-        ("--begin yesterday", "'yesterday' is not a time"),
-        ("--end 1h", "--end needs --begin"),
+        ("--begin yesterday", "'yesterday' is not a valid time"),
+        ("--end 1h", "--end requires --begin"),
         ("--unknown", "--unknown is not an option"),
         ("--explain --dry-run", "cannot be combined"),
         ("--dry-run --format reader", "cannot be combined"),

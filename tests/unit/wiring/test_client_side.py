@@ -77,7 +77,7 @@ def test_a_config_file_that_everybody_can_change_is_refused_also_behind_a_link(e
 
     assert load_client_settings(environ=environ).uri == "grpc+tls://lake:1"
     target.chmod(0o666)
-    with pytest.raises(ConfigurationError, match=r"config\.json can be changed by everybody") as caught:
+    with pytest.raises(ConfigurationError, match=r"config\.json can be changed by any user") as caught:
         load_client_settings(environ=environ)
     assert "chmod go-w" in caught.value.remedy
     assert target.stat().st_mode & 0o777 == 0o666
