@@ -213,7 +213,7 @@ def test_every_flow_and_platform_is_explained():
 
 
 def test_every_reason_for_not_being_ready_is_explained():
-    section = read_page("monitoring.md").partition("The reasons of `/ready`:")[2].partition("\n## ")[0]
+    section = read_page("monitoring.md").partition("can return the following reasons:")[2].partition("\n## ")[0]
 
     assert [row[0].strip("`") for row in table_rows(section) if row[0].startswith("`")] == [
         reason.value for reason in NotReady

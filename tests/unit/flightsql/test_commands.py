@@ -55,7 +55,7 @@ def _named(name, value=b""):
         (_named("CommandGetTables", b"\x0a\x7f"), errors.UsageError, "not a valid CommandGetTables"),
         (_named("A\nB\u2028" + "C" * 500), errors.UnsupportedRequest, "does not offer A[?]B[?]" + "C" * 76 + "[.]"),
         (messages.FlightDescriptor(type=messages.FlightDescriptor.PATH, path=["etc", "passwd"]),
-         errors.UnsupportedRequest, "paths aren't supported"),
+         errors.UnsupportedRequest, "Paths aren't supported"),
         (messages.FlightDescriptor(type=messages.FlightDescriptor.CMD, cmd=b"SELECT 1"), errors.UsageError,
          "not contain"),
     ],
