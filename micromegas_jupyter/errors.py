@@ -155,7 +155,7 @@ class TableExists(UsageError):
 
     Check: Nothing was stored. Compare the table's columns with yours.
 
-    Fix: Append to the table, replace it, or choose another name.
+    Fix: Append to the table, replace it, or choose a different name.
     """
 
     code = "USE002"
@@ -229,7 +229,7 @@ class ProviderMisbehaved(AuthenticationError):
     Check: Compare `MICROMEGAS_OIDC_ISSUER` with the provider's issuer. The message contains a
     [reason](errors.md#while-signing-in).
 
-    Fix: Correct the issuer, paste the right URL, or choose another flow. Otherwise, contact the provider's
+    Fix: Correct the issuer, paste the right URL, or choose a different flow. Otherwise, contact the provider's
     administrator.
     """
 
@@ -253,8 +253,8 @@ class TokenStoreError(AuthenticationError):
 class Rejected(AuthenticationError):
     """The server doesn't accept the credential, for example because it is missing, expired, revoked, or denied.
 
-    Check: The message adds what the client can detect, such as an expired token or a wrong clock. Only
-    administrators find the [reason](errors.md#reasons-for-rejected-credentials).
+    Check: The message adds what the client can detect, such as an expired token or a wrong clock. Only administrators
+    can see the [reason](errors.md#reasons-for-rejected-credentials).
 
     Fix: Sign in again, with `--audience` if the token is for a different audience, or give the query ID to the server's
     administrator.
@@ -284,8 +284,8 @@ class Rejected(AuthenticationError):
 class PermissionDenied(MicromegasError, ProgrammingError):
     """You are signed in but lack permission for this call.
 
-    Check: The API key lacks a scope, or the call acts for another user, changes a table that you don't own, or requires
-    an administrator ([reasons](errors.md#permissions)).
+    Check: The API key lacks a scope, or the call acts for a different user, changes a table that you don't own, or
+    requires an administrator ([reasons](errors.md#permissions)).
 
     Fix: Use a key with the required scope, omit the `x-user-*` headers, or ask the server's administrator for
     permission.
@@ -304,7 +304,7 @@ class PermissionDenied(MicromegasError, ProgrammingError):
 
 
 class ReadOnlyCall(PermissionDenied):
-    """The [read-only call](flight-sql.md#read-only-calls) would have changed something; nothing was changed.
+    """The [read-only call](flight-sql.md#read-only-calls) would have changed something, so it was rejected.
 
     Check: An agent made the call, or it has the header `x-micromegas-read-only: true`.
 
@@ -350,9 +350,9 @@ class ProviderUnavailable(Unavailable):
 
 
 class ServerUnavailable(Unavailable):
-    """The Flight SQL server doesn't respond, is stopping, or can't write its audit log.
+    """The Flight SQL server doesn't respond, is shutting down, or can't write its audit log.
 
-    Check: Run `micromegas doctor`. Check the URI and the certificates; the message reports a TLS mismatch.
+    Check: Run `micromegas doctor`. Check the URI and the certificates. The message reports TLS mismatches.
 
     Fix: Correct the URI or the certificates, or try again. Administrators: see [audit log
     backpressure](monitoring.md#if-the-log-cannot-be-written) and [restarts without
@@ -414,10 +414,10 @@ class QueryError(MicromegasError, DatabaseError):
 
 
 class InvalidStatement(QueryError, ProgrammingError):
-    """The SQL contains an error in its syntax, or an invalid name, type, or value.
+    """The SQL contains a syntax error, or an invalid name, type, or value.
 
-    Check: The message contains the line and column, if known, and similar names. A table that you can't read is
-    also unknown.
+    Check: The message contains the line and column, if known, and similar names. Tables that you can't read are
+    reported as unknown.
 
     Fix: Correct the statement. If the error has a `correction`, `error.correction.apply(sql)` returns the corrected
     statement.
@@ -430,8 +430,8 @@ class InvalidStatement(QueryError, ProgrammingError):
 class StatementRefused(QueryError, NotSupportedError):
     """The statement isn't a read-only query within the limits.
 
-    Check: The server rejects statements that change something, several statements in one call, and statements that
-    exceed a [limit](limits.md#fixed-limits) of length or nesting.
+    Check: The server rejects statements that change something, multiple statements in one call, and statements that
+    exceed a length or nesting [limit](limits.md#fixed-limits).
 
     Fix: Send one shorter, read-only statement.
     """
@@ -445,7 +445,7 @@ class UnsupportedStatement(QueryError, NotSupportedError):
 
     Check: The message identifies the unsupported type or feature. See the [SQL reference](sql.md).
 
-    Fix: Rewrite the statement without it.
+    Fix: Rewrite the statement to avoid it.
     """
 
     code = "SQL003"
@@ -460,7 +460,7 @@ class ResourcesExhausted(QueryError, OperationalError):
     Check: The message contains the limit. Rows received before the error are correct but incomplete. If waiting
     helps, the delay is in `retry_after_seconds` and in the trailer `grpc-retry-pushback-ms`.
 
-    Fix: Wait for that delay, or read less ([fix for each limit](errors.md#sql004-by-limit)).
+    Fix: Wait for the delay, or read less data ([fix for each limit](errors.md#sql004-by-limit)).
     """
 
     code = "SQL004"
@@ -487,7 +487,7 @@ class QueryDenied(ResourcesExhausted):
 
 
 class ScanTooLarge(ResourcesExhausted):
-    """The statement would read more bytes than your roles allow; it wasn't run.
+    """The statement would have read more bytes than your roles allow, so it wasn't run.
 
     Check: The message contains the estimate, and the columns and days that cost the most, unless you can read only some
     rows. Roles set the [limit](access.md#limit-how-much-a-query-reads).
@@ -501,12 +501,12 @@ class ScanTooLarge(ResourcesExhausted):
 
 
 class DeadlineExceeded(QueryError, OperationalError):
-    """The query took longer than the server or the caller's own deadline allows.
+    """The query took longer than the server's limit or the caller's deadline.
 
     Check: The server's limits are [`--query-timeout`](limits.md#settings), `--write-timeout` for a client that
     doesn't read, and `--read-timeout` and `--upload-timeout` for one that doesn't send.
 
-    Fix: Read less data, read or send it without pauses, or allow more time.
+    Fix: Read less data, read or send it without pausing, or allow more time.
     """
 
     code = "SQL005"
@@ -516,9 +516,9 @@ class DeadlineExceeded(QueryError, OperationalError):
 
 
 class CursorExpired(QueryError, OperationalError):
-    """A follow can't continue from its cursor: rows changed, or required log entries or files are gone.
+    """A follow can't continue from its cursor because rows changed, or required log entries or files are gone.
 
-    Check: `restart_from` is the time up to which all committed rows were returned.
+    Check: All rows that were committed before `restart_from` were returned.
 
     Fix: Query the rows since `restart_from`, and start a new [follow](python.md#following-a-table).
     """
@@ -562,7 +562,7 @@ class UnsupportedRequest(QueryError, NotSupportedError):
 class InternalError(MicromegasError, DatabaseError):
     """The server or client has a bug.
 
-    Check: The server's log has the traceback under the query ID.
+    Check: Find the traceback in the server's log by the query ID.
 
     Fix: Give the query ID to the server's administrator, who can report the bug.
     """

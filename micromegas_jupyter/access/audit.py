@@ -58,7 +58,7 @@ _ALERTED_DECISIONS = (
 )
 _COUNTERS: Final = {
     "decisions": (
-        "Checked credentials: accepted, refused, or undecided, with the reason.",
+        "Checked credentials by outcome (accepted, refused, or undecided) and reason.",
         ("outcome", "reason"),
     ),
     "key_fetches": ("Fetches of an issuer's keys: succeeded or failed.", ("issuer", "outcome")),
@@ -138,8 +138,8 @@ class AccessMetrics:
                 family.add_metric(values, count)
             yield family
         for name, text, value in (
-            ("hits", "Credentials that were in the cache.", self.cache_hits),
-            ("misses", "Credentials that weren't in the cache.", self.cache_misses),
+            ("hits", "Credentials that were found in the cache.", self.cache_hits),
+            ("misses", "Credentials that weren't found in the cache.", self.cache_misses),
         ):
             yield CounterMetricFamily(f"micromegas_access_cache_{name}", text, value=value)
         bounds = (*map(str, _LATENCY_BUCKETS_SECONDS), "+Inf")

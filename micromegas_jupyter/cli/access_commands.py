@@ -43,7 +43,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = _add_action(actions, "create", "create a key and print it; it can't be shown again")
-    create.add_argument("name", metavar="NAME", help="name of the user or program that holds the key")
+    create.add_argument("name", metavar="NAME", help="name of the user or program that will use the key")
     create.add_argument(
         "--scope",
         action="append",
@@ -61,7 +61,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="USER",
         help="owner, as issuer|subject; cutting off this user also disables the key",
     )
-    listing = _add_action(actions, "list", "list the keys in the file, without the keys themselves")
+    listing = _add_action(actions, "list", "list the keys in the file, but not their values")
     listing.add_argument("--json", action="store_true", help="print a JSON array")
     revoke = _add_action(actions, "revoke", "revoke a key")
     revoke.add_argument("key", metavar="NAME|ID", help="name or ID; a name revokes all keys with that name")

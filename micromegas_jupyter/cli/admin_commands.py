@@ -129,7 +129,7 @@ def add_admin_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="USER",
         help="user, as issuer|subject, api_key|NAME, or a subject or email in the audit log",
     )
-    cut.add_argument("--until", metavar="TIME", help="end of the cut-off: 90m, 12h, 7d from now, or RFC 3339")
+    cut.add_argument("--until", metavar="TIME", help="when the cut-off ends: 90m, 12h, or 7d from now, or RFC 3339")
     cut.add_argument("--undo", action="store_true", help="restore the user's access")
 
 

@@ -75,18 +75,20 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", help="file that contains the statement (at most 64 KiB)")
     parser.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE",
-        help=f"value of :NAME, repeatable; NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
+        help=f"value for :NAME, repeatable; NAME:TYPE=VALUE sets the type: {', '.join(_PARAMETER_TYPES)}",
     )  # fmt: skip
     add_range_arguments(parser)
     parser.add_argument("--all", action="store_true", help="query without a time range; default without --begin")
     parser.add_argument("--limit", type=int, metavar="N", help="maximum number of rows; default: all")
     parser.add_argument(
-        "--explain", action="store_true", help="show the plan and the data to read, without running the statement"
+        "--explain",
+        action="store_true",
+        help="show the plan and the data to be read, without running the query",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="show the result's columns and the data to read, without running the statement",
+        help="show the result's columns and the data to be read, without running the query",
     )
     add_row_arguments(parser)
     parser.add_argument(
@@ -101,7 +103,7 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scope", help="scopes to request, in quotes; default: the configured ones")
     parser.add_argument("--audience", help="audience to request; default: the configured one")
     parser.add_argument("--resource", help="resource to request (RFC 8707); default: the configured one")
-    parser.add_argument("--oidc", action="store_true", help="sign in for this query only, without storing the tokens")
+    parser.add_argument("--oidc", action="store_true", help="sign in for this query only, and don't store the tokens")
 
 
 def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:

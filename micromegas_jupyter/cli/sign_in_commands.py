@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _NAME_CLAIMS: Final = ("email", "client_id", "azp", "appid", "sub")
 _MAX_CHARACTERS: Final = 200
 _FLOW_CHOICES: Final = ("auto", "browser", "device", "paste", "hub")
-_FLOW_HELP: Final = "sign-in flow, remembered for the profile; auto forgets it"
+_FLOW_HELP: Final = "sign-in flow, saved for the profile; auto clears it"
 NO_ROLE: Final = "You have no role on this server, so you can read no table. Ask its administrator for one."
 
 
@@ -70,7 +70,7 @@ def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--end-session",
         action="store_true",
-        help="also end your session with the identity provider, in the browser",
+        help="also end your session with the identity provider in the browser",
     )
 
 

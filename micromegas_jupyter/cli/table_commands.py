@@ -24,11 +24,11 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_action(actions, "list", "list the tables that you can read or write to")
-    _add_table_action(actions, "describe", "show the columns of a table and, to its owner, its size")
+    _add_table_action(actions, "describe", "show a table's columns and, to its owner, its size")
     drop = _add_table_action(actions, "drop", "drop a table; can be undone for 24 hours")
     delete = _add_table_action(actions, "delete", "delete rows; can be undone for 24 hours")
     delete.add_argument(
-        "--where", required=True, metavar="SQL", help="condition for the rows to delete, or true for all rows"
+        "--where", required=True, metavar="SQL", help="condition that selects the rows to delete, or true for all rows"
     )
     restore = _add_table_action(
         actions,
@@ -44,15 +44,13 @@ def add_tables_arguments(parser: argparse.ArgumentParser) -> None:
     restore.add_argument("--dry-run", action="store_true", help="print the changes without making them")
     for changing in (drop, delete, restore):
         changing.add_argument("--yes", action="store_true", help="skip the confirmation; required without a terminal")
-    setting = _add_table_action(
-        actions, "set", "change how long changes can be undone, or who can read earlier versions"
-    )
+    setting = _add_table_action(actions, "set", "set how long changes can be undone, or who can read earlier versions")
     setting.add_argument(
         "setting",
         metavar="SETTING=VALUE",
         help="setting: undo-hours=N, 1 to 8760 (default: 24), or time-travel=owners|readers (default: owners)",
     )
-    _add_table_action(actions, "optimize", "merge small files now")
+    _add_table_action(actions, "optimize", "merge small files right away")
     history = _add_table_action(actions, "history", "list the latest commits")
     history.add_argument(
         "--limit",
@@ -76,7 +74,7 @@ def _add_table_action(
     actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = _add_action(actions, name, summary)
-    parser.add_argument("table", metavar="TABLE", help="name of the table")
+    parser.add_argument("table", metavar="TABLE", help="table name")
     return parser
 
 

@@ -170,7 +170,7 @@ def add_process_metrics_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stats",
         action="store_true",
-        help="print statistics of each metric: count, min, mean, median, max, sum",
+        help="print statistics for each metric: count, min, mean, median, max, sum",
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", default=_DEFAULT_ROWS, help="maximum number of values; default: %(default)s"
@@ -398,10 +398,8 @@ def add_telemetry_arguments(parser: argparse.ArgumentParser) -> None:
     setup = add_action(
         actions, "setup", "create an API key that can only send telemetry, and print the OTEL_* variables"
     )
-    setup.add_argument("--name", default=_host_label(), help="name of the key; default: the host name")
-    setup.add_argument(
-        "--days", type=int, metavar="N", default=30, help="lifetime of the key in days; default: %(default)s"
-    )
+    setup.add_argument("--name", default=_host_label(), help="key name; default: the host name")
+    setup.add_argument("--days", type=int, metavar="N", default=30, help="key lifetime in days; default: %(default)s")
     setup.add_argument(
         "--format",
         choices=("sh", "powershell", "dotenv", "python"),

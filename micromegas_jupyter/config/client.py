@@ -235,7 +235,7 @@ class WorkloadSetting:
     exchange: WorkloadExchange = _setting(
         partial(as_type, kind=WorkloadExchange), "MICROMEGAS_OIDC_WORKLOAD_EXCHANGE", "workload.exchange",
         default=WorkloadExchange.NONE,
-        meaning="use of the platform's token: `none` (sent to the server), `token-exchange` (RFC 8693), or "
+        meaning="how the platform's token is used: `none` (sent to the server), `token-exchange` (RFC 8693), or "
         "`client-assertion` (RFC 7523)",
     )
     audience: str | None = _setting(
@@ -243,7 +243,7 @@ class WorkloadSetting:
         meaning="audience of the platform's token",
     )
     token_file: PurePath | None = _setting(
-        as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file", meaning="token file on Kubernetes"
+        as_path, "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE", "workload.token_file", meaning="path of the token on Kubernetes"
     )
     managed_identity_client_id: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_WORKLOAD_CLIENT_ID", "workload.client_id", unset="the only one",
@@ -293,7 +293,7 @@ class ClientSettings:
     )
     issuer: str | None = _setting(
         as_issuer, "MICROMEGAS_OIDC_ISSUER", "issuers[0].issuer",
-        meaning="provider's issuer URL: https, or http on loopback; not `MICROMEGAS_OIDC_ISSUERS`",
+        meaning="provider's issuer URL: HTTPS, or HTTP on loopback; `MICROMEGAS_OIDC_ISSUERS` isn't used here",
     )
     client_id: str | None = _setting(
         as_text, "MICROMEGAS_OIDC_CLIENT_ID", "client_id",
@@ -312,7 +312,7 @@ class ClientSettings:
     )
     service_account_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_OIDC_SERVICE_ACCOUNT_FILE", "service_account_file",
-        meaning="Google service account's key file",
+        meaning="key file of a Google service account",
     )
     workload: WorkloadSetting | None = None
     preset: str | None = _setting(
@@ -325,7 +325,7 @@ class ClientSettings:
     )
     resource: str | None = _setting(
         as_resource, "MICROMEGAS_OIDC_RESOURCE", "issuers[0].resource",
-        meaning="absolute URI of the resource to request (RFC 8707)",
+        meaning="resource to request, as an absolute URI (RFC 8707)",
     )
     scope: str = _setting(
         as_scope, "MICROMEGAS_OIDC_SCOPE", "issuers[0].scope", default=DEFAULT_SCOPE,
@@ -338,11 +338,11 @@ class ClientSettings:
     )
     redirect_uri: str | None = _setting(
         as_redirect_uri, "MICROMEGAS_OIDC_REDIRECT_URI", "issuers[0].redirect_uri", unset="any free port",
-        meaning="loopback address, if the provider compares its port: `http://127.0.0.1:48080/callback`",
+        meaning="loopback address, if the provider checks the port: `http://127.0.0.1:48080/callback`",
     )
     authorize_params: tuple[tuple[str, str], ...] = _setting(
         as_authorize_params, "issuers[0].authorize_params", default=(), unset="by preset",
-        meaning="object with additional parameters of the authorization request",
+        meaning="object with additional authorization request parameters",
     )
     flow: Flow | None = _setting(
         as_flow, "MICROMEGAS_OIDC_FLOW", "flow", unset="`auto`",
@@ -355,15 +355,15 @@ class ClientSettings:
     )
     ca_bundle: PurePath | None = _setting(
         as_path, "MICROMEGAS_CA_BUNDLE", "ca_bundle",
-        meaning="PEM file of additional authorities for the server, the provider, and its proxy",
+        meaning="PEM file with additional CAs for the server, the provider, and its proxy",
     )
     client_certificate_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_CERTIFICATE_FILE", "client_certificate_file",
-        meaning="PEM file of the [client certificate](operating.md#require-client-certificates)",
+        meaning="PEM file with the [client certificate](operating.md#require-client-certificates)",
     )
     client_key_file: PurePath | None = _setting(
         as_path, "MICROMEGAS_CLIENT_KEY_FILE", "client_key_file",
-        meaning="PEM file of the certificate's key",
+        meaning="PEM file with the certificate's key",
     )
     read_only: bool = _setting(
         as_read_only, "MICROMEGAS_READ_ONLY", "read_only", unset="`false`",
@@ -375,7 +375,7 @@ class ClientSettings:
     )
     provider_timeout_seconds: float = _setting(
         as_timeout_seconds, "MICROMEGAS_OIDC_TIMEOUT_SECONDS", "timeout_seconds", default=10.0,
-        meaning="timeout of each request to the provider in seconds, 1 to 60",
+        meaning="timeout for each request to the provider, in seconds, 1 to 60",
     )
     profile: str | None = None
     secret_is_native: bool = False

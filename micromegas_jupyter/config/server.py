@@ -81,7 +81,7 @@ class ServerSettings:
 
     lake: str = _setting(
         "lake",
-        "directory or `s3://bucket/prefix` of the tables; with `engine`, of rows sent to this server (no default)",
+        "directory or `s3://bucket/prefix` for tables; with `engine`, for rows sent to this server (no default)",
         variable="MICROMEGAS_LAKE",
         is_common=True,
     )
@@ -95,34 +95,36 @@ class ServerSettings:
     )
     engine_token_file: Path | None = _setting(
         None,
-        "file of the token for the engine, or of the password for `engine-user`",
+        "file with the token for the engine, or with the password for `engine-user`",
         variable="MICROMEGAS_ENGINE_TOKEN_FILE",
     )
     engine_user: str = _setting("", "user name for the engine's handshake", variable="MICROMEGAS_ENGINE_USER")
     engine_ca: Path | None = _setting(
         None,
-        "PEM file of the authorities that sign the engine's certificate; gRPC's own by default",
+        "PEM file with the CAs that sign the engine's certificate; default: gRPC's CAs",
         variable="MICROMEGAS_ENGINE_CA",
     )
     engine_timeout_seconds: DaySeconds = _limit(600, "maximum wait for the engine's plan or next rows, in seconds")
     host: str = _setting("127.0.0.1", "address to listen on", is_common=True)
     port: Port = _setting(50051, "port to listen on; 0 for any", is_common=True)
     access_config: Path | None = _setting(
-        None, "file of issuers, API keys, and roles", variable="MICROMEGAS_ACCESS_CONFIG", is_common=True
+        None, "file with issuers, API keys, and roles", variable="MICROMEGAS_ACCESS_CONFIG", is_common=True
     )
-    api_key_file: Path | None = _setting(None, "file of API keys", variable="MICROMEGAS_API_KEY_FILE", is_common=True)
+    api_key_file: Path | None = _setting(None, "file with API keys", variable="MICROMEGAS_API_KEY_FILE", is_common=True)
     disable_auth: bool = _setting(
         default=False, meaning="make every caller an administrator; for local use only", is_common=True
     )
     insecure: bool = _setting(
-        default=False, meaning="allow plaintext, or no authentication, beyond this machine", is_common=True
+        default=False,
+        meaning="allow other machines to connect without TLS or authentication",
+        is_common=True,
     )
     tls_certificate: Path | None = _setting(
-        None, "PEM file of the certificate chain; without it, connections are plaintext", is_common=True
+        None, "PEM file with the certificate chain; without it, connections are plaintext", is_common=True
     )
-    tls_key: Path | None = _setting(None, "PEM file of the private key", is_common=True)
+    tls_key: Path | None = _setting(None, "PEM file with the private key", is_common=True)
     tls_client_ca: Path | None = _setting(
-        None, "PEM file of the authorities that sign client certificates, which are then required"
+        None, "PEM file with the CAs that sign client certificates; requires clients to have a certificate"
     )
     http_host: str = _setting("127.0.0.1", "address of the HTTP port")
     http_port: Port = _setting(0, "HTTP port for OTLP, health checks, and metrics; 0 for any", is_common=True)
@@ -134,14 +136,14 @@ class ServerSettings:
     )
     allowed_origin: Origins = _setting(
         (),
-        "web origin that may call `/mcp` and `/sql`, such as `https://app.example.com`; repeatable",
+        "web origin that can call `/mcp` and `/sql`, such as `https://app.example.com`; repeatable",
     )
     no_mcp: bool = _setting(default=False, meaning="disable `/mcp`, the endpoint for agents")
     no_sql: bool = _setting(default=False, meaning="disable `/sql`, the endpoint for queries over HTTP")
     enable_legacy_api_keys: bool = _setting(default=False, meaning="accept plaintext API keys without a warning")
     ticket_key_file: Path | None = _setting(
         None,
-        "file of one or two keys, one per line, that replicas share to sign tickets",
+        "file with one or two keys, one per line, that replicas share to sign tickets",
         variable="MICROMEGAS_SERVER_TICKET_KEY_FILE",
     )
     trusted_proxy: Addresses = _setting((), "IP address of a proxy whose `x-forwarded-for` is trusted; repeatable")
@@ -149,19 +151,19 @@ class ServerSettings:
     log_level: LogLevel = _setting(LogLevel.INFO, "minimum log level", variable="MICROMEGAS_LOG_LEVEL")
     audit_log: Path | None = _setting(
         None,
-        "file for audit lines; standard error by default",
+        "file for audit lines; default: standard error",
         variable="MICROMEGAS_AUDIT_LOG",
         is_common=True,
     )
     query_denials_file: Path | None = _setting(
         None,
-        "file of denied queries; `query_denials.json` in the lake by default",
+        "file with denied queries; default: `query_denials.json` in the lake",
         variable="MICROMEGAS_QUERY_DENIALS_FILE",
     )
     telemetry_interval_seconds: IntervalSeconds = _setting(
         10.0, "interval for storing the server's logs and metrics, in seconds"
     )
-    no_telemetry: bool = _setting(default=False, meaning="do not store the server's logs and metrics")
+    no_telemetry: bool = _setting(default=False, meaning="don't store the server's logs and metrics")
     ready_json: bool = _setting(default=False, meaning="print a JSON line when the server is ready")
     take_over: bool = _setting(
         default=False, meaning="take over the ports of the running server, which drains and exits (Linux)"
@@ -179,44 +181,46 @@ class ServerSettings:
     )
     # The statement process's RLIMIT_DATA.
     statement_memory_mib: Annotated[int, Meta(ge=1536, le=1 << 30)] = _limit(
-        2048, "memory that one statement can allocate, in MiB"
+        2048, "memory that a statement can allocate, in MiB"
     )
     query_timeout_seconds: WeekSecondsOrNone = _limit(
         1800,
-        "maximum time of a query, including waiting and planning, in seconds; 0 for no limit",
+        "maximum duration of a query, including waiting and planning, in seconds; 0 for no limit",
         is_common=True,
     )
     max_rows: Annotated[int, Meta(ge=0, le=10**15)] = _limit(
-        0, "rows of one result; 0 for no limit. The caller receives these rows, then the error"
+        0, "maximum rows in a result, which are sent before the error; 0 for no limit"
     )
-    max_result_mib: MebibytesOrNone = _limit(0, "size of one result as sent, in MiB; 0 for no limit")
+    max_result_mib: MebibytesOrNone = _limit(0, "maximum size of a result as sent, in MiB; 0 for no limit")
     max_queries: Queries = _limit(32, "concurrent queries; up to eight times as many can wait")
-    max_queries_per_caller: Queries = _limit(16, "maximum of these per caller")
+    max_queries_per_caller: Queries = _limit(16, "maximum concurrent queries per caller")
     max_ended_per_caller: FewOrNone = _limit(
         20,
-        "stopped statements per minute before a caller has to wait; 0 for no limit",
+        "stopped statements per minute after which a caller has to wait; 0 for no limit",
     )
     queue_timeout_seconds: HourSeconds = _limit(60, "maximum wait before planning starts, in seconds")
-    spill_mib: Mebibytes = _limit(8192, "data that one query can spill to disk, in MiB")
+    spill_mib: Mebibytes = _limit(8192, "data that a query can spill to disk, in MiB")
     spill_directory: Path | None = _setting(
         None,
-        "existing directory for spilled data; the system's temporary directory by default",
+        "existing directory for spilled data; default: the system's temporary directory",
         variable="MICROMEGAS_SERVER_SPILL_DIRECTORY",
     )
-    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(131072, "length of a statement, in UTF-8 bytes")
-    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "size of a message from a client, in MiB")
+    max_statement_bytes: Annotated[int, Meta(ge=1, le=524288)] = _limit(
+        131072, "maximum statement length, in UTF-8 bytes"
+    )
+    max_message_mib: Annotated[int, Meta(ge=1, le=1024)] = _limit(32, "maximum size of a message from a client, in MiB")
     max_metadata_kib: Annotated[int, Meta(ge=8, le=1024)] = _limit(
-        64, "size of a call's headers, including the token, in KiB"
+        64, "maximum size of a call's headers, including the token, in KiB"
     )
     max_calls: Calls = _limit(1000, "concurrent calls of all kinds; more calls are rejected immediately")
-    max_calls_per_caller: Calls = _limit(250, "maximum of these per caller")
+    max_calls_per_caller: Calls = _limit(250, "maximum concurrent calls per caller")
     read_timeout_seconds: HourSeconds = _limit(60, "maximum wait for a client's message, values, or rows, in seconds")
     write_timeout_seconds: DaySeconds = _limit(
         300,
         "maximum wait for a client to read data, in seconds; 30 while other queries wait",
     )
     upload_timeout_seconds: WeekSeconds = _limit(
-        3600, "maximum time of a call that sends rows, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
+        3600, "maximum duration of a call that sends rows, in seconds", variable="MICROMEGAS_SERVER_UPLOAD_SECONDS"
     )
     connection_idle_timeout_seconds: WeekSecondsOrNone = _limit(
         900,
@@ -233,10 +237,10 @@ class ServerSettings:
         "lifetime of a ticket from GetFlightInfo, in seconds",
         variable="MICROMEGAS_SERVER_TICKET_LIFE_SECONDS",
     )
-    max_ingest_mib: Mebibytes = _limit(1024, "data that one call can send, both compressed and uncompressed, in MiB")
+    max_ingest_mib: Mebibytes = _limit(1024, "data that a call can send, both compressed and uncompressed, in MiB")
     max_ingests: Few = _limit(64, "concurrent calls that send rows; more calls wait for 30 seconds")
-    max_ingests_per_caller: Few = _limit(16, "maximum of these per caller")
-    max_tables_per_caller: Few = _limit(100, "tables that a non-administrator can create by sending rows")
+    max_ingests_per_caller: Few = _limit(16, "maximum concurrent calls that send rows, per caller")
+    max_tables_per_caller: Few = _limit(100, "tables that each non-administrator can create by sending rows")
 
     def http_url_at(self, port: int) -> str:
         """Return the URL of health and metrics on the bound port."""

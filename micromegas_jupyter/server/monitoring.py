@@ -82,25 +82,25 @@ class ServerMetrics:
         tally, durations = partial(_Tally, self.registry), partial(_Durations, self.registry)
         # fmt: off
         self._calls = tally(
-            "calls", "Completed calls, by Flight or health method (unknown ones are other) and gRPC status; "
+            "calls", "Completed calls by method (other if unknown) and gRPC status; "
             "CANCELLED if the client disconnected or its deadline passed.", "method", "status",
         )
         self.calls_open = self._gauge("calls_open", "Open calls, including open streams.")
-        self.prepared = self._gauge("prepared_statements", "Prepared statements that the server currently holds.")
+        self.prepared = self._gauge("prepared_statements", "Open prepared statements.")
         self._queries = tally(
-            "queries", "Completed queries: ok, error with its code, or incomplete if the client disconnected.",
+            "queries", "Completed queries: ok, error (with its code), or incomplete if the client disconnected.",
             "status", "error",
         )
         self._seconds = durations("query_seconds", "Query duration, from the call to the last row.")
         self._waiting_seconds = durations("query_waiting_seconds", "Time that queries waited for an executor.")
-        self._planning_seconds = durations("query_planning_seconds", "Time to plan queries.")
+        self._planning_seconds = durations("query_planning_seconds", "Time spent planning queries.")
         self._cpu_seconds = tally(
             "query_cpu_seconds", "CPU time of queries in their executors, including stopped queries."
         )
-        self._running = self._gauge("queries_running", "Queries that are being planned or run.")
+        self._running = self._gauge("queries_running", "Queries that are being planned or executed.")
         self._waiting = self._gauge("queries_waiting", "Queries that are waiting for an executor.")
-        self._rows = tally("rows_sent", "Result rows that were sent.")
-        self.bytes_sent = tally("bytes_sent", "Result bytes that were sent.")
+        self._rows = tally("rows_sent", "Result rows sent.")
+        self.bytes_sent = tally("bytes_sent", "Result bytes sent.")
         self._limits = self._counter("limits_reached", "Calls that failed because of a limit.", "limit")
         self._executors = self._gauge(
             "executors", "Executor processes: idle, or busy (starting, or running a statement or upload).", "state",
@@ -115,14 +115,14 @@ class ServerMetrics:
         )
         self.ingests_running = self._gauge("ingests_running", "Calls that are currently sending rows.")
         self._ingest_rows = self._counter("ingest_rows", "Rows that were stored durably.")
-        self._ingest_bytes = self._counter("ingest_bytes", "Bytes of the messages that contained these rows.")
+        self._ingest_bytes = self._counter("ingest_bytes", "Size of the messages that contained these rows, in bytes.")
         self._table_operations = self._counter(
             "table_operations", f"Completed table operations: {', '.join(_TABLE_OPERATIONS)} (an invalid request); "
             "ok, error, or incomplete if the client disconnected.", "operation", "outcome",
         )
         self._lake = {
             "bytes": self._gauge(
-                "lake_bytes", "Bytes of the tables' files at this server's last round of maintenance."
+                "lake_bytes", "Size of the tables' files at this server's last maintenance round, in bytes."
             ),
             "files": self._gauge("lake_files", "Files in all tables."),
             "small_files": self._gauge("lake_small_files", "Files that compaction would merge."),
@@ -133,33 +133,33 @@ class ServerMetrics:
         }
         self._lake_errors = self._gauge("lake_failed_tables", "Tables whose maintenance failed in the last round.")
         self._stale_views = self._gauge(
-            "lake_stale_views", "Materialized views that are computed from their whole source until they are refreshed."
+            "lake_stale_views", "Materialized views that queries compute from their entire source until a refresh."
         )
         self._lake_free = self._gauge(
-            "lake_free_bytes", "Free space at the lake's location; NaN for a bucket, and before the first round of "
-            "maintenance.",
+            "lake_free_bytes", "Free space at the lake's location, in bytes; NaN for buckets, and before the first "
+            "maintenance round.",
         )
         self._maintained = self._gauge(
-            "lake_maintained", "Time when this server's last round of maintenance ended, in Unix seconds; another "
+            "lake_maintained", "Time when this server's last maintenance round ended, in Unix seconds; a different "
             "server may have run a later one.",
         )
         self._exports = self._counter(
-            "otlp_exports", "Completed OpenTelemetry exports, over HTTP and gRPC: ok, or error if nothing "
+            "otlp_exports", "Completed OpenTelemetry exports over HTTP and gRPC: ok, or error if nothing "
             "was stored.", "signal", "outcome",
         )
         self._export_records = self._counter(
-            "otlp_records", "Records that were acknowledged as durable; a repeated export counts again.",
+            "otlp_records", "Records acknowledged as durable; repeated exports count again.",
             "signal",
         )
         self._export_refused = self._counter(
             "otlp_refused", "Records that were rejected in accepted exports.", "signal"
         )
-        self._export_bytes = self._counter("otlp_bytes", "Bytes of exports before decompression.", "signal")
+        self._export_bytes = self._counter("otlp_bytes", "Size of exports before decompression, in bytes.", "signal")
         # fmt: on
         self._loop_lag = self._gauge(
             "loop_lag_seconds",
-            "The longest wait of an event loop callback in the last minute. The server is not ready while one waits "
-            "for more than two seconds.",
+            "Longest delay of an event loop callback in the last minute. The server is not ready while a callback is "
+            "delayed by more than two seconds.",
         )
         self._log_lines = self._gauge("log_lines_waiting", "Log and audit lines that haven't been written yet.")
         self._dropped_lines = _DroppedLines()

@@ -167,7 +167,9 @@ class HttpTls(Collector):
             value=self._source.current.expires_at.timestamp(),
         )
         yield CounterMetricFamily(
-            "micromegas_tls_renewals", "How often changed certificate files were reloaded.", value=self._renewals
+            "micromegas_tls_renewals",
+            "How many times changed certificate files were reloaded.",
+            value=self._renewals,
         )
 
     def _build(self, material: TlsMaterial) -> ssl.SSLContext:

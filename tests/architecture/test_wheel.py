@@ -97,7 +97,7 @@ def test_an_installed_wheel_explains_errors_and_says_where_its_documentation_is(
 
     first, *explained, last = ran.stdout.splitlines()
     assert first.startswith(str(tmp_path))
-    assert "Cause: The SQL contains an error in its syntax, or an invalid name, type, or value." in " ".join(explained)
+    assert "Cause: The SQL contains a syntax error, or an invalid name, type, or value." in " ".join(explained)
     assert ran.stderr.endswith(" · USE001 · https://docs.example.com/en/errors/#use001\n")
     assert last == "  query 7f · SQL001 · more: %micromegas_explain SQL001 · https://docs.example.com/en/errors/#sql001"
 

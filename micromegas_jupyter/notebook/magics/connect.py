@@ -68,7 +68,7 @@ class ServerMagics(Magics):
         "--as",
         dest="name",
         metavar="NAME",
-        help="only assign this name to the connection (letters, digits, _, and -)",
+        help="only assign a name to the connection (letters, digits, _, and -)",
     )
     def micromegas_connect(self, arguments: argparse.Namespace) -> TextTable | None:
         """Choose the server that later cells use, or name one for %%sql --connection.
@@ -205,10 +205,8 @@ class ServerMagics(Magics):
 
     @line_magic
     @argument("folder", metavar="FOLDER", nargs="?", help="directory with files; default: the current one")
-    @argument(
-        "--lake", metavar="FOLDER", help="lake that micromegas serve has written to, instead of a directory with files"
-    )
-    @argument("--stop", action="store_true", help="stop the server; later cells use the previous one")
+    @argument("--lake", metavar="FOLDER", help="lake written by micromegas serve, instead of a directory with files")
+    @argument("--stop", action="store_true", help="stop the server; later cells use the previous connection")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
         """Serve a folder of tables to this notebook alone, until its kernel ends.
 

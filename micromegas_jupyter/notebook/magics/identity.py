@@ -76,7 +76,7 @@ class IdentityMagics(Magics):
 
     @line_magic
     @argument("--profile", metavar="NAME", help="profile of config.json, also for later cells")
-    @argument("--flow", choices=_FLOWS, help="sign-in flow, remembered for the profile; auto forgets it")
+    @argument("--flow", choices=_FLOWS, help="sign-in flow, saved for the profile; auto clears it")
     @argument(
         "--issuer",
         metavar="URL",
@@ -88,7 +88,7 @@ class IdentityMagics(Magics):
     @argument(
         "--service-account",
         action="store_true",
-        help="use the configured service account, even if a user is signed in",
+        help="use the configured service account, even if you are signed in",
     )
     def micromegas_login(self, arguments: argparse.Namespace) -> None:
         """Sign in with your organization's identity provider.
@@ -139,7 +139,7 @@ class IdentityMagics(Magics):
     @argument(
         "--end-session",
         action="store_true",
-        help="also show the link that ends your session with the provider",
+        help="also show a link to end your session with the provider",
     )
     def micromegas_logout(self, arguments: argparse.Namespace) -> None:
         """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""

@@ -173,14 +173,16 @@ class SqlMagic(Magics):
     @argument("--limit", metavar="N", type=int, help="maximum number of rows")
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
     @argument("--connection", metavar="NAME", help="named connection, for this cell only")
-    @argument("--format", choices=FORMATS, help="result type; pandas is the default with NAME <<")
+    @argument("--format", choices=FORMATS, help="result type; default with NAME <<: pandas")
     @argument(
-        "--explain", action="store_true", help="show the plan and the data to read, without running the statement"
+        "--explain",
+        action="store_true",
+        help="show the plan and the data to be read, without running the query",
     )
     @argument(
         "--dry-run",
         action="store_true",
-        help="show the result's columns and the data to read, without running the statement",
+        help="show the result's columns and the data to be read, without running the query",
     )
     @argument(
         "--plot",
@@ -195,7 +197,7 @@ class SqlMagic(Magics):
     @argument("--color", metavar="NAME", help="column that determines the color")
     @argument("--agg", metavar="NAMES", help="aggregates of y: count, sum, mean, min, max, p50, p99.9, …")
     @argument("--bins", metavar="N", type=int, help="approximate number of bins on the x axis")
-    @argument("--log", choices=("x", "y", "xy"), help="axes with a logarithmic scale")
+    @argument("--log", choices=("x", "y", "xy"), help="logarithmic axes")
     @argument("--dtype", choices=("pyarrow",), help="use pandas.ArrowDtype columns, which need less time and memory")
     @argument("--traceback", action="store_true", help="show the Python traceback of an error")
     @line_cell_magic(SQL_MAGIC_NAME)
@@ -239,7 +241,7 @@ class SqlMagic(Magics):
 
     @line_magic
     @argument("--rerun", metavar="N", type=int, help="run query N again with its options and original values")
-    @argument("--sql", metavar="N", type=int, help="show query N as a cell that you can copy")
+    @argument("--sql", metavar="N", type=int, help="show query N as a cell to copy")
     @argument("--all", action="store_true", help=f"list all queries in the history, not just the newest {_MAX_LISTED}")
     @argument(
         "--server",

@@ -49,7 +49,7 @@ class TelemetryMagics(Magics):
         self._views: deque[LogView] = deque()  # the oldest one is closed for a new one
 
     @line_magic
-    @argument("trace_id", metavar="ID", help="trace ID as 32 hexadecimal digits, or :NAME of a variable")
+    @argument("trace_id", metavar="ID", help="trace ID (32 hexadecimal digits), or a variable as :NAME")
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     @argument("--end", metavar="TIME", help="end of the time range; default: now")
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
@@ -71,9 +71,9 @@ class TelemetryMagics(Magics):
     @argument("--service", metavar="NAME", required=True, help="service whose traces are merged")
     @argument("--begin", "--since", metavar="TIME", help="start of the time range: RFC 3339, or 15m, 1h, 7d ago")
     @argument("--end", metavar="TIME", help="end of the time range; default: now")
-    @argument("--where", metavar="SQL", help="only traces with a span of the service that meets this condition")
+    @argument("--where", metavar="SQL", help="only traces in which a span of the service meets this condition")
     @argument(
-        "--against", metavar="OTHER", help="compare with another service, or with another time range as BEGIN..END"
+        "--against", metavar="OTHER", help="compare with a different service, or a different time range as BEGIN..END"
     )
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
     @argument("--connection", metavar="NAME", help="named connection, for this cell only")
@@ -107,7 +107,7 @@ class TelemetryMagics(Magics):
     @argument(
         "--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines; default: %(default)s"
     )
-    @argument("-f", "--follow", action="store_true", help="show each new line as soon as it is stored")
+    @argument("-f", "--follow", action="store_true", help="show new lines as soon as they are stored")
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
     @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_logs(self, arguments: argparse.Namespace) -> LogResult:

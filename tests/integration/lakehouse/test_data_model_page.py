@@ -78,6 +78,8 @@ def _documented(section, schema):
         found += _rows("Event columns")
     if "the columns of [`thread_spans`](#thread_spans)" in text:
         found += _rows("thread_spans")
+    if repeated := re.search(r"((?:`\w+`(?:, | and |, and )?)+) of \[`(\w+)`\]\(#", text.replace("\n", " ")):
+        found += [row for row in _rows(repeated[2]) if f"`{row[0]}`" in repeated[1]]
     for table, names in re.findall(r"^- `(\w+)\.` followed by ((?:`\w+`[,\s]*)+)", text, re.MULTILINE):
         rows = {name: rest for name, *rest in _rows(table)}
         found += [

@@ -27,5 +27,5 @@ def test_the_command_prints_one_entry_or_all_codes(capsys):
     assert (run(["explain", "SQL001"]), run(["explain"])) == (0, 0)
 
     printed = capsys.readouterr().out
-    assert "Cause: The SQL contains an error in its syntax, or an invalid name, type, or value." in printed
+    assert "Cause: The SQL contains a syntax error, or an invalid name, type, or value." in printed
     assert [code for code in error_classes() if f"\n{code}  " not in printed] == []
