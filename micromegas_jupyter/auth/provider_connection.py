@@ -319,7 +319,7 @@ def hidden_secret(client_secret: str | Secret | None) -> Secret | None:
 
 
 def configured_connection(settings: ClientSettings, issuer: str, client_id: str) -> ProviderConnection:
-    """Return the connection of the configured application, with its configured credential."""
+    """Return the connection for the configured application, with its configured credential."""
     return ProviderConnection(issuer, client_id, configured_credential(settings), http=provider_http(settings))
 
 

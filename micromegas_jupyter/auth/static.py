@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """The contents of an API key file, its base name, and whether other users except root can read it."""
+    """The contents of an API key file, its base name, and whether other users (except root) can read it."""
 
     name: str
     text: Secret = field(repr=False)

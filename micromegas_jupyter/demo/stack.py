@@ -100,7 +100,7 @@ class DemoStack:
         }
 
     def client_environment(self) -> dict[str, str]:
-        """Return the environment variables with which a user's notebooks and terminals reach the demo."""
+        """Return the environment variables that a user's notebooks and terminals need to reach the demo."""
         return {
             "MICROMEGAS_NAME": "Micromegas demo",
             "MICROMEGAS_ANALYTICS_URI": self.server.uri,
@@ -110,14 +110,14 @@ class DemoStack:
         }
 
     def exporter_environment(self) -> dict[str, str]:
-        """Return the variables with which an OpenTelemetry exporter sends to the demo without being able to read."""
+        """Return the variables with which an OpenTelemetry exporter can send data to the demo but not read it."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.server.http_url or "",
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{self._exporter_key.reveal()}",
         }
 
     def service_environment(self) -> Variables:
-        """Return the variables with which a job without a user reaches the demo."""
+        """Return the variables that a job without a user needs to reach the demo."""
         return Variables(
             {
                 **self.client_environment(),

@@ -103,7 +103,7 @@ async def serve(settings: ServiceSettings) -> None:
 
 
 async def _check_rights(service: Service) -> None:
-    """Check the service's own permissions; the Hub that started it may still be starting, too."""
+    """Check the service's own permissions; the Hub that started it may itself still be starting."""
     for _try in range(_START_TRIES):
         try:
             check_service_rights(await service.hub.fetch_owner(service.settings.api_token))

@@ -47,7 +47,7 @@ _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 _AUTHENTICATORS: Final = "jupyterhub.authenticators"
 _SPAWNERS: Final = "jupyterhub.spawners"
 _CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
-# Their servers run as one system user, the same as the Hub.
+# Their servers run as a single system user, which is also the Hub's.
 _SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default; its servers run on the Hub's machine
 # Roles that all users, servers, or user tokens have.

@@ -39,7 +39,7 @@ POLL_SECONDS: Final = 25.0
 
 @dataclass(kw_only=True, eq=False)
 class SignIn:
-    """A pending sign-in; `answer` is the callback's query, and `waiting` is the number of calls that wait for it."""
+    """A pending sign-in; `answer` is the callback's query, and `waiting` is the number of calls waiting for it."""
 
     name: str = field(repr=False)
     owner: str

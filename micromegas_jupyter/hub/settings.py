@@ -57,7 +57,7 @@ class ServiceSettings:
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: Mapping[str, str | None] | None = None  # audience, resource, and scope (RFC 8693), one of them set
+    exchange: Mapping[str, str | None] | None = None  # audience, resource, and scope (RFC 8693); at least one is set
     internal_tls: ssl.SSLContext | None = None
     ca_bundle: str | None = None  # CAs to trust for the provider instead of the default ones
 
@@ -131,7 +131,7 @@ def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
 
 
 def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_RESOURCE") -> None:
-    """Check that an exchange's target, if there is one, is an absolute URI without a fragment (RFC 8707)."""
+    """Check that an exchange's target, if any, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return
     try:

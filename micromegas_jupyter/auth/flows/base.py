@@ -86,7 +86,7 @@ class RuntimeEnvironment(enum.StrEnum):
 
 
 class FlowRow(NamedTuple):
-    """A row of the flow table: when it applies, its flows (best first, empty if no user can sign in), and the reason.
+    """A row in the flow table: when it applies, its flows (best first, empty if no user can sign in), and the reason.
 
     `matches` takes the environment variables and the runtime facts. The first matching row applies.
     """
@@ -402,7 +402,7 @@ def is_below_hub(environ: Mapping[str, str]) -> bool:
 
 
 def is_remote_session(environ: Mapping[str, str]) -> bool:
-    """Whether the user works on another machine and can't see windows on this one."""
+    """Whether the user is working on a different machine and can't see windows on this one."""
     return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
 
 

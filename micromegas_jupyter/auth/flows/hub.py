@@ -264,7 +264,7 @@ class HubService:
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
     def callback(self, name: str, *, timeout_seconds: float) -> Secret | None:
-        """Wait briefly for the query that the browser returned with; None if it hasn't returned yet."""
+        """Wait briefly for the query that the browser returned with; return None if it hasn't returned yet."""
         body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
 
@@ -405,7 +405,7 @@ class HubTokenProvider(CachedTokenSource):
         return HUB if self._substitute is None else ""
 
     def get_token(self) -> str:
-        """Return a token that is valid now."""
+        """Return a currently valid token."""
         substitute = self._substitute
         if substitute is not None:
             try:

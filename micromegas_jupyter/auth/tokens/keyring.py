@@ -113,8 +113,8 @@ def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: fl
         import_module("keyring")
     except ImportError:
         raise _unusable("the Python package keyring is not installed") from None
-    # Reading the attribute directly, because the library's getter (`keyring.get_keyring`) would choose a backend if
-    # the program hasn't set one.
+    # Read the attribute directly, because the library's getter (`keyring.get_keyring`) would choose a backend if the
+    # program hasn't set one.
     backend = cast("KeyringBackend | None", getattr(import_module("keyring.core"), "_keyring_backend", None))
     name = None if backend is not None else _chosen_name(environ) or _BACKENDS.get(sys.platform, _LINUX_BACKEND)
     _check_allowed(type(backend).__module__ if name is None else name.rpartition(".")[0], environ)

@@ -118,7 +118,7 @@ class Pages:
         return self._done_page("The other device is signed in", "It continues automatically.")
 
     def logout(self) -> Response:
-        """End the session for an application with the user's ID token (RP-Initiated Logout 1.0), or ask first."""
+        """End the session, asking first if the user's ID token isn't sent (RP-Initiated Logout 1.0)."""
         values = flask.request.values
         try:
             subject, audience = self._read_hint(values.get("id_token_hint"))

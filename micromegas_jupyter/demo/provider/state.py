@@ -171,7 +171,7 @@ class RefreshToken:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceAuthorization:
-    """A device that waits for a user (RFC 8628); `grant` is the decision, or None if denied or pending."""
+    """A device that is waiting for a user (RFC 8628); `grant` is the decision, or None if denied or pending."""
 
     client: Client
     scope: str
