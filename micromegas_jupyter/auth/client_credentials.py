@@ -88,7 +88,7 @@ class OidcClientCredentialsProvider(CachedTokenSource):
         token = opaque_service_token(tokens.access_token, now=self._clock.now(), expires_at=tokens.expires_at)
         if token.expires_at is None:
             return token
-        # The token expires by the provider's clock, but the cache follows the local clock.
+        # The token expires according to the provider's clock, but the cache uses the local clock.
         offset = timedelta(seconds=self._connection.clock_offset_seconds)
         return replace(token, expires_at=token.expires_at - offset)
 

@@ -212,7 +212,7 @@ class RevocationCalls:
             if refusal is None:
                 revoked |= {kind}
             elif not (kind == "access_token" and refusal == _TOLERATED):
-                return Revocation(revoked=revoked, problem=refusal)  # it would reject the next one, too
+                return Revocation(revoked=revoked, problem=refusal)  # it would reject the next token, too
         return Revocation(revoked=revoked)
 
     def end_session(self, report: LogoutReport, connection: ProviderConnection, browser: Browser) -> LogoutReport:
@@ -269,7 +269,7 @@ def _remove(store: TokenStore, *, wait_seconds: float) -> _Removal:
         problem = error.what
     except TokenStoreError:
         pass  # an untrusted directory or lock is one more reason to end the sign-in
-    # Removes it without the lock, too: a lock holder does not write to a store that was emptied in the meantime.
+    # Remove it without the lock, too: a lock holder does not write to a store that was emptied in the meantime.
     removal = _remove_locked(store)
     return removal if removal.problem is not None else replace(removal, problem=problem)
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # Gives a slow browser time to fetch the last page; nearly all fetch it immediately.
 LINGER_SECONDS = 10.0
-# After the user has signed in: ten seconds each for discovery, token, and keys, and the wait for the token file's
+# After the user has signed in: ten seconds each for discovery, token, and keys, plus the wait for the token file's
 # lock.
 COMPLETION_SECONDS = 90.0
 
@@ -136,7 +136,7 @@ class OidcAuthProvider(SessionSource):
 
     @classmethod
     def _from_tokens(cls, tokens: TokenSet, request: LoginRequest, *, check: Callable[[], None]) -> Self:
-        """Keep the tokens of a sign-in, in the store if there is one, unless `check` raises immediately before."""
+        """Keep a sign-in's tokens, in the store if there is one, unless `check` raises immediately before that."""
         connection, provider = request.connection, cls.__new__(cls)
         SessionSource.__init__(
             provider,
@@ -322,7 +322,7 @@ class OidcAuthProvider(SessionSource):
         return identity_of_session(self._current(), issuer=self.issuer, bearer=self.bearer)
 
     def save(self) -> None:
-        """Store the sign-in; without a store, in upstream's default `~/.micromegas/tokens.json`.
+        """Store the sign-in, in upstream's default `~/.micromegas/tokens.json` if there is no store.
 
         Raises:
             LoginRequired: No user is signed in.
@@ -442,7 +442,7 @@ class PendingLogin:
         with self._lock:
             outcome = self._outcome
         if outcome is None:
-            raise LoginTimedOut("The sign-in isn't complete yet.", remedy="Finish it, or start another one.")
+            raise LoginTimedOut("The sign-in isn't complete yet.", remedy="Finish it, or start a new one.")
         if isinstance(outcome, MicromegasError):
             raise outcome.copy()  # several cells may wait for one sign-in
         return outcome
@@ -456,7 +456,7 @@ class PendingLogin:
         _call(lambda: callback(self))
 
     def on_started(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the redirect URI when a browser is sent to the provider; in the redirect flow only.
+        """Call `callback` with the redirect URI when a browser is sent to the provider; only used by the redirect flow.
 
         It is called on the thread that replies to the Jupyter server, so it must not wait.
         """
@@ -529,7 +529,7 @@ class PendingLogin:
         self._check_not_cancelled()
         # If nothing was stored at the beginning, another program's sign-out can't be detected.
         if self._was_stored and not _is_filled(self._request.store):
-            raise LoginFailed("You signed out in the meantime, so this sign-in was not kept.")
+            raise LoginFailed("You signed out in the meantime, so this sign-in was discarded.")
 
     def _check_not_cancelled(self) -> None:
         with self._lock:
@@ -538,7 +538,7 @@ class PendingLogin:
 
 
 class CompletedLogin(PendingLogin):
-    """A completed sign-in with a Hub's token, which needs no user."""
+    """A completed sign-in with a Hub's token, which doesn't involve the user."""
 
     def __init__(self, provider: HubTokenProvider, *, at: datetime) -> None:
         from micromegas_jupyter.auth.flows.base import LoginFlow, LoginPrompt
@@ -563,7 +563,7 @@ def open_stored_login(
     clock: Clock = SYSTEM_CLOCK,
     provider_type: type[OidcAuthProvider] = OidcAuthProvider,
 ) -> OidcAuthProvider:
-    """Load a stored sign-in; `connect` gets issuer and client ID when a token is due. Raises as `from_store`."""
+    """Load a stored sign-in; `connect` receives issuer and client ID when a token is due. Raises as `from_store`."""
     key = store.load()[0].key
     as_issuer(key.issuer, "issuer")
     provider = provider_type.__new__(provider_type)
@@ -613,11 +613,11 @@ def start_flow(
             return HubRedirectFlow(request, hub)
         case Flow.REDIRECT if redirects is not None:
             return redirects.start(request)
-    raise UsageError(f"The flow {flow.value!r} cannot be started here.", remedy="Use browser, device or paste.")
+    raise UsageError(f"The flow {flow.value!r} is not available here.", remedy="Use browser, device, or paste.")
 
 
 def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: ProviderConnection) -> None:
-    """Revoke tokens that were not kept, if the provider can within a logout's deadline.
+    """Revoke discarded tokens, if the provider can do so within a logout's deadline.
 
     Some providers (Google) revoke all of a user's tokens for the application when one of them is revoked. So while a
     sign-in is stored, the new tokens are only discarded, and no copy of them remains.
@@ -628,10 +628,10 @@ def discard_tokens(tokens: TokenSet, store: TokenStore | None, connection: Provi
         if _is_filled(store):
             return
     except TokenStoreError:
-        return  # it cannot be known
+        return  # this can't be determined
     problem = RevocationCalls(connection.clock).revoke(tokens, connection).problem
     if problem is not None:
-        _log.warning("The tokens of a sign-in that was not kept could not be revoked.", extra={"problem": problem})
+        _log.warning("The tokens of a discarded sign-in could not be revoked.", extra={"problem": problem})
 
 
 def _one_store(token_file: str | os.PathLike[str] | None, store: TokenStore | None) -> TokenStore | None:
@@ -650,7 +650,7 @@ def _call(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:  # noqa: BLE001 - one failing callback must not affect the others
-        _log.exception("A callback of a sign-in failed.")
+        _log.exception("A sign-in callback failed.")
 
 
 def _shown_outcome(outcome: OidcAuthProvider | MicromegasError) -> LoginOutcome:

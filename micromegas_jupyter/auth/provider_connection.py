@@ -92,7 +92,7 @@ class ProviderConnection:
         return measured if abs(measured) <= MAX_OFFSET_SECONDS else 0.0
 
     def now(self) -> datetime:
-        """Return the provider's time, as far as known; token times are compared with it."""
+        """Return the provider's estimated time, which token times are compared with."""
         return self.clock.now() + timedelta(seconds=self.clock_offset_seconds)
 
     def metadata(self) -> ProviderMetadata:
@@ -104,7 +104,7 @@ class ProviderConnection:
         return self._cached_or_fetched(self._keys, self._fetch_keys)
 
     def keys_after_rotation(self) -> KeySet:
-        """Fetch the keys again and return them, but at most once per `KEY_REFETCH_SECONDS`, including failures."""
+        """Fetch the keys again and return them, but at most once per `KEY_REFETCH_SECONDS`, counting failures."""
         now = self.clock.monotonic()
         with self._lock:
             is_due = self._refetched_at is None or now - self._refetched_at >= KEY_REFETCH_SECONDS
@@ -113,7 +113,7 @@ class ProviderConnection:
         return self._fetch_keys() if is_due else self.keys()
 
     def exchange_code(self, request: AuthorizationRequest, code: Secret, *, needs_id_token: bool = True) -> TokenSet:
-        """Exchange a code for tokens and verify the ID token, which may be missing unless `needs_id_token`."""
+        """Exchange a code for tokens and verify the ID token, which may be missing unless `needs_id_token` is set."""
         tokens = self._redeem(build_code_request(request, code), requested_scope=request.scope, is_refresh=False)
         return self._checked(tokens, nonce=request.nonce, needs_id_token=needs_id_token)
 
@@ -122,7 +122,7 @@ class ProviderConnection:
         endpoint = self.metadata().device_authorization_endpoint
         if endpoint is None:
             raise ProviderMisbehaved(
-                f"The identity provider {self.issuer} does not support sign-in with a code.",
+                f"The identity provider {self.issuer} does not support device sign-in.",
                 remedy="Sign in with a browser, or paste the browser's final URL.",
             )
         fields = build_device_request(client_id=self.client_id, scope=scope, audience=audience, resource=resource)
@@ -134,7 +134,10 @@ class ProviderConnection:
     def poll_device(
         self, authorization: DeviceAuthorization, *, scope: str, needs_id_token: bool = True
     ) -> TokenSet | DevicePending:
-        """Poll once whether the user has signed in; raises `LoginRefused`, or `LoginTimedOut` for an expired code."""
+        """Poll once to check whether the user has signed in.
+
+        Raises `LoginRefused`, or `LoginTimedOut` if the code has expired.
+        """
         fields = build_device_token_request(authorization)
         answer, secrets = self._post(self.metadata().require_token_endpoint(), fields)
         if answer.is_success:
@@ -228,7 +231,7 @@ class ProviderConnection:
         )
 
     def _redeem(self, fields: Mapping[str, str | Secret], *, requested_scope: str | None, is_refresh: bool) -> TokenSet:
-        sent_at = self.clock.now()  # counting the lifetime from the response's arrival would put its end too late
+        sent_at = self.clock.now()  # counting the lifetime from the response's arrival would set its end too late
         # The response isn't a local variable, because a verbose traceback would show it.
         return parse_token_answer(
             self._token_answer(fields, is_refresh=is_refresh),
@@ -268,8 +271,8 @@ class ProviderConnection:
     def _timed(self, call: Callable[[], HttpAnswer], *, is_post: bool) -> HttpAnswer:
         """Make a call, and measure the provider's clock offset from the response's `Date`.
 
-        The date counts only if it is outside the duration of the call. After the first POST, document responses don't
-        count, because caches may have stored them. Only the provider with the trusted keys is measured, so only a
+        The date is used only if it is outside the duration of the call. After the first POST, document responses are
+        ignored, because caches may have stored them. Only the provider with the trusted keys is measured, so only a
         party that can forge tokens anyway could shift the time.
         """
         started_at = self.clock.now()
@@ -288,9 +291,9 @@ class ProviderConnection:
             and self._credential.audience is not AssertionAudience.TOKEN_ENDPOINT
         ):
             return self.issuer if self._credential.audience is AssertionAudience.ISSUER else url
-        # A provider could list another provider's token endpoint next to its own endpoint for something else. It would
-        # then receive an assertion that the other provider accepts (CVE-2025-27370). So assertions for a different
-        # host have that URL as audience.
+        # A provider could list another provider's token endpoint alongside its own endpoint for a different purpose. It
+        # would then receive an assertion that the other provider accepts (CVE-2025-27370). So assertions for a
+        # different host use that URL as the audience.
         return token_endpoint if urlsplit(url)[:2] == urlsplit(token_endpoint)[:2] else url
 
     def _checked(self, tokens: TokenSet, *, nonce: Secret | None, needs_id_token: bool) -> TokenSet:
@@ -316,7 +319,7 @@ def hidden_secret(client_secret: str | Secret | None) -> Secret | None:
 
 
 def configured_connection(settings: ClientSettings, issuer: str, client_id: str) -> ProviderConnection:
-    """Return the connection of the configured application, with its configured credential."""
+    """Return the connection for the configured application, with its configured credential."""
     return ProviderConnection(issuer, client_id, configured_credential(settings), http=provider_http(settings))
 
 

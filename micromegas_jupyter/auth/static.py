@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyFile:
-    """The contents of an API key file, its base name, and whether other users except root can read it."""
+    """The contents of an API key file, its base name, and whether other users (except root) can read it."""
 
     name: str
     text: Secret = field(repr=False)
@@ -50,7 +50,7 @@ def read_api_key_file(path: str | os.PathLike[str]) -> ApiKeyFile:
         raise ConfigurationError(
             f"The API key file {path.name} {writer}.",
             key=API_KEY_FILE_SETTING,
-            remedy="Check its content, then make yourself its owner (chown) and restrict its permissions (chmod 600).",
+            remedy="Check its contents, take ownership of it (chown), and restrict its permissions (chmod 600).",
         )
     is_open = is_readable_by_others(found, is_mounted_read_only=is_mounted_read_only(path))
     return ApiKeyFile(name=path.name, text=text, is_readable_by_others=is_open)
@@ -102,7 +102,7 @@ class StaticTokenAuthProvider:
 
 
 def _read(path: Path) -> tuple[Secret, os.stat_result]:
-    # A separate function, so that the raising frame has no plain text for a verbose traceback to show.
+    # A separate function, so that the raising frame doesn't contain plain text for a verbose traceback to show.
     content, found = read_shared_file(path)
     return Secret(content.decode("utf-8", "replace")), found
 

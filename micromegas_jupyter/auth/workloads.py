@@ -45,7 +45,7 @@ from micromegas_jupyter.oidc.private_key import PrivateKey, parse_private_key
 
 GITHUB_URL_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_URL"
 GITHUB_TOKEN_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 - a variable's name, not a token
-_GITHUB_REMEDY = "This works in GitHub Actions only, in a job that has `permissions: id-token: write`."
+_GITHUB_REMEDY = "This works only in GitHub Actions, in a job with `permissions: id-token: write`."
 _GITHUB = Callee(name="GitHub Actions", setting=GITHUB_URL_VARIABLE, remedy=_GITHUB_REMEDY)
 
 GOOGLE_HOST_VARIABLE = "GCE_METADATA_HOST"
@@ -66,7 +66,7 @@ AZURE_MACHINE_HOST_VARIABLE = "AZURE_POD_IDENTITY_AUTHORITY_HOST"
 _AZURE_MACHINE_HOST = "http://169.254.169.254"
 _AZURE_MACHINE_PATH = "/metadata/identity/oauth2/token"
 _AZURE_MACHINE_VERSION, _AZURE_APP_VERSION = "2018-02-01", "2019-08-01"
-# The metadata service is being updated and will be available again: "Error handling" on Microsoft's page.
+# The metadata service is being updated and will be available again; see "Error handling" in Microsoft's documentation.
 _AZURE_TEMPORARY = frozenset({404, 410})
 _AZURE_MAX_LIFETIME_SECONDS = 7 * 24 * 3600
 _AZURE_REMEDY = (
@@ -76,8 +76,8 @@ _DIGITS = re.compile(r"[0-9]{1,10}")
 
 MAX_TOKEN_FILE_BYTES = 64 * 1024
 _FILE_REMEDY = (
-    "This works where the platform puts a token into a file, as a projected volume (serviceAccountToken) does; set "
-    "MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE to that file."
+    "This works only if the platform provides a token in a file, such as with a projected volume "
+    "(serviceAccountToken); set MICROMEGAS_OIDC_WORKLOAD_TOKEN_FILE to that file."
 )
 
 
@@ -192,7 +192,7 @@ class TokenFileSource:
             content, _ = read_shared_file(self.path, max_bytes=MAX_TOKEN_FILE_BYTES)
         except FileProblem as problem:
             raise ConfigurationError(
-                f"The file that {self.setting} names {problem.args[0]}.", key=self.setting, remedy=_FILE_REMEDY
+                f"The file that {self.setting} points to {problem.args[0]}.", key=self.setting, remedy=_FILE_REMEDY
             ) from None
         return Secret(content.decode("utf-8", "replace").strip())
 
@@ -266,7 +266,7 @@ def _is_local(url: str) -> bool:
 
 
 def _azure_expiry(body: Mapping[str, object], answer: RawAnswer, now: datetime) -> datetime | None:
-    """Return when the token expires: a VM's response has the lifetime, an app's only the time of expiry."""
+    """Return when the token expires: a VM's response contains the lifetime, an app's only the expiry time."""
     lifetime = _whole_number(body.get("expires_in"))
     if lifetime is not None:
         return now + timedelta(seconds=min(lifetime, _AZURE_MAX_LIFETIME_SECONDS))
@@ -293,7 +293,7 @@ def token_exchange(  # noqa: PLR0913 - what the provider is asked
     resource: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> TokenExchange:
-    """Return the exchange of the platform's token (RFC 8693), or its use as a client assertion (RFC 7523)."""
+    """Return a function that exchanges the platform's token (RFC 8693) or uses it as a client assertion (RFC 7523)."""
     build = build_client_assertion_request if is_assertion else build_token_exchange_request
     parse = parse_token_answer if is_assertion else parse_token_exchange_answer
 
@@ -331,15 +331,15 @@ class WorkloadProvider(CachedTokenSource):
         return f"WorkloadProvider(platform={self._source.name!r})"
 
 
-# Google accepts an hour at most, and the exchange takes seconds.
+# Google accepts at most an hour, and the exchange takes seconds.
 ASSERTION_LIFETIME_SECONDS = 600
 # A rejected assertion is signed again if its times were off by more than this.
 _MAX_TOLERATED_OFFSET = timedelta(seconds=10)
 _SOURCE = "Google"
 _MISSING_REMEDY = "Set MICROMEGAS_OIDC_AUDIENCE, or both MICROMEGAS_OIDC_BEARER=access_token and MICROMEGAS_OIDC_SCOPE."
 _REFUSED_REMEDY = (
-    "Check that the service account and this key still exist (IAM & Admin, Service Accounts, Keys), and the clock of "
-    "this machine."
+    "Check that the service account and this key still exist (IAM & Admin, Service Accounts, Keys), and check this "
+    "machine's clock."
 )
 
 
@@ -363,10 +363,10 @@ def parse_service_account_key(text: Secret, *, source_name: str) -> ServiceAccou
     if not members:
         raise _unusable(source_name, "is not a JSON object")
     if members.get("type") != "service_account":
-        raise _unusable(source_name, 'is not a service account\'s key ("type": "service_account")')
+        raise _unusable(source_name, 'is not a service account key ("type": "service_account")')
     for name in ("client_email", "token_uri", "private_key_id", "private_key"):
         if not isinstance(members.get(name), str) or not members[name]:
-            raise _unusable(source_name, f"has no {name}")
+            raise _unusable(source_name, f"does not contain {name}")
     token_uri = str(members["token_uri"])
     as_fetch_url(token_uri, source_name)
     private_key = parse_private_key(
@@ -407,7 +407,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
         used_offset = self._offset
         answer = self._request()
         if not answer.is_success and abs(self._offset - used_offset) > _MAX_TOLERATED_OFFSET:
-            answer = self._request()  # the local clock is wrong, and the offset is known now
+            answer = self._request()  # the local clock is wrong, and the offset is now known
         if not answer.is_success:
             error = build_token_error(answer.body, is_refresh=False)
             raise LoginFailed(error.what, remedy=_REFUSED_REMEDY) if type(error) is LoginFailed else error
@@ -442,7 +442,7 @@ class GoogleServiceAccountProvider(CachedTokenSource):
 
 def _unusable(source_name: str, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The file that {source_name} names {what}.",
+        f"The file that {source_name} points to {what}.",
         key=source_name,
-        remedy="Give the JSON key file of a Google service account; files of other kinds of accounts do not work.",
+        remedy="Specify the JSON key file of a Google service account; key files of other account types do not work.",
     )

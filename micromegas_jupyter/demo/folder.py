@@ -25,9 +25,9 @@ JOB_NOTEBOOK = "service-account.ipynb"
 JOB_KERNEL = "micromegas-service-account"
 JOB_KERNEL_NAME = "Service account (demo)"
 
-_STATE = ".micromegas-demo"  # never the configuration directory, which may contain a lake: `--notebooks ~`
+_STATE = ".micromegas-demo"  # never the configuration directory, which may contain a lake (`--notebooks ~`)
 _KEY = "--notebooks"
-_ANOTHER = "Choose another folder with --notebooks DIR."
+_ANOTHER = "Choose a different directory with --notebooks DIR."
 
 
 class DemoFolder:
@@ -62,24 +62,24 @@ class DemoFolder:
             ) from None
         except OSError as error:
             raise ConfigurationError(
-                f"The folder {self._path} can't be written: {error.strerror}.", key=_KEY, remedy=_ANOTHER
+                f"The directory {self._path} is not writable: {error.strerror}.", key=_KEY, remedy=_ANOTHER
             ) from None
         except FileProblem as problem:
             raise ConfigurationError(
-                f"The folder {self._path / _STATE} {problem}.", key=_KEY, remedy=_ANOTHER
+                f"The directory {self._path / _STATE} {problem}.", key=_KEY, remedy=_ANOTHER
             ) from None
 
     def add_notebooks(self) -> int:
-        """Copy the package's missing notebooks, and return how many already existed; those are not changed."""
+        """Copy the package's missing notebooks, and return how many already existed; existing ones are not changed."""
         with self._translated():
             return copy_notebooks(self.notebooks)
 
     def _remove_lake(self, *, is_fresh: bool) -> None:
-        """Finish an interrupted removal, and with `is_fresh` remove the current lake."""
+        """Finish an interrupted removal, and if `is_fresh`, remove the current lake."""
         removed = self.lake.with_suffix(".removed")
         _remove(removed)
         if is_fresh and os.path.lexists(self.lake):
-            # Renamed first, because a demo that is killed during the removal would leave half a lake.
+            # Renamed first, because a demo that is killed during the removal would leave half a lake behind.
             self.lake.rename(removed)
             _remove(removed)
 
@@ -103,7 +103,7 @@ def _remove(path: Path) -> None:
 
 
 def copy_notebooks(target: Path) -> int:
-    """Copy the notebooks missing in `target`, and return how many already existed; overwrites nothing."""
+    """Copy the notebooks missing from `target` without overwriting any, and return how many already existed."""
     packaged = Path(str(resources.files("micromegas_jupyter"))) / "demo" / "notebooks"
     source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "notebooks"
     count = 0

@@ -1,4 +1,4 @@
-"""Jupyter alongside the demo: JupyterLab as its child, or a Jupyter server that is started first and uses it.
+"""Jupyter alongside the demo: JupyterLab as a child process, or a Jupyter server that is started with the demo.
 
 `python -m micromegas_jupyter.demo.lab jupyter lab …` starts the demo as its child (`--demo`), then becomes that
 server; `binder/start` runs it. The demo, like the JupyterLab of `--lab`, exits when its standard input closes.
@@ -102,7 +102,7 @@ class LabProcess:
         if url := self._wait(deadline):
             return url
         if self._process.poll() is not None and SYSTEM_CLOCK.monotonic() < deadline:
-            # It exits if another program takes the port that it has just found free, so let the system assign one.
+            # It exits if another program takes the port that it just found to be free, so let the system assign one.
             self._close_input()
             self._process = self._start("--ServerApp.port=0", "--ServerApp.port_retries=0")
             if url := self._wait(deadline):
@@ -111,7 +111,9 @@ class LabProcess:
             from micromegas_jupyter.demo.stack import BUSY_REMEDY
 
             what = f"JupyterLab did not respond within {timeout_seconds:g} s."
-            raise ServerUnavailable(what, remedy=f"{BUSY_REMEDY} `micromegas demo --no-lab` starts without JupyterLab.")
+            raise ServerUnavailable(
+                what, remedy=f"{BUSY_REMEDY} `micromegas demo --no-lab` starts the demo without JupyterLab."
+            )
         raise ServerUnavailable(
             "JupyterLab exited.", remedy="Run `jupyter lab` to see why, or use `micromegas demo --no-lab`."
         )
@@ -167,7 +169,7 @@ def write_job_kernel(data_folder: Path, environment: Mapping[str, str]) -> None:
 
 
 def write_page_config(config: Path) -> None:
-    """Stop JupyterLab from offering to fetch news, because the demo connects to nothing outside this machine."""
+    """Stop JupyterLab from offering to fetch news, because the demo only connects to this machine."""
     disabled = {"@jupyterlab/apputils-extension:announcements": True}
     _write_lab_config(config, "page_config", {"disabledExtensions": disabled})
 
@@ -185,7 +187,7 @@ def _write_lab_config(config: Path, name: str, content: Mapping[str, object]) ->
 
 
 def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # unlike `sys.stdin`, holds no lock when the interpreter exits
+    while os.read(sys.stdin.fileno(), 4096):  # unlike `sys.stdin`, doesn't hold a lock when the interpreter exits
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -198,7 +200,7 @@ def _run_lab(options: list[str]) -> None:
 
 
 def find_base_url(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Return a Jupyter server's base path: from its command's last such option, or from JupyterHub."""
+    """Return a Jupyter server's base path, from the last base URL option in its command or from JupyterHub."""
     found = environ.get("JUPYTERHUB_SERVICE_PREFIX", "")
     for position, argument in enumerate(command):
         name, equals, value = argument.partition("=")
@@ -228,13 +230,13 @@ def main() -> None:
         sys.exit(f"✗ {command[0]} cannot be run.")
 
 
-_started: list[subprocess.Popen[bytes]] = []  # keeps their pipes open until this process becomes another program
+_started: list[subprocess.Popen[bytes]] = []  # keeps their pipes open until this process is replaced by another program
 
 
 def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Start the demo and return the variables for a Jupyter server and its kernels; empty if it fails."""
     command = [sys.executable, "-P", "-m", "micromegas_jupyter.demo.lab", "--demo", base_url]
-    # In a new session, so that Ctrl-C on a terminal only reaches Jupyter, which asks for confirmation.
+    # In a new session, so that Ctrl-C in a terminal only reaches Jupyter, which asks for confirmation.
     process = subprocess.Popen(  # noqa: S603 - our own interpreter with fixed options
         command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
@@ -249,7 +251,7 @@ def _start_demo(base_url: str, environ: Mapping[str, str]) -> dict[str, str]:
         process.kill()
         process.wait()
         return {}
-    # Inherited by the program that this process becomes, but not by its children: Python closes other files for them.
+    # Inherited by the program that replaces this process, but not by its children: Python closes other files for them.
     os.set_inheritable(process.stdin.fileno(), True)
     variables: dict[str, str] = json.loads(line)
     return variables
@@ -274,7 +276,7 @@ def _run_demo(base_url: str) -> None:
 
 
 def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str, str]) -> dict[str, str]:
-    """Write the files by which Jupyter and its kernels find the demo, and return variables with their paths."""
+    """Write the files that Jupyter and its kernels use to find the demo, and return variables with their paths."""
     from micromegas_jupyter.demo.provider.state import PAGES
 
     config, data = folder / "jupyter" / "config", folder / "jupyter" / "data"
@@ -285,7 +287,7 @@ def _write_jupyter_files(folder: Path, issuer: str, job_environment: Mapping[str
         "command": [],
         "port": address.port,
         "launcher_entry": {"enabled": False},
-        # The provider only responds under its own name, to prevent DNS rebinding.
+        # The provider only responds to requests for its own host name, to prevent DNS rebinding.
         "request_headers_override": {"Host": address.netloc},
     }
     server_config = {

@@ -22,7 +22,8 @@ _DISCOVERY = "/.well-known/openid-configuration"
 _ENDPOINTS = ("jwks_uri", "authorization_endpoint", "token_endpoint", "end_session_endpoint")
 _STATEMENT = "SELECT 1"
 _ROUND_SECONDS = 1.0
-# Frequent at first, so that there is something to see; then less, so that a day creates only a few thousand files.
+# Frequent at first, so that there is something to see; then less frequent, so that a day creates only a few thousand
+# files.
 _FIRST_ROUNDS = 10
 _ROUNDS_PER_UPLOAD = 10
 _TIMEOUT_SECONDS = 10.0
@@ -60,7 +61,7 @@ class Probe:
                 rows.append(_query(client))
                 rounds += 1
                 if rounds <= _FIRST_ROUNDS or rounds % _ROUNDS_PER_UPLOAD == 0:
-                    # A server that is stopping accepts no more rows, and no one needs the error.
+                    # A server that is stopping no longer accepts rows, and no one needs the error.
                     with suppress(MicromegasError):
                         uploaded = pa.Table.from_pylist(rows, DEMO_REQUESTS.schema)
                         client.bulk_ingest(TABLE, uploaded, mode="create_append")

@@ -26,15 +26,15 @@ ADMIN_EMAIL = "alice@example.com"
 _PREFIX = "micromegas-demo-"
 _FIRST_ROWS_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.2
-BUSY_REMEDY = "This machine may be too busy: try again when it has less to do."
+BUSY_REMEDY = "This machine may be too busy. Try again when its load is lower."
 _FIRST_TABLES = ("log_entries", "measures", TABLE)
-# Users can read the same as without roles, and may create keys.
+# Users can read the same data as without roles, and can create keys.
 _ROLE = {"tables": {**DEFAULT_ROW_FILTERS, "*": None}, "keys": "self"}
 _ACCESS = {"roles": {"everyone": _ROLE}, "default_roles": ["everyone"]}
 
 
 class DemoStack:
-    """Provider and server, both on loopback, which record their own logs and load, and a program that uses both.
+    """A provider and a server, both on loopback, that record their own logs and load, and a program that uses both.
 
     The lake is in `demo_folder`, where Alice administers all tables, although the issuer changes with each start.
     Everything else, including the lake without `demo_folder`, is in a temporary directory, which is removed when the
@@ -100,7 +100,7 @@ class DemoStack:
         }
 
     def client_environment(self) -> dict[str, str]:
-        """Return the environment variables with which a user's notebooks and terminals reach the demo."""
+        """Return the environment variables that a user's notebooks and terminals need to reach the demo."""
         return {
             "MICROMEGAS_NAME": "Micromegas demo",
             "MICROMEGAS_ANALYTICS_URI": self.server.uri,
@@ -110,14 +110,14 @@ class DemoStack:
         }
 
     def exporter_environment(self) -> dict[str, str]:
-        """Return the variables with which an OpenTelemetry exporter sends to the demo without being able to read."""
+        """Return the variables with which an OpenTelemetry exporter can send data to the demo but not read it."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.server.http_url or "",
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{self._exporter_key.reveal()}",
         }
 
     def service_environment(self) -> Variables:
-        """Return the variables with which a job without a user reaches the demo."""
+        """Return the variables that a job without a user needs to reach the demo."""
         return Variables(
             {
                 **self.client_environment(),
@@ -162,7 +162,7 @@ def wait_for_rows(client: "FlightSQLClient", *, timeout_seconds: float = _FIRST_
     sql = f"SELECT {' AND '.join(f'(SELECT count(*) FROM {table}) > 0' for table in _FIRST_TABLES)} AS ready"  # noqa: S608
     while not _is_ready(client, sql):
         if SYSTEM_CLOCK.monotonic() > deadline:
-            raise Unavailable(f"Timed out: the demo recorded no rows within {timeout_seconds:g} s.", remedy=BUSY_REMEDY)
+            raise Unavailable(f"The demo didn't record any rows within {timeout_seconds:g} s.", remedy=BUSY_REMEDY)
         pause.wait(_POLL_SECONDS)
 
 
@@ -170,4 +170,4 @@ def _is_ready(client: "FlightSQLClient", sql: str) -> bool:
     try:
         return bool(client.query_arrow(sql)["ready"][0].as_py())
     except (InvalidStatement, Unavailable, DeadlineExceeded, ResourcesExhausted):
-        return False  # the program's first rows create its table; the others show a busy machine
+        return False  # the program's first rows create its table; the other errors indicate a busy machine

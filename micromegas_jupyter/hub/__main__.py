@@ -76,9 +76,9 @@ def listen(service: Service) -> HTTPServer:
         server.add_sockets(bind_sockets(settings.port, settings.host))
     except OSError:
         raise ConfigurationError(
-            f"Cannot bind to port {settings.port} of {settings.host}.",
+            f"Cannot bind to port {settings.port} on {settings.host}.",
             key="JUPYTERHUB_SERVICE_URL",
-            remedy="Give configure a service_url with another port.",
+            remedy="Pass a service_url with a different port to configure.",
         ) from None
     return server
 
@@ -93,7 +93,7 @@ async def serve(settings: ServiceSettings) -> None:
     service = build_service(settings)
     await _check_rights(service)
     server = listen(service)
-    _LOG.info("The sign-in service listens at %s.", settings.prefix)
+    _LOG.info("The sign-in service is listening at %s.", settings.prefix)
     while not stop.is_set() and os.getppid() == hub_pid:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PARENT_CHECK_SECONDS):
@@ -103,7 +103,7 @@ async def serve(settings: ServiceSettings) -> None:
 
 
 async def _check_rights(service: Service) -> None:
-    """Check the service's own permissions; the Hub that started it may still be starting, too."""
+    """Check the service's own permissions; the Hub that started it may itself still be starting."""
     for _try in range(_START_TRIES):
         try:
             check_service_rights(await service.hub.fetch_owner(service.settings.api_token))
@@ -111,7 +111,7 @@ async def _check_rights(service: Service) -> None:
             await asyncio.sleep(_START_PAUSE_SECONDS)
         else:
             return
-    raise Unavailable("JupyterHub does not respond to its sign-in service.")
+    raise Unavailable("JupyterHub is not responding to its sign-in service.")
 
 
 def main() -> int:

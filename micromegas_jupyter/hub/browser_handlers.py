@@ -50,7 +50,7 @@ _NOT_SIGNED_IN: Final = notice_page(
 
 
 class ServicePage(LoginPageHandler, web.RequestHandler):
-    """A page that repeats nothing of the request in its errors."""
+    """A page whose errors don't repeat any part of the request."""
 
     def write_error(self, status_code: int, **_details: Any) -> None:
         """Handle errors that have no handler."""
@@ -71,7 +71,7 @@ class HubPage(HubOAuthenticated, ServicePage):  # type: ignore[misc]  # JupyterH
         self.hub_auth = hub_oauth
 
     def prepare(self) -> None:
-        """Remove the query from the request before anything can repeat it, and any token, which browsers don't send."""
+        """Remove the query and any token, which browsers don't send, before anything can repeat them."""
         self.request.headers.pop("Authorization", None)
         self.take_query()
 
@@ -132,7 +132,7 @@ class StartHandler(HubPage):
 
 
 class CallbackHandler(HubPage):
-    """`GET callback`; other requests, methods, and browsers do not use up a sign-in."""
+    """`GET callback`; other requests, methods, and browsers do not consume a pending sign-in."""
 
     async def get(self) -> None:
         """Store the owner's callback for the owner's kernel, and redirect the browser."""
@@ -151,7 +151,7 @@ class CallbackHandler(HubPage):
             self.send_page(reload_page() if bound and self.is_from_other_site else _NOT_SIGNED_IN)
             return
         if sign_in.answer is not None:
-            self.send_page(_NO_MATCH)  # another request for the same address was faster
+            self.send_page(_NO_MATCH)  # another request for the same address got there first
             return
         if visitor != sign_in.owner:
             self.service.audit.write(

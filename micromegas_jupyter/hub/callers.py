@@ -41,20 +41,20 @@ _NOT_RECOGNIZED: Final = frozenset({401, 403})
 _ROLES_KEY: Final = "JupyterHub.load_roles"
 
 REFUSALS: Final = {
-    "invalid_token": (401, "JupyterHub no longer recognizes the token of this server."),
+    "invalid_token": (401, "JupyterHub no longer recognizes this server's token."),
     "not_a_user": (403, "This JupyterHub token belongs to a service, not to a user."),
     "not_their_server": (403, "This JupyterHub token was issued to a program other than the user's own server."),
-    "dangerous_role": (403, "The Hub gives this server the scope {scope}: code in it can read refresh tokens."),
-    "no_auth_state": (409, "JupyterHub has no {bearer} of yours with an expiry time."),
-    "sign_in_again": (409, "Your sign-in to JupyterHub has expired at the identity provider."),
+    "dangerous_role": (403, "The Hub gives this server the scope {scope}, so code in it can read refresh tokens."),
+    "no_auth_state": (409, "JupyterHub doesn't have a {bearer} with an expiry time for you."),
+    "sign_in_again": (409, "Your JupyterHub sign-in has expired with the identity provider."),
     "not_renewed": (409, "The identity provider renews your sign-in without a new {bearer}, and the last has expired."),
-    "slow_down": (429, "This server requests tokens too often."),
-    "hub_unavailable": (503, "JupyterHub does not respond to its sign-in service."),
-    "provider_unavailable": (503, "The identity provider doesn't respond, and the stored token has expired."),
+    "slow_down": (429, "This server requests tokens too frequently."),
+    "hub_unavailable": (503, "JupyterHub is not responding to its sign-in service."),
+    "provider_unavailable": (503, "The identity provider is not responding, and the stored token has expired."),
     "exchange_refused": (409, "{what}"),
-    "no_redirect": (409, "This JupyterHub offers no sign-in by redirect for kernels: sign in by device code."),
+    "no_redirect": (409, "This JupyterHub doesn't offer redirect sign-in for kernels; sign in with a device code."),
     "unknown_sign_in": (404, "This sign-in is no longer waiting."),
-    "invalid_sign_in": (400, "The address for the browser is {what}."),
+    "invalid_sign_in": (400, "The browser URL {what}."),
     "invalid_request": (400, "{what}"),
     "internal_error": (500, "The service could not respond."),
 }
@@ -63,10 +63,10 @@ _RETRY_AFTER_SECONDS: Final = {"hub_unavailable": 2, "provider_unavailable": 5}
 AUDIT_LOGGER: Final = "micromegas_jupyter.audit.hub"
 _AUDIT: Final = logging.getLogger(AUDIT_LOGGER)
 _AUDIT.setLevel(logging.INFO)
-# Maximum calls of one user.
+# Maximum calls per user.
 CALLS_PER_SECOND: Final = 5.0
 BURST_CALLS: Final = 300
-# Maximum unrecognized tokens from one address.
+# Maximum unrecognized tokens per address.
 UNKNOWN_PER_SECOND: Final = 2.0
 BURST_UNKNOWN: Final = 100
 UNKNOWN_SECONDS: Final = 10.0
@@ -167,7 +167,7 @@ def check_service_rights(service: TokenOwner | None) -> None:
     """Check that the service's own token has exactly the permissions that it needs."""
     if service is None or service.kind != "service":
         raise ConfigurationError(
-            "The Hub does not recognize this program's token as a service's.",
+            "The Hub does not recognize this program's token as a service token.",
             key="JUPYTERHUB_API_TOKEN",
             remedy="Start this program as a service in jupyterhub_config.py (docs/jupyterhub.md).",
         )
@@ -176,14 +176,15 @@ def check_service_rights(service: TokenOwner | None) -> None:
         raise ConfigurationError(
             f"The service's role lacks {' and '.join(missing)}.",
             key=_ROLES_KEY,
-            remedy="Call micromegas_jupyter.hub.configure last in jupyterhub_config.py, and change its role nowhere.",
+            remedy="Call micromegas_jupyter.hub.configure last in jupyterhub_config.py, and don't change its role "
+            "anywhere else.",
         )
     extra = sorted(scope for scope in service.scopes if scope not in SERVICE_SCOPES)
     if extra:
         raise ConfigurationError(
             f"The service has more Hub permissions than it needs: {', '.join(extra)}.",
             key=_ROLES_KEY,
-            remedy="Take the service out of every other role, and do not make it an admin.",
+            remedy="Remove the service from every other role, and don't make it an admin.",
         )
 
 

@@ -47,7 +47,7 @@ _ACCESS: Final = f"access:services!service={SERVICE_NAME}"
 _AUTHENTICATORS: Final = "jupyterhub.authenticators"
 _SPAWNERS: Final = "jupyterhub.spawners"
 _CRYPT_KEY: Final = "JUPYTERHUB_CRYPT_KEY"
-# Their servers run as one system user, the same as the Hub.
+# Their servers run as a single system user, which is also the Hub's.
 _SHARING_SPAWNERS: Final = frozenset({"SimpleLocalProcessSpawner"})
 _LOCAL_SPAWNER: Final = "LocalProcessSpawner"  # the Hub's default; its servers run on the Hub's machine
 # Roles that all users, servers, or user tokens have.
@@ -55,7 +55,7 @@ _COMMON_ROLES: Final = frozenset({"user", "server", "token"})
 _TOKEN_SCOPES: Final = ("server_token_scopes", "oauth_client_allowed_scopes")
 # All permissions of the user; an administrator may read all users' auth state.
 _ALL_RIGHTS: Final = frozenset({"inherit", "all"})
-# With these, anyone who visits another user's shared server hands over access to their server, and thus a token.
+# With these, anyone who visits another user's shared server hands over access to their own server, and thus a token.
 _VISITOR_RIGHTS: Final = frozenset({"self", "tokens", "access:servers"})
 # The authenticator's settings for the provider's endpoints, and the environment variables that it also reads.
 _ENDPOINTS: Final = {
@@ -81,9 +81,9 @@ def _refusing_unknown_arguments(function: Callable[Arguments, None]) -> Callable
         if unknown is not None:
             nearest = get_close_matches(unknown, known, n=1)
             raise ConfigurationError(
-                f"configure has no argument {unknown}.",
+                f"configure doesn't accept the argument {unknown}.",
                 key=unknown,
-                remedy=f"Did you mean {nearest[0]}?" if nearest else f"It has {', '.join(known)}.",
+                remedy=f"Did you mean {nearest[0]}?" if nearest else f"It accepts {', '.join(known)}.",
             )
         function(*config, **arguments)
 
@@ -143,7 +143,7 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _check_crypt_key(config)
     _check_spawner(config, allow_shared_system_user=allow_shared_system_user)
     _check_roles(config)
-    # None: an unset variable of the Hub's environment.
+    # None if it comes from an unset variable in the Hub's environment.
     issuer = _parse_line(issuer, key="issuer") or ""
     as_issuer(issuer, "issuer")
     service_url = _parse_line(service_url, key="service_url") or ""
@@ -155,11 +155,11 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     public_url = public_url or _read(config, "JupyterHub", "public_url")
     kernel_bearer = next((known for known in Bearer if known.value == bearer), None)
     if kernel_bearer is None:
-        raise ConfigurationError("bearer is neither id_token nor access_token.", key="bearer")
+        raise ConfigurationError("bearer must be id_token or access_token.", key="bearer")
     _check_scope(config, issuer, kernel_bearer)
     if type(margin_seconds) is not int or not MIN_MARGIN_SECONDS <= margin_seconds <= MAX_MARGIN_SECONDS:
         raise ConfigurationError(
-            f"margin_seconds is not a whole number from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
+            f"margin_seconds must be an integer from {MIN_MARGIN_SECONDS} to {MAX_MARGIN_SECONDS}.",
             key="margin_seconds",
         )
     ca_bundle = _parse_line(ca_bundle, key="ca_bundle")
@@ -176,9 +176,9 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     }
     if redirect_client_id and not (public_url or _read(config, "JupyterHub", "subdomain_host")):
         raise ConfigurationError(
-            "redirect_client_id needs the address of the Hub in browsers, which is not set.",
+            "redirect_client_id requires the Hub's public URL, which is not set.",
             key="public_url",
-            remedy="Give configure a public_url, such as https://hub.example.com.",
+            remedy="Pass a public_url to configure, such as https://hub.example.com.",
         )
     if exchange_audience or exchange_resource or exchange_scope:
         environment["MICROMEGAS_HUB_CLIENT_SECRET"] = _read_application(config, "client_secret")
@@ -186,8 +186,9 @@ def configure(  # noqa: PLR0913 - what a Hub can choose
     _set_endpoints(config, issuer, ca_bundle)
     if _read(config, "JupyterHub", "shutdown_on_logout") is None:
         _LOG.warning(
-            "Servers keep running after their person has signed out of the Hub, and their kernels still get tokens. "
-            "Set c.JupyterHub.shutdown_on_logout: True stops the servers; False keeps them and drops this warning."
+            "Servers keep running after their user has signed out of the Hub, and their kernels still get tokens. "
+            "Set c.JupyterHub.shutdown_on_logout: True stops the servers; False keeps them running and "
+            "suppresses this warning."
         )
     _add_service(config, service_url, {name: value for name, value in environment.items() if value})
     _add_roles(config)
@@ -265,7 +266,7 @@ def _add_roles(config: Config) -> None:
 
 
 def _set_kernel_variable(config: Config, kernel_url: str) -> None:
-    """Give kernels the service's URL, in each section that sets variables, because a subclass's hides its base's."""
+    """Give kernels the service's URL in each section that sets variables; a subclass's section hides its base's."""
     spawner = _class_names(config, "spawner_class")
     for section in {"Spawner", *_sections_with(config, "Spawner", "environment", classes=spawner)}:
         environment = _read(config, section, "environment") or {}
@@ -275,8 +276,7 @@ def _set_kernel_variable(config: Config, kernel_url: str) -> None:
 
 
 def _set_refresh_hook(config: Config, bearer: Bearer, *, margin_seconds: int) -> None:
-    # A lookup comes at most this long after the last one that could refresh, so the token needs this additional
-    # margin.
+    # A lookup may come this long after the last one that could refresh, so the token needs this additional margin.
     age_seconds = max(1, min(MAX_AUTH_STATE_AGE_SECONDS, margin_seconds // 2))
     config.Authenticator.enable_auth_state = True
     classes = _class_names(config, "authenticator_class")
@@ -289,7 +289,7 @@ def _parse_line(value: object, *, key: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or not value.isprintable() or not value.strip():
-        raise ConfigurationError(f"{key} is not a line of text.", key=key)
+        raise ConfigurationError(f"{key} must be a single line of text.", key=key)
     return value
 
 
@@ -300,7 +300,9 @@ def _parse_address(url: object, *, key: str) -> str:
     except ValueError:
         has_port = False
     if base is None or not has_port:
-        raise ConfigurationError(f"{key} is not an http or https address without user, query and fragment.", key=key)
+        raise ConfigurationError(
+            f"{key} must be an http or https URL without a user name, query, or fragment.", key=key
+        )
     return base
 
 
@@ -322,7 +324,7 @@ def kernel_address(config: Config, *, service_url: str, path: str) -> str:
 
 
 def _proxy_address(config: Config) -> tuple[str, int | None, str]:
-    """Return host, port, and base URL as the Hub derives them from its settings."""
+    """Return the host, port, and base URL as the Hub derives them from its settings."""
     from jupyterhub.app import JupyterHub
     from traitlets.config import Config as HubConfig
 
@@ -335,9 +337,9 @@ def _proxy_address(config: Config) -> tuple[str, int | None, str]:
         host, port, scheme, base = "", None, "", ""
     if scheme not in {"http", "https"}:
         raise ConfigurationError(
-            "c.JupyterHub.bind_url is not an http or https address, so kernels cannot reach the service by it.",
+            "c.JupyterHub.bind_url is not an http or https URL, so kernels cannot use it to reach the service.",
             key="JupyterHub.bind_url",
-            remedy="Correct it, or give configure a kernel_url.",
+            remedy="Correct it, or pass a kernel_url to configure.",
         )
     return "127.0.0.1" if host in _ANY_HOST else host, port, base.strip("/")
 
@@ -363,23 +365,23 @@ def _check_authenticator(config: Config) -> None:
     names = _class_names(config, "authenticator_class")
     if "OAuthenticator" not in names or not hasattr(_load_class(spec, _AUTHENTICATORS), "refresh_user_hook"):
         raise ConfigurationError(
-            "People do not sign in to this Hub with OAuthenticator 17.3 or later, so it stores no token of theirs.",
+            "This Hub does not use OAuthenticator 17.3 or later, so it doesn't store its users' tokens.",
             key="JupyterHub.authenticator_class",
-            remedy="Set an authenticator of oauthenticator, such as generic-oauth, before calling configure; without "
-            "one, kernels sign in by device code and need no service.",
+            remedy="Set an authenticator from oauthenticator, such as generic-oauth, before calling configure; "
+            "without one, kernels sign in with a device code and don't need the service.",
         )
     for section in _sections_with(config, "Authenticator", "enable_auth_state", classes=names):
         if _read(config, section, "enable_auth_state") is False:
             raise ConfigurationError(
-                f"{section}.enable_auth_state is False, so the Hub stores no token that kernels could get.",
+                f"{section}.enable_auth_state is False, so the Hub doesn't store any tokens for kernels.",
                 key=f"{section}.enable_auth_state",
                 remedy="Remove the line; configure enables auth state.",
             )
     for section in _sections_with(config, "Authenticator", "refresh_user_hook", classes=names):
         raise ConfigurationError(
-            f"{section}.refresh_user_hook is set already, and two hooks would use up each other's refresh tokens.",
+            f"{section}.refresh_user_hook is already set, and two hooks would use up each other's refresh tokens.",
             key=f"{section}.refresh_user_hook",
-            remedy="Remove it; configure sets the hook that refreshes people's sign-ins.",
+            remedy="Remove it; configure sets the hook that refreshes users' sign-ins.",
         )
 
 
@@ -393,7 +395,7 @@ def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
     if bearer is Bearer.ID_TOKEN and _OPENID not in scope and _GETS_ID_TOKENS.isdisjoint(classes):
         complete = dict.fromkeys((_OPENID, *scope, *([] if asks_otherwise else [_OFFLINE])))
         raise ConfigurationError(
-            f"The Hub does not request the scope {_OPENID}; without it, the provider doesn't issue ID tokens.",
+            f"The Hub does not request the {_OPENID} scope; without it, the provider doesn't issue ID tokens.",
             key=f"{classes[0]}.scope",
             remedy=f"Set c.{classes[0]}.scope = {list(complete)}.",
         )
@@ -404,8 +406,8 @@ def _check_scope(config: Config, issuer: str, bearer: Bearer) -> None:
         missing = None if wanted == parameters else f"extra_authorize_params = {wanted}"
     if missing is not None:
         _LOG.warning(
-            "The Hub does not ask for refresh tokens. Unless the provider issues them without being asked, people have "
-            "to sign in at the Hub again whenever a token expires. To ask for them: c.%s.%s",
+            "The Hub does not request refresh tokens. Unless the provider issues them anyway, users have to sign in to "
+            "the Hub again whenever a token expires. To request them, set c.%s.%s",
             classes[0],
             missing,
         )
@@ -426,16 +428,16 @@ def _check_spawner(config: Config, *, allow_shared_system_user: object) -> None:
     # Strings are rejected: a variable with the value "false" must not turn anything on.
     if not isinstance(allow_shared_system_user, bool):
         key = "allow_shared_system_user"
-        raise ConfigurationError(f"{key} is neither True nor False.", key=key)
+        raise ConfigurationError(f"{key} must be True or False.", key=key)
     names = set(_class_names(config, "spawner_class"))
     is_shared = _read(config, "JupyterHub", "spawner_class") == "simple" or bool(_SHARING_SPAWNERS & names)
     if is_shared and not allow_shared_system_user:
         raise ConfigurationError(
-            "This spawner runs everybody's servers as one system user, who can read the memory and the environment of "
-            "each: every person could take every other's tokens.",
+            "This spawner runs all users' servers as one system user, who can read the memory and environment of "
+            "each, so any user could take other users' tokens.",
             key="JupyterHub.spawner_class",
-            remedy="Use a spawner that separates people, such as LocalProcessSpawner, DockerSpawner or KubeSpawner. "
-            "Only for a trial: configure(…, allow_shared_system_user=True).",
+            remedy="Use a spawner that isolates users, such as LocalProcessSpawner, DockerSpawner, or KubeSpawner. "
+            "For a trial only, use configure(…, allow_shared_system_user=True).",
         )
 
 
@@ -444,14 +446,14 @@ def _check_roles(config: Config) -> None:
     for role in _read_list(config, "JupyterHub", "load_roles"):
         if not isinstance(role, dict) or not isinstance(role.get("scopes", []), list | tuple | set):
             raise ConfigurationError(
-                "c.JupyterHub.load_roles holds something other than roles with a list of scopes.",
+                "c.JupyterHub.load_roles must contain only roles with a list of scopes.",
                 key="JupyterHub.load_roles",
             )
         # The Hub's own administrator role may do anything; no server's token has it.
         is_chosen = role.get("name") != "admin" and bool(role.get("users") or role.get("groups"))
         if role.get("name") in _COMMON_ROLES or is_chosen:
             scopes = [str(scope) for scope in role.get("scopes", ())]
-            what = f"The role {role.get('name')} gives people or their servers"
+            what = f"The role {role.get('name')} gives users or their servers"
             _check_scopes(scopes, what=what, key="JupyterHub.load_roles", may_be_all=role.get("name") != "server")
     spawner = _class_names(config, "spawner_class")
     for name in _TOKEN_SCOPES:
@@ -473,7 +475,7 @@ def _check_scopes(scopes: Collection[str], *, what: str, key: str, may_be_all: b
         raise ConfigurationError(
             f"{what} the scope {scope}. Code in {whose} could use it to read refresh tokens.",
             key=key,
-            remedy="Remove the scope: kernels get their tokens from the service and need no such right.",
+            remedy="Remove the scope; kernels get their tokens from the service and don't need it.",
         )
 
 
@@ -482,10 +484,10 @@ def _check_visitor_rights(scopes: Collection[str], *, key: str) -> None:
         right, _, of = scope.partition("!")
         if right in _VISITOR_RIGHTS and not of.startswith("server"):
             raise ConfigurationError(
-                f"{key} gives servers the scope {scope} of everybody who visits them: the server's owner could use a "
-                "visitor's own server, and get the visitor's token.",
+                f"{key} gives servers the scope {scope} for every user who visits them, so a server's owner could use "
+                "a visitor's own server to get the visitor's token.",
                 key=key,
-                remedy="Remove the scope, or narrow it to the server that is visited (access:servers!server).",
+                remedy="Remove the scope, or limit it to the visited server (access:servers!server).",
             )
 
 
@@ -515,7 +517,7 @@ def _read_application(config: Config, name: str) -> str:
         raise ConfigurationError(
             f"The authenticator's {name} is not set in this configuration.",
             key=f"OAuthenticator.{name}",
-            remedy=f"Set it before calling configure, such as c.GenericOAuthenticator.{name}.",
+            remedy=f"Set it before calling configure, for example with c.GenericOAuthenticator.{name}.",
         )
     return value
 
@@ -529,7 +531,7 @@ def _read_authenticator(config: Config, name: str) -> Any:
         authenticator.update_config(Config({section: {name: config[section][name]} for section in sections}))
     except TraitError as error:
         key = f"{sections[0]}.{name}"
-        raise ConfigurationError(f"c.{key} cannot be used: {error}", key=key) from None
+        raise ConfigurationError(f"c.{key} is invalid: {error}", key=key) from None
     return getattr(authenticator, name)
 
 
@@ -557,7 +559,7 @@ def _registered(group: str) -> dict[str, str]:
 
 
 def _load_class(spec: object, group: str) -> type | None:
-    """Return a class, given as class, dotted name, or entry point name; None if it is not installed."""
+    """Return a class, given as a class, dotted name, or entry point name; None if it is not installed."""
     if isinstance(spec, type):
         return spec
     module, _, name = _registered(group).get(str(spec).lower(), str(spec)).replace(":", ".").rpartition(".")

@@ -39,7 +39,7 @@ POLL_SECONDS: Final = 25.0
 
 @dataclass(kw_only=True, eq=False)
 class SignIn:
-    """A pending sign-in; `answer` is the callback's query, and `waiting` is the number of calls that wait for it."""
+    """A pending sign-in; `answer` is the callback's query, and `waiting` is the number of calls waiting for it."""
 
     name: str = field(repr=False)
     owner: str
@@ -61,11 +61,11 @@ class SignIns:
         return len(self._by_name)
 
     def begin(self, owner: str, *, state: str, authorization_url: Secret) -> SignIn:
-        """Register a sign-in and return it with its new name; raises `ValueError` for a state that is in use."""
+        """Register a sign-in and return it with its new name; raises `ValueError` if the state is already in use."""
         digest = digest_of(state)
         known = list(self._by_name.values())  # oldest first
         if any(sign_in.state_digest == digest for sign_in in known):
-            raise ValueError("this state is in use")
+            raise ValueError("this state is already in use")
         own = [sign_in for sign_in in known if sign_in.owner == owner]
         for sign_in in own[: max(0, len(own) - MAX_PER_OWNER + 1)] or known[: max(0, len(known) - MAX_SIGN_INS + 1)]:
             self._by_name.pop(sign_in.name, None)
@@ -157,7 +157,7 @@ class JsonHandler(web.RequestHandler):
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise refuse("invalid_request", what="The request's body is not a JSON object.")
+            raise refuse("invalid_request", what="The request body is not a JSON object.")
         return body
 
     def send(self, status: int, members: Mapping[str, object]) -> None:
@@ -223,11 +223,11 @@ def check_authorization_url(url: object, *, endpoint: str, redirect_uri: str, cl
     PKCE S256, and a sufficiently long state.
     """
     if not isinstance(url, str) or len(url) > MAX_AUTHORIZATION_CHARACTERS or not is_web_address(url):
-        raise _invalid("not a web address")
+        raise _invalid("is not an http or https URL")
     base, _, query = url.partition("?")
     endpoint_base, _, endpoint_query = endpoint.partition("?")
     if base != endpoint_base or urlsplit(url).fragment:
-        raise _invalid("not with the Hub's identity provider")
+        raise _invalid("does not belong to the Hub's identity provider")
     parameters = _parse_query(query)
     if any(parameters.get(name) != value for name, value in _parse_query(endpoint_query).items()):
         raise _invalid("not with the Hub's identity provider")
@@ -239,12 +239,12 @@ def check_authorization_url(url: object, *, endpoint: str, redirect_uri: str, cl
     }
     wrong = next((name for name, value in required.items() if parameters.get(name) != value), None)
     if wrong is not None:
-        raise _invalid(f"without the right {wrong}")
+        raise _invalid(f"does not contain the correct {wrong}")
     if not _REFUSED_PARAMETERS.isdisjoint(parameters):
-        raise _invalid("with a parameter that overrides others")
+        raise _invalid("contains a parameter that overrides others")
     for name in ("state", "code_challenge"):
         if _LONG_ENOUGH.fullmatch(parameters.get(name, "")) is None:
-            raise _invalid(f"without a {name} of at least 43 characters")
+            raise _invalid(f"does not contain a {name} of at least 43 characters")
     return parameters["state"]
 
 
@@ -253,10 +253,10 @@ def _parse_query(query: str) -> Mapping[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError:
-        raise _invalid("with too many parameters") from None
+        raise _invalid("contains too many parameters") from None
     parameters = dict(pairs)
     if len(parameters) != len(pairs):
-        raise _invalid("with a repeated parameter")
+        raise _invalid("contains a repeated parameter")
     return parameters
 
 
@@ -344,7 +344,7 @@ class BeginHandler(_SignInHandler):
         try:
             sign_in = self.service.sign_ins.begin(name, state=state, authorization_url=Secret(str(url)))
         except ValueError:
-            raise refuse("invalid_request", what="A sign-in with this state is under way already.") from None
+            raise refuse("invalid_request", what="A sign-in with this state is already in progress.") from None
         self.service.audit.write("sign_in_begun", owner=name)
         start_url = f"{self.service.settings.public_prefix}start/{sign_in.name}"
         self.send(201, {"name": sign_in.name, "start_url": start_url, "expires_in": LIFETIME_SECONDS})
@@ -361,7 +361,7 @@ class AnswerHandler(_SignInHandler):
             raise refuse("unknown_sign_in")
         wait_seconds = self.body_members().get("wait_seconds", POLL_SECONDS)
         if not isinstance(wait_seconds, int | float) or not 0 <= wait_seconds <= POLL_SECONDS:
-            raise refuse("invalid_request", what=f"wait_seconds is not a number from 0 to {POLL_SECONDS:g}.")
+            raise refuse("invalid_request", what=f"wait_seconds must be a number from 0 to {POLL_SECONDS:g}.")
         if sign_in.waiting >= MAX_WAITING:
             raise refuse("slow_down", retry_after_seconds=1)
         answer = await self.service.sign_ins.take_answer(sign_in, timeout_seconds=wait_seconds)

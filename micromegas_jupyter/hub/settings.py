@@ -16,8 +16,8 @@ KEY_FILE: Final = "JUPYTERHUB_SSL_KEYFILE"
 CERTIFICATE_FILE: Final = "JUPYTERHUB_SSL_CERTFILE"
 AUTHORITY_FILE: Final = "JUPYTERHUB_SSL_CLIENT_CA"
 _TLS_FILES: Final = (KEY_FILE, CERTIFICATE_FILE, AUTHORITY_FILE)
-_TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on: start this program as a service of the Hub."
-_HUB_REMEDY: Final = "The Hub sets it: start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
+_TLS_REMEDY: Final = "The Hub sets all three when internal_ssl is on; start this program as a Hub service."
+_HUB_REMEDY: Final = "The Hub sets it; start this program as a service in jupyterhub_config.py (docs/jupyterhub.md)."
 _CONFIGURE_REMEDY: Final = "Call micromegas_jupyter.hub.configure in jupyterhub_config.py, which sets it."
 _LOOPBACK: Final = "127.0.0.1"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - only if the service URL is not on loopback
@@ -37,7 +37,7 @@ def read_internal_tls(environ: Mapping[str, str]) -> ssl.SSLContext | None:
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError):
         raise ConfigurationError(
-            "The certificates for calls within the Hub cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
+            "The certificates for the Hub's internal calls cannot be used.", key=CERTIFICATE_FILE, remedy=_TLS_REMEDY
         ) from None
     return context
 
@@ -57,7 +57,7 @@ class ServiceSettings:
     bearer: Bearer = Bearer.ID_TOKEN
     public_url: str | None = None
     redirect_client_id: str | None = None
-    exchange: Mapping[str, str | None] | None = None  # audience, resource, and scope (RFC 8693), one of them set
+    exchange: Mapping[str, str | None] | None = None  # audience, resource, and scope (RFC 8693); at least one is set
     internal_tls: ssl.SSLContext | None = None
     ca_bundle: str | None = None  # CAs to trust for the provider instead of the default ones
 
@@ -88,7 +88,7 @@ def read_service_settings(environ: Mapping[str, str]) -> ServiceSettings:
         bearer = Bearer(environ.get("MICROMEGAS_HUB_BEARER") or Bearer.ID_TOKEN.value)
     except ValueError:
         key = "MICROMEGAS_HUB_BEARER"
-        raise ConfigurationError(f"{key} is neither id_token nor access_token.", key=key) from None
+        raise ConfigurationError(f"{key} must be id_token or access_token.", key=key) from None
     return ServiceSettings(
         api_url=_require(environ, "JUPYTERHUB_API_URL", _HUB_REMEDY).rstrip("/"),
         api_token=Secret(_require(environ, "JUPYTERHUB_API_TOKEN", _HUB_REMEDY)),
@@ -123,15 +123,15 @@ def parse_service_url(url: str, *, key: str = "JUPYTERHUB_SERVICE_URL") -> tuple
         host = port = None
     if not host or not port or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"{key} is not of the form http://host:port.",
+            f"{key} must have the form http://host:port.",
             key=key,
-            remedy="Give configure a service_url such as http://127.0.0.1:8190.",
+            remedy="Pass a service_url to configure, such as http://127.0.0.1:8190.",
         )
     return (_LOOPBACK if host in LOOPBACK_HOSTS else _ALL_ADDRESSES), port
 
 
 def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_RESOURCE") -> None:
-    """Check that an exchange's target, if there is one, is an absolute URI without a fragment (RFC 8707)."""
+    """Check that an exchange's target, if any, is an absolute URI without a fragment (RFC 8707)."""
     if not resource:
         return
     try:
@@ -140,7 +140,7 @@ def check_resource(resource: str | None, *, key: str = "MICROMEGAS_HUB_EXCHANGE_
         parts = None
     if parts is None or not parts.scheme or not (parts.netloc or parts.path) or "#" in resource:
         raise ConfigurationError(
-            f"{key} is not an absolute address without a fragment.",
+            f"{key} must be an absolute URI without a fragment.",
             key=key,
             remedy="Use the resource that is registered with the identity provider, such as https://lake.example.com.",
         )

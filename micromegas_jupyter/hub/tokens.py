@@ -84,11 +84,11 @@ class HubProvider:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def authorization_endpoint(self) -> str | None:
-        """Return the URL of the sign-in page, or None if the provider has none."""
+        """Return the URL of the sign-in page, or None if the provider doesn't have one."""
         return (await self._on_thread(self._metadata)).authorization_endpoint
 
     async def exchange(self, owner: str, stored: StoredBearer) -> StoredBearer:
-        """Exchange a user's token (RFC 8693) once per expiry; without the setting, return it unchanged."""
+        """Exchange a user's token (RFC 8693) once per expiry; return it unchanged if no exchange is configured."""
         target = self._settings.exchange
         if target is None:
             return stored
@@ -249,8 +249,8 @@ class AuthStateRefresher:
         if has_token and not self._has_warned:
             self._has_warned = True
             _LOG.warning(
-                "The identity provider gave the Hub no refresh token for %s, who has to sign in again whenever a token "
-                "expires. Providers give one for the scope offline_access, some of them only with "
+                "The identity provider didn't give the Hub a refresh token for %s, who has to sign in again whenever a "
+                "token expires. Providers issue one for the scope offline_access, some of them only with "
                 'c.OAuthenticator.extra_authorize_params = {"prompt": "consent"}.',
                 name,
             )
@@ -279,7 +279,7 @@ class AuthStateRefresher:
             if isinstance(error, LoginRequired):
                 _LOG.warning("The identity provider rejected the refresh of the sign-in of %s.", user.name)
                 return await self._end_sign_in(user, state)
-            _LOG.error("The sign-in of %s could not be refreshed now: %s", user.name, error.what)
+            _LOG.error("The sign-in of %s could not be refreshed: %s", user.name, error.what)
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
             return True
         if not is_same_sign_in(usable_token(state.get("id_token")), usable_token(answer.get("id_token"))):
@@ -288,7 +288,7 @@ class AuthStateRefresher:
         refreshed = {**_merged(state, answer), STALE_KEY: False}
         fresh = read_bearer(refreshed, self._bearer)
         if fresh is None or fresh.expires_at <= stored.expires_at:
-            # Further calls would return nothing new, and would use up a refresh token each.
+            # Further calls would return nothing new, and each would use up a refresh token.
             self._pause(user.name, FAILURE_PAUSE_SECONDS)
         if fresh is not None and fresh.token == stored.token:
             # A new token with the same expiry expires with the user's provider session.
@@ -334,5 +334,5 @@ def _parse_failure(error: Exception, *, secret: str) -> AuthenticationError | Pr
     try:
         decoded: object = json.loads(body)
     except ValueError:
-        return ProviderUnavailable("The identity provider returned neither a token nor a reason.")
+        return ProviderUnavailable("The identity provider returned neither a token nor an error code.")
     return build_token_error(decoded, is_refresh=True, secrets=[Secret(secret)])

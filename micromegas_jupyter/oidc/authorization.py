@@ -59,7 +59,7 @@ _BEARER_TYPES = (ACCESS_TOKEN_TYPE, ID_TOKEN_TYPE, JWT_TYPE)
 
 _ANSWER = "token answer"
 _DIGITS = re.compile(r"[0-9]{1,10}")
-# An absolute URI without a fragment, loosely: RFC 8707 section 2. URNs match, too.
+# An absolute URI without a fragment (loose match): RFC 8707 section 2. URNs match, too.
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x3b\x3d\x3f-\x5b\x5d\x5f\x61-\x7a\x7e]+")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 _OWN_PARAMETERS = PROTECTED_PARAMETERS - {"client_secret"} | {"scope"}
@@ -118,7 +118,7 @@ class ProviderMetadata:
     def require_token_endpoint(self) -> str:
         """Return the token endpoint, or raise if there isn't one."""
         if self.token_endpoint is None:
-            raise ProviderMisbehaved(f"The identity provider {self.issuer} has no token endpoint.")
+            raise ProviderMisbehaved(f"The identity provider {self.issuer} doesn't have a token endpoint.")
         return self.token_endpoint
 
 
@@ -160,7 +160,7 @@ def _members_for(document: object, issuer: str, tenant: str | None = None) -> Ma
 
 
 def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
-    remedy = "Set the issuer exactly as the provider writes it, a trailing slash included."
+    remedy = "Set the issuer exactly as the provider specifies it, including any trailing slash."
     if not isinstance(stated, str):
         other = "no issuer"
     elif _may_be_set(stated, configured=issuer):
@@ -171,9 +171,7 @@ def _other_issuer(stated: object, *, issuer: str) -> ProviderMisbehaved:
         )
     else:
         other = clean_provider_text(stated)
-    return ProviderMisbehaved(
-        f"The discovery document of {issuer} is made out for another issuer ({other}).", remedy=remedy
-    )
+    return ProviderMisbehaved(f"The discovery document of {issuer} is for a different issuer ({other}).", remedy=remedy)
 
 
 def _may_be_set(stated: str, *, configured: str) -> bool:
@@ -190,7 +188,7 @@ def _may_be_set(stated: str, *, configured: str) -> bool:
 def _jwks_uri(document: Mapping[str, object], issuer: str, *, read_from: str) -> str:
     jwks_uri = _endpoint(document, "jwks_uri", issuer, read_from=read_from)
     if jwks_uri is None:
-        raise ProviderMisbehaved(f"The discovery document of {issuer} does not contain the location of its keys.")
+        raise ProviderMisbehaved(f"The discovery document of {issuer} does not contain the URL of the provider's keys.")
     return jwks_uri
 
 
@@ -203,7 +201,7 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str, *, read_fr
     check_endpoint_url(url)
     if url.lower().startswith("http:") and not is_loopback_url(read_from or issuer):
         # A remote provider must not be able to have codes and tokens sent to this machine's own services.
-        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that is not https.")
+        raise ProviderMisbehaved(f"The discovery document of {issuer} has a {name} that does not use https.")
     return url
 
 
@@ -231,7 +229,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSet:
-    """The tokens of a sign-in; times are aware UTC, by the provider's clock as far as known."""
+    """The tokens of a sign-in; times are aware UTC, based on the provider's clock if it is known."""
 
     access_token: Secret
     token_type: str = "Bearer"  # noqa: S105 - a type's name, not a password
@@ -255,14 +253,14 @@ def resource_fields(resource: str | None) -> dict[str, str]:
     if not resource:
         return {}
     if len(resource) > _MAX_RESOURCE_CHARACTERS or not _ABSOLUTE_URI.fullmatch(resource):
-        raise UsageError("The resource is not an absolute URI without a fragment, as https://lake.example.com is.")
+        raise UsageError("The resource must be an absolute URI without a fragment, such as https://lake.example.com.")
     return {"resource": resource}
 
 
 def complete_scope(scope: str) -> str:
-    """Return `scope` with `openid` in it (RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1)."""
+    """Return `scope` with `openid` included (RFC 6749 section 3.3; OpenID Connect Core 1.0 section 3.1.2.1)."""
     if not _SCOPE.fullmatch(scope):
-        raise UsageError("The scope is not a list of names separated by single spaces.")
+        raise UsageError("The scope must be a list of names separated by single spaces.")
     return scope if "openid" in scope.split() else f"openid {scope}"
 
 
@@ -278,7 +276,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     extra_parameters: Mapping[str, str] = MappingProxyType({}),
     state_prefix: str = "",
 ) -> AuthorizationRequest:
-    """Build a code request with new PKCE S256 verifier, state, and nonce; the state starts with `state_prefix`.
+    """Build a code request with a new PKCE S256 verifier, state, and nonce; the state starts with `state_prefix`.
 
     Source: RFC 6749 section 4.1.1; RFC 7636 section 4; OpenID Connect Core 1.0 sections 3.1.2.1 and 11 (a provider may
     ignore `offline_access` unless the request prompts for consent); RFC 8707 section 2.1.
@@ -289,7 +287,7 @@ def build_authorization_request(  # noqa: PLR0913 - the request's parameters
     """
     metadata.require_token_endpoint()
     if metadata.authorization_endpoint is None:
-        raise ProviderMisbehaved(f"The identity provider {metadata.issuer} has no authorization endpoint.")
+        raise ProviderMisbehaved(f"The identity provider {metadata.issuer} doesn't have an authorization endpoint.")
     if metadata.pkce_methods is not None and "S256" not in metadata.pkce_methods:
         raise ProviderMisbehaved(f"The identity provider {metadata.issuer} does not support PKCE with S256.")
     if not _OWN_PARAMETERS.isdisjoint(extra_parameters):
@@ -357,12 +355,12 @@ def parse_callback(query: str | Secret, *, request: AuthorizationRequest, metada
         _raise_callback_error(found)
     code = usable_token(found.get("code"))
     if code is None or not 0 < len(code.reveal()) <= _MAX_CODE_CHARACTERS:
-        raise ProviderMisbehaved("The redirect has no usable code.")
+        raise ProviderMisbehaved("The redirect does not contain a usable code.")
     return code
 
 
 def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObject | None:
-    """Return a callback's parameters, or None if one is repeated or the state is not this sign-in's."""
+    """Return a callback's parameters, or None if one is repeated or the state doesn't belong to this sign-in."""
     pairs = _parameters(query)
     found = SecretObject(pairs)
     return found if len(found) == len(pairs) and is_callback_of(query, request) else None
@@ -371,12 +369,12 @@ def _callback_parameters(query: str, request: AuthorizationRequest) -> SecretObj
 def _raise_callback_error(found: Mapping[str, object]) -> None:
     described = describe_provider_error(found["error"], found.get("error_description"))
     if found["error"] in _PASSING_ERRORS:
-        raise ProviderUnavailable(f"The identity provider could not sign you in now ({described}).")
+        raise ProviderUnavailable(f"The identity provider can't sign you in right now ({described}).")
     if found["error"] == "access_denied":
         raise LoginRefused(f"The sign-in was denied ({described}).")
     raise LoginRefused(
         f"The identity provider denied the sign-in ({described}).",
-        remedy="Check the client ID, redirect URI and scope with the administrator of the identity provider.",
+        remedy="Check the client ID, redirect URI, and scope with the identity provider's administrator.",
     )
 
 
@@ -412,7 +410,7 @@ def build_client_authentication(  # noqa: PLR0913 - the contents of an assertion
             raise ConfigurationError(
                 "The identity provider doesn't accept private keys.",
                 key="MICROMEGAS_OIDC_PRIVATE_KEY_FILE",
-                remedy="Use a client secret in place of the private key.",
+                remedy="Use a client secret instead of the private key.",
             )
         who = {"iss": client_id, "sub": client_id, "aud": assertion_audience}
         claims = {**who, "jti": randomness.token_urlsafe(_ASSERTION_ID_BYTES)}
@@ -479,7 +477,7 @@ def build_client_credentials_request(*, scope: str | None, audience: str | None,
 def build_client_assertion_request(
     assertion: Secret, *, scope: str | None, audience: str | None, resource: str | None
 ) -> Fields:
-    """Request a service account's token with another issuer's assertion. Source: RFC 7523 section 2.2."""
+    """Request a service account's token with a different issuer's assertion. Source: RFC 7523 section 2.2."""
     fields = build_client_credentials_request(scope=scope, audience=audience, resource=resource)
     return {**fields, **_assertion_fields(assertion)}
 
@@ -523,7 +521,7 @@ def parse_token_answer(body: object, *, now: datetime, requested_scope: str | No
         raise ProviderMisbehaved("The identity provider's token response is not a JSON object.")
     access_token = read_token(body, "access_token")
     if access_token is None:
-        raise ProviderMisbehaved("The identity provider's token response contains no access token.")
+        raise ProviderMisbehaved("The identity provider's token response does not contain an access token.")
     token_type = body.get("token_type")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise ProviderMisbehaved("The identity provider returned a token that isn't a bearer token.")
@@ -557,7 +555,8 @@ def parse_token_exchange_answer(body: object, *, now: datetime, requested_scope:
     if (issued_type is not None or is_other_type) and issued_type not in _BEARER_TYPES:
         raise ProviderMisbehaved(
             "The identity provider exchanged the token for one that cannot be sent to a server.",
-            remedy="Set MICROMEGAS_OIDC_AUDIENCE or MICROMEGAS_OIDC_SCOPE to what the server's tokens are for.",
+            remedy="Set MICROMEGAS_OIDC_AUDIENCE or MICROMEGAS_OIDC_SCOPE to the audience or scope of the server's "
+            "tokens.",
         )
     if is_other_type:
         body["token_type"] = "Bearer"  # noqa: S105 - a type's name, not a password
@@ -574,11 +573,11 @@ def build_token_error(
     """
     code = body.get("error") if isinstance(body, dict) else None
     if not isinstance(body, dict) or not isinstance(code, str):
-        return ProviderMisbehaved("The identity provider rejected a token request without a reason.")
+        return ProviderMisbehaved("The identity provider rejected a token request without giving a reason.")
     described = describe_provider_error(code, body.get("error_description"), secrets=secrets)
     if code in _PASSING_ERRORS:
-        return ProviderUnavailable(f"The identity provider can't issue tokens now ({described}).")
-    remedy = "Check the client id, and the client secret or private key." if code in _CLIENT_ERRORS else None
+        return ProviderUnavailable(f"The identity provider can't issue tokens right now ({described}).")
+    remedy = "Check the client ID and the client secret or private key." if code in _CLIENT_ERRORS else None
     # A program that was started without the application's secret must not destroy the user's sign-in.
     if is_refresh and code not in _CLIENT_ERRORS:
         return LoginRequired(f"The sign-in has expired ({described}).")
@@ -588,7 +587,7 @@ def build_token_error(
 
 
 def merge_refreshed(old: TokenSet, new: TokenSet) -> TokenSet:
-    """Return the new token set, completed by the old: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2."""
+    """Return the new token set, completed from the old: RFC 6749 section 6; OpenID Connect Core 1.0 section 12.2."""
     return replace(
         new,
         refresh_token=new.refresh_token or old.refresh_token,

@@ -110,7 +110,9 @@ def parse_device_token_error(body: object) -> DevicePending | LoginRefused | Log
 def _user_code(value: object) -> str:
     cleaned = _printable(value).strip()
     if not 0 < len(cleaned) <= MAX_USER_CODE_CHARACTERS:
-        raise ProviderMisbehaved("The identity provider's device response has no code that a user could type.")
+        raise ProviderMisbehaved(
+            "The identity provider's device response does not contain a code that a user can type."
+        )
     return cleaned
 
 
@@ -118,7 +120,7 @@ def _shown_address(value: object, issuer: str) -> str:
     address = _printable(value)
     check_endpoint_url(address)
     if address.lower().startswith("http:") and not is_loopback_url(issuer):
-        raise ProviderMisbehaved("The identity provider's device response contains an address that is not https.")
+        raise ProviderMisbehaved("The identity provider's device response contains an address that does not use https.")
     return address
 
 

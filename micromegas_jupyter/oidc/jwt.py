@@ -101,7 +101,7 @@ def parse_token(token: str) -> ParsedToken:
 
 
 def decode_base64url(segment: str) -> bytes:
-    """Decode unpadded base64url in its one canonical form. Source: RFC 7515 section 2; RFC 4648 section 3.5."""
+    """Decode unpadded base64url in canonical form only. Source: RFC 7515 section 2; RFC 4648 section 3.5."""
     text = segment.encode("ascii", "replace").translate(_TO_BASE64)
     padding = -len(text) % 4
     # The decoder ignores trailing bits, which are zero only if the last character is one of these.
@@ -161,7 +161,7 @@ _P25519 = 2**255 - 19
 _P448 = 2**448 - 2**224 - 1
 # The y of a point of order eight; the other such y has the opposite sign.
 _Y_OF_ORDER_EIGHT = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-# By curve: the field's prime, and the y of all points with an order that divides the cofactor (RFC 8032 section 5).
+# By curve: the field's prime, and the y of all points whose order divides the cofactor (RFC 8032 section 5).
 _SMALL_ORDERS: Mapping[str, tuple[int, frozenset[int]]] = {
     "Ed25519": (_P25519, frozenset({0, 1, _P25519 - 1, _Y_OF_ORDER_EIGHT, _P25519 - _Y_OF_ORDER_EIGHT})),
     "Ed448": (_P448, frozenset({0, 1, _P448 - 1})),
@@ -220,7 +220,7 @@ def parse_key_set(document: object, *, issuer: str | None = None, tenant: str | 
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not listed:
-        raise ProviderMisbehaved("The identity provider's key document contains no list of keys.")
+        raise ProviderMisbehaved("The identity provider's key document does not contain a list of keys.")
     from joserfc.errors import JoseError
 
     usable: list[VerificationKey] = []
@@ -248,12 +248,12 @@ def _import_key(entry: object, issuer: str | None, tenant: str | None) -> Verifi
         raise _Unusable("not an object")
     # Microsoft: "Validate the issuer of the signing key".
     if issuer is not None and not names_issuer(entry.get("issuer", issuer), issuer=issuer, tenant=tenant):
-        raise _Unusable("another issuer's key")
+        raise _Unusable("key of a different issuer")
     if not _PRIVATE_PARTS.isdisjoint(entry):
         raise _Unusable("contains private or symmetric key material")
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        raise _Unusable("for another use")
+        raise _Unusable("for a different use")
     key_type = entry.get("kty")
     if not isinstance(key_type, str) or key_type not in _NUMBERS:
         raise _Unusable("unknown key type")
@@ -287,7 +287,7 @@ def _number(entry: Mapping[str, object], name: str) -> str:
 def _text_or_none(entry: Mapping[str, object], name: str) -> str | None:
     value = entry.get(name)
     if value is not None and not isinstance(value, str):
-        raise _Unusable("a member is not text")
+        raise _Unusable("a member is not a string")
     return value
 
 
@@ -297,13 +297,13 @@ def _integer(text: str) -> int:
 
 def _check_rsa_strength(*, modulus: int, exponent: int) -> None:
     if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS or modulus % 2 == 0:
-        raise _Unusable("a modulus out of range")
+        raise _Unusable("modulus out of range")
     if exponent < _MIN_RSA_EXPONENT or exponent % 2 == 0 or exponent.bit_length() > _MAX_RSA_EXPONENT_BITS:
-        raise _Unusable("an exponent out of range")
+        raise _Unusable("exponent out of range")
     # Moduli that are vulnerable to CVE-2017-15361 (ROCA) are powers of 65537 modulo every small prime. For a random
     # modulus, the probability of this is below 2**-100.
     if all(modulus % prime in powers for prime, powers in _roca_residues().items()):
-        raise _Unusable("a modulus from a generator that is known to be weak")
+        raise _Unusable("modulus from a generator that is known to be weak")
 
 
 @cache
@@ -313,12 +313,12 @@ def _roca_residues() -> dict[int, frozenset[int]]:
 
 
 def _check_edwards_order(curve: str | None, encoded: bytes) -> None:
-    """Reject a point of small order, such as an all-zero key: anyone can forge signatures for such a key."""
+    """Reject a point of small order, such as an all-zero key, because anyone can forge signatures for such a key."""
     prime, small = _SMALL_ORDERS[str(curve)]
     # The topmost bit is the sign of x.
     without_sign = int.from_bytes(encoded, "little") & ((1 << (8 * len(encoded) - 1)) - 1)
     if without_sign % prime in small:
-        raise _Unusable("a point of small order")
+        raise _Unusable("point of small order")
 
 
 @cache
@@ -330,7 +330,7 @@ def key_classes() -> "Mapping[str, type[RSAKey | ECKey | OKPKey]]":
 
 
 class UnknownKey(TokenProblem):
-    """No key in the set made the signature; a newer set from the same provider may contain the key."""
+    """No key in the set produced the signature; a newer set from the same provider may contain the key."""
 
 
 # By algorithm: the key type, and the signature's length in bytes for each of its curves. A signature of any other
@@ -354,7 +354,7 @@ def check_algorithm(parsed: ParsedToken, algorithms: frozenset[str]) -> None:
 
 
 def verify_signature(parsed: ParsedToken, keys: KeySet, *, algorithms: frozenset[str] = DEFAULT_ALGORITHMS) -> None:
-    """Check that a key in the set made the token's signature.
+    """Check that a key in the set produced the token's signature.
 
     With a `kid`, only keys with that ID are tried; otherwise up to `MAX_KEYS_TRIED` matching keys. A key matches if
     its type, its curve, and its own `alg` are those of the token's algorithm (RFC 8725 sections 3.1, 3.2).
@@ -388,9 +388,9 @@ def _verifies(parsed: ParsedToken, key: VerificationKey, algorithm: str) -> bool
     return True
 
 
-@cache  # creating one costs as much as some checks
+@cache  # creating one takes as long as several checks
 def _verifier(algorithm: str) -> Callable[[Any, bytes, bytes], None]:
-    """Return a verifier that raises for wrong signatures. Source: RFC 7518 sections 3.3-3.5; RFC 8037 section 3.1."""
+    """Return a verifier that raises for invalid signatures. Source: RFC 7518 sections 3.3-3.5; RFC 8037 section 3.1."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -432,7 +432,7 @@ _ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _KINDS_BY_TOKEN_USE = {"access": TokenKind.ACCESS, "id": TokenKind.ID}
 _KINDS_BY_TYPE_CLAIM = {"bearer": TokenKind.ACCESS, "id": TokenKind.ID}
 LEEWAY_SECONDS = 60.0
-CLOCK_REMEDY = "Check the clock of this machine."
+CLOCK_REMEDY = "Check this machine's clock."
 
 _MAX_SHOWN_CHARACTERS = 256
 
@@ -575,7 +575,7 @@ def read_subject(claims: Mapping[str, object], name: str = "sub") -> str:
 
 
 def expiry_of(claims: Mapping[str, object]) -> datetime:
-    """Return the token's time of expiry, as aware UTC."""
+    """Return the token's expiry time as aware UTC."""
     return datetime.fromtimestamp(_seconds(claims, "exp", "expiry"), UTC)
 
 
@@ -674,7 +674,7 @@ def check_refreshed_claims(old: IdTokenClaims, new: IdTokenClaims) -> None:
     same_use = new.audiences >= old.audiences and new.authorized_party == old.authorized_party
     if not same_person or not same_use or (new.nonce is not None and new.nonce != old.nonce):
         raise ProviderMisbehaved(
-            "The identity provider renewed the sign-in with a token for another user or application."
+            "The identity provider renewed the sign-in with a token for a different user or application."
         )
     if new.issued_at < old.issued_at:
         raise ProviderMisbehaved("The identity provider renewed the sign-in with an older token.")
@@ -703,7 +703,7 @@ def _read_claims(parsed: ParsedToken) -> IdTokenClaims:
 
 
 def shown_groups(claims: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the displayable names of groups and roles, truncated if they are long."""
+    """Return the displayable names of groups and roles, truncated if long."""
     return tuple(group[:_MAX_SHOWN_CHARACTERS] for group in read_groups(claims) if group.isprintable())
 
 

@@ -42,23 +42,23 @@ _ALGORITHMS: Mapping[tuple[str, str | None], tuple[str, ...]] = {
     ("OKP", "Ed448"): ("EdDSA",),
 }
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
-_REMEDY = "Give a private key for signing: RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519."
+_REMEDY = "Specify a private key for signing: RSA with at least 2048 bits, P-256, P-384, P-521, or Ed25519."
 
 
 class _Problem(enum.Enum):
     """A problem with a key's text, worded to follow the source's name, and the remedy if it isn't the usual one."""
 
     NOT_JSON = ("is not valid JSON", _REMEDY)
-    NO_KEY = ("holds neither a PEM key nor a JSON Web Key", _REMEDY)
-    OTHER_TYPE = ("holds a key of a type that cannot sign here", _REMEDY)
-    PUBLIC = ("holds a public key only", _REMEDY)
-    OTHER_USE = ("holds a key that is not for signing", _REMEDY)
-    OTHER_CURVE = ("holds a key on a curve that cannot sign here", _REMEDY)
-    DAMAGED = ("holds a damaged key, or one of a type that cannot sign here", _REMEDY)
-    ENCRYPTED = ("holds an encrypted key", "Give the key without a passphrase, mode 0600.")
+    NO_KEY = ("contains neither a PEM key nor a JSON Web Key", _REMEDY)
+    OTHER_TYPE = ("contains a key of an unsupported type", _REMEDY)
+    PUBLIC = ("contains only a public key", _REMEDY)
+    OTHER_USE = ("contains a key that is not for signing", _REMEDY)
+    OTHER_CURVE = ("contains a key with an unsupported curve", _REMEDY)
+    DAMAGED = ("contains a key that is corrupted or of an unsupported type", _REMEDY)
+    ENCRYPTED = ("contains an encrypted key", "Specify a key without a passphrase, and set its file mode to 0600.")
     OTHER_CERTIFICATE = (
-        "holds a certificate that is not the key's, or a damaged one",
-        "Put the key's own certificate into the same file in PEM form, or no certificate.",
+        "contains a certificate that is corrupted or does not match the key",
+        "Put the key's own certificate in the same file in PEM format, or remove the certificate.",
     )
 
 
@@ -93,7 +93,7 @@ def parse_private_key(
             algorithm, or comes with another key's certificate.
     """
     if len(text.reveal()) > MAX_KEY_CHARACTERS:
-        raise _unusable(source_name, "is too long for a key")
+        raise _unusable(source_name, "is too long to be a key")
     # Functions that see the text never raise, so that it cannot appear among a traceback's variables.
     found = _read_text(text.reveal().strip())
     if isinstance(found, _Problem):
@@ -101,10 +101,10 @@ def parse_private_key(
         raise _unusable(source_name, what, remedy=remedy)
     key = found.key
     if key.key_type == "RSA" and not MIN_RSA_BITS <= key.raw_value.key_size <= MAX_RSA_BITS:  # type: ignore[union-attr]
-        raise _unusable(source_name, f"holds an RSA key that does not have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+        raise _unusable(source_name, f"contains an RSA key that does not have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
     chosen_id = key_id or found.key_id
     if chosen_id is not None and not (len(chosen_id) <= MAX_KEY_ID_CHARACTERS and chosen_id.isprintable()):
-        raise _unusable(source_name, "has a key id that is not a short line of text")
+        raise _unusable(source_name, "has a key ID that is not a short line of text")
     return PrivateKey(
         key=key,
         algorithm=_choose_algorithm(key, algorithm or found.algorithm, source_name),
@@ -217,7 +217,7 @@ def _choose_algorithm(key: Key, wanted: str | None, source_name: str) -> str:
         raise _unusable(source_name, _Problem.OTHER_CURVE.value[0])
     if wanted is not None and wanted not in fitting:
         raise _unusable(
-            source_name, "does not fit the signature algorithm that was chosen", remedy=f"Choose {', '.join(fitting)}."
+            source_name, "does not match the selected signature algorithm", remedy=f"Choose {', '.join(fitting)}."
         )
     return wanted or fitting[0]
 
@@ -227,7 +227,7 @@ def _encode(data: bytes) -> bytes:
 
 
 def _unusable(source_name: str, what: str, *, remedy: str = _REMEDY) -> ConfigurationError:
-    return ConfigurationError(f"What {source_name} names {what}.", key=source_name, remedy=remedy)
+    return ConfigurationError(f"The file that {source_name} points to {what}.", key=source_name, remedy=remedy)
 
 
 @cache

@@ -119,20 +119,20 @@ class MicromegasRelay(Configurable):
 
     public_url = Unicode(
         "",
-        help="The address at which browsers reach this server, its base URL included, such as "
+        help="The URL at which browsers reach this server, including its base URL, such as "
         "https://lab.example.com/base/. Without it, JUPYTERHUB_PUBLIC_URL or each request's own address is used.",
     ).tag(config=True)
     per_user_redirect = Bool(
         default_value=False,
-        help="Offer sign-in by redirect in a server that JupyterHub started. Users of a Hub could then take each "
-        "other's tokens: only for a Hub whose users trust each other.",
+        help="Offer redirect-based sign-in on servers that JupyterHub started. Users of a Hub could then take each "
+        "other's tokens, so enable this only on a Hub whose users trust each other.",
     ).tag(config=True)
 
     provider_paths = Dict(
         key_trait=Unicode(),
         value_trait=Unicode(),
-        help="Where browsers find the pages of an identity provider that only this machine reaches: its address and "
-        'the path below the base URL at which a proxy shows them, such as {"http://127.0.0.1:9300": "provider"}.',
+        help="Maps the URL of an identity provider that only this machine can reach to the path below the base URL "
+        'at which a proxy serves its pages, such as {"http://127.0.0.1:9300": "provider"}.',
     ).tag(config=True)
 
     @validate("provider_paths")
@@ -140,8 +140,8 @@ class MicromegasRelay(Configurable):
         paths: dict[str, str] = proposal["value"]
         if not all(_LOOPBACK_ORIGIN.fullmatch(origin) and _PATH.fullmatch(path) for origin, path in paths.items()):
             raise TraitError(
-                "MicromegasRelay.provider_paths: each key is http://, a loopback address and a port; each value is a "
-                "path of letters, digits, '-', '_' and '/'."
+                "Each key of MicromegasRelay.provider_paths must be http://, a loopback address, and a port; each "
+                "value must be a path of letters, digits, '-', '_', and '/'."
             )
         return paths
 
@@ -151,7 +151,7 @@ class MicromegasRelay(Configurable):
         base = public_base(url) if url else ""
         if base is None:
             raise TraitError(
-                "MicromegasRelay.public_url is not an http or https address without user, query and fragment."
+                "MicromegasRelay.public_url must be an http or https URL without a user name, query, or fragment."
             )
         return base
 
@@ -225,7 +225,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
         return CookieScope(is_secure=parts.scheme == "https", base_url=parts.path or self.base_url)
 
     async def refuse_unauthorized(self, user: User) -> bool:
-        """Reject a user without access to kernels; return whether it did."""
+        """Reject a user without access to kernels; return whether the user was rejected."""
         if await ensure_async(self.authorizer.is_authorized(self, user, "execute", self.auth_resource)):
             return False
         self.send_page(_NOT_ALLOWED)
@@ -238,7 +238,7 @@ class RelayHandler(LoginPageHandler, JupyterHandler):
             self.clear_header(name)  # from headers configured for all pages (`tornado_settings`)
 
     def set_cors_headers(self) -> None:
-        """Set none, regardless of the server's configuration for other pages: no page reads these."""
+        """Set no CORS headers, regardless of the server's configuration for other pages, because no page reads them."""
 
     def check_xsrf_cookie(self) -> None:
         """Skip the check, because no handler changes anything."""
@@ -281,7 +281,7 @@ class StartHandler(RelayHandler):
 
 
 class CallbackHandler(RelayHandler):
-    """Receives the callback of a sign-in; other requests, methods, and browsers do not use it up."""
+    """Receives the callback of a sign-in; other requests, methods, and browsers do not consume it."""
 
     @allow_unauthenticated  # the login page would include the code in its URL
     async def get(self, *_parts: str) -> None:
@@ -359,9 +359,9 @@ class NoReply(enum.Enum):
     """Why a kernel didn't reply; each value is a sentence."""
 
     NO_KERNEL = "The notebook's kernel is no longer running."
-    NOT_LISTENING = "The notebook's kernel does not know this sign-in: it was restarted or replaced."
+    NOT_LISTENING = "The notebook's kernel does not recognize this sign-in because it was restarted or replaced."
     TIMEOUT = "The notebook's kernel did not respond in time."
-    BUSY = "Too many sign-ins are running at this server."
+    BUSY = "Too many sign-ins are in progress on this server."
 
     def page(self) -> Page:
         """Return the page with the reason and the remedy."""
@@ -379,7 +379,7 @@ class KernelClient:
         self._running = 0
 
     async def request(self, kernel_id: str, request: Request) -> Reply | NoReply:
-        """Return a kernel's reply, or the reason for its absence."""
+        """Return a kernel's reply, or the reason why there isn't one."""
         if self._running >= MAX_REQUESTS:
             return NoReply.BUSY
         self._running += 1
@@ -481,7 +481,7 @@ async def _await_reply(receive: Callable[[], Awaitable[_Message]], sent: str, pr
 
 
 def _build_message(kind: str, content: dict[str, object]) -> tuple[str, str]:
-    """Return a control channel message, and its ID."""
+    """Return a control channel message and its ID."""
     message = Session(key=b"").msg(kind, content=content)
     return json.dumps({**message, "buffers": [], "channel": "control"}, default=json_default), message["msg_id"]
 
@@ -506,8 +506,8 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
         # On a shared Hub, per-user redirects let users take each other's tokens.
         os.environ.pop(REDIRECT_VARIABLE, None)
         serverapp.log.info(
-            "micromegas_jupyter: no sign-in by redirect in a server that JupyterHub started: per-user redirects let "
-            "people take each other's tokens."
+            "micromegas_jupyter: redirect sign-in is disabled because JupyterHub started this server, and "
+            "per-user redirects let users take each other's tokens."
         )
         return
     base = re.escape(serverapp.base_url)
@@ -521,4 +521,4 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     ]
     serverapp.web_app.add_handlers(".*$", rules)  # type: ignore[no-untyped-call]  # tornado
     os.environ[REDIRECT_VARIABLE] = configured_base(relay.public_url, os.environ) or serverapp.base_url
-    serverapp.log.info("micromegas_jupyter: sign-in by redirect at %smicromegas/", serverapp.base_url)
+    serverapp.log.info("micromegas_jupyter: redirect sign-in is available at %smicromegas/", serverapp.base_url)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.auth.provider_connection import ProviderConnection
     from micromegas_jupyter.oidc.authorization import ProviderMetadata
 
-# The flows that every program supports. The redirect flow and the Hub's token need a server's support.
+# The flows that every program supports. The redirect flow and the Hub's token need support from a server.
 BASIC_FLOWS = frozenset({Flow.BROWSER, Flow.DEVICE, Flow.PASTE})
 ARGUMENT = "argument"
 REMEMBERED = "remembered"
@@ -50,8 +50,8 @@ MAX_PASTE_TRIES = 5
 PASTE_PROMPT = "Paste the address here (it is not shown): "
 
 UNATTENDED_REMEDY = (
-    "Run `micromegas login` in a terminal on this machine first; or give the program its own credentials: "
-    "MICROMEGAS_OIDC_CLIENT_SECRET, MICROMEGAS_OIDC_PRIVATE_KEY_FILE or MICROMEGAS_OIDC_WORKLOAD."
+    "Run `micromegas login` in a terminal on this machine first, or give the program its own credentials with "
+    "MICROMEGAS_OIDC_CLIENT_SECRET, MICROMEGAS_OIDC_PRIVATE_KEY_FILE, or MICROMEGAS_OIDC_WORKLOAD."
 )
 _NOT_SET = frozenset({"", "0", "false"})
 
@@ -86,7 +86,7 @@ class RuntimeEnvironment(enum.StrEnum):
 
 
 class FlowRow(NamedTuple):
-    """A row of the flow table: when it applies, its flows (best first, empty if no user can sign in), and the reason.
+    """A row in the flow table: when it applies, its flows (best first, empty if no user can sign in), and the reason.
 
     `matches` takes the environment variables and the runtime facts. The first matching row applies.
     """
@@ -268,13 +268,13 @@ def choose_flow(
         chooser = "an earlier sign-in of this profile" if origin == REMEMBERED else origin
         if skipped:
             reason = f"{wanted.value} was chosen by {chooser}, but {skipped[0].reason}."
-            remedy = "Choose another way to sign in, or auto."
+            remedy = "Choose a different flow, or auto."
             return replace(choice, reason=reason, skipped=skipped[:1], remedy=remedy)
         # A flow that was just requested explicitly has no fallback.
         fallbacks = () if origin == ARGUMENT else tuple(flow for flow in possible if flow is not wanted)
         return replace(choice, flow=wanted, fallbacks=fallbacks, reason=f"It was chosen by {chooser}.")
     if not possible:
-        remedy = "Sign in on a machine with a browser: run `micromegas login` there."
+        remedy = "Run `micromegas login` on a machine with a browser."
         return replace(choice, skipped=skipped, remedy=remedy)
     return replace(choice, flow=possible[0], fallbacks=possible[1:], skipped=skipped)
 
@@ -283,12 +283,12 @@ def _obstacle(flow: Flow, available: Collection[Flow], can_device: bool | None) 
     if flow not in available:
         return "it is not available here"
     if flow is Flow.DEVICE and can_device is False:
-        return "the identity provider has no device sign-in"
+        return "the identity provider does not support device sign-in"
     return None
 
 
 def is_worth_another_flow(error: MicromegasError) -> bool:
-    """Whether another flow may succeed after a sign-in failed to start for this reason."""
+    """Whether a different flow may succeed after a sign-in failed to start for this reason."""
     if error.sign_in_service is not None or isinstance(error, ProviderMisbehaved):
         return True
     return isinstance(error, LoginFailed) and error.provider_code != "invalid_client"
@@ -402,7 +402,7 @@ def is_below_hub(environ: Mapping[str, str]) -> bool:
 
 
 def is_remote_session(environ: Mapping[str, str]) -> bool:
-    """Whether the user works on another machine and can't see windows on this one."""
+    """Whether the user is working on a different machine and can't see windows on this one."""
     return bool(environ.get("SSH_CONNECTION")) and not any(environ.get(name) for name in _DISPLAYS)
 
 
@@ -436,7 +436,7 @@ class GraphicalBrowser:
 
 
 def _browser_controller() -> webbrowser.BaseBrowser | None:
-    import webbrowser  # imported here because most programs open no browser
+    import webbrowser  # imported here because most programs don't open a browser
 
     with suppress(webbrowser.Error):
         return webbrowser.get()
@@ -505,22 +505,22 @@ class LoginFlow:
     def submit(self, text: str | Secret) -> None:  # noqa: ARG002 - only one flow takes it
         """Submit the address that the user pasted."""
         raise UsageError(
-            "This sign-in does not accept a pasted URL.", remedy="Start one with the flow `paste` for that."
+            "This sign-in does not accept a pasted URL.", remedy="Start a sign-in with the `paste` flow instead."
         )
 
     def on_started(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the redirect URI when a browser goes to the provider, if the URI is unknown earlier."""
+        """Call `callback` with the redirect URI when a browser goes to the provider, if the URI isn't known earlier."""
 
     def show(self, outcome: LoginOutcome) -> None:
         """Show the outcome to the user."""
 
     def close(self, *, linger_seconds: float = 0.0) -> None:
-        """Release all resources once the last page was shown or after `linger_seconds`; safe to call twice."""
+        """Release all resources once the last page has been shown or after `linger_seconds`; safe to call twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeGrant:
-    """An authorization code grant with PKCE: the request, and the provider's metadata from when it was made."""
+    """An authorization code grant with PKCE: the request, and the provider's metadata at the time of the request."""
 
     request: AuthorizationRequest
     metadata: ProviderMetadata
@@ -569,7 +569,7 @@ class CallbackFlow(LoginFlow):
         return None if answer is None or grant is None else grant.redeem(answer)
 
     def stop(self) -> None:
-        """Stop waiting; has no effect after a callback was accepted."""
+        """Stop waiting; has no effect once a callback has been accepted."""
         self._ended.set()
 
 
@@ -659,7 +659,8 @@ def _csp_hash(text: str) -> str:
 
 STYLE_HASH = _csp_hash(STYLE)
 CONTENT_TYPE = "text/html; charset=utf-8"
-# Source: RFC 9700 sections 4.2.4 and 4.16. The address contains code and state, so no referrer, caches, or framing.
+# Source: RFC 9700 sections 4.2.4 and 4.16. The address contains the code and state, so referrers, caching, and framing
+# are disabled.
 SECURITY_HEADERS: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
@@ -721,7 +722,7 @@ def notice_page(*, status: int, what: str) -> Page:
 
 
 def handed_over_page() -> Page:
-    """Return the page for a callback if only the program that started the sign-in knows the outcome."""
+    """Return the page for a callback when only the program that started the sign-in knows the outcome."""
     return _page(
         status=200,
         title="Back to where you started",

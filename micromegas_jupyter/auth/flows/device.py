@@ -33,7 +33,7 @@ class DeviceFlow(LoginFlow):
         self._stopped = threading.Event() if stopped is None else stopped
 
     def tokens(self) -> TokenSet | None:
-        """Poll with the interval that the provider requires until the user responds. Source: RFC 8628 section 3.5."""
+        """Poll at the interval that the provider requires until the user responds. Source: RFC 8628 section 3.5."""
         request, connection = self._request, self._request.connection
         interval_seconds = pause_seconds = self._authorization.interval_seconds
         failure: Unavailable | None = None

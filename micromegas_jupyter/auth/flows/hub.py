@@ -81,43 +81,43 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "not_a_user": Refusal(
         LoginRequired,
-        "JupyterHub signs in only users, and this program's token doesn't belong to a user.",
-        "Run it in your own server, or give it a sign-in of its own (docs/service-accounts.md).",
+        "JupyterHub only signs in users, and this program's token doesn't belong to a user.",
+        "Run it in your own server, or give it its own credentials (docs/service-accounts.md).",
     ),
     "not_their_server": Refusal(
         LoginRequired,
-        "JupyterHub signs in only programs of a user's own server.",
-        "Run it in a notebook or a terminal of your own server.",
+        "JupyterHub only signs in programs that run in a user's own server.",
+        "Run it in a notebook or terminal in your own server.",
     ),
     "dangerous_role": Refusal(
         LoginRequired,
         "JupyterHub doesn't sign users in while a role lets servers read the stored sign-ins.",
-        f"Ask the Hub's administrator to take the scope admin:auth_state from users and servers. {_OTHERWISE}",
+        f"Ask the Hub's administrator to remove the admin:auth_state scope from users and servers. {_OTHERWISE}",
     ),
     "no_auth_state": Refusal(
         LoginRequired,
-        "JupyterHub has not stored a sign-in of yours that it could pass on.",
-        "Log out of the Hub and in again. If that does not help, ask its administrator for an authenticator of "
-        f"OAuthenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
+        "JupyterHub hasn't stored a sign-in for you that it can pass on.",
+        "Log out of the Hub and in again. If that does not help, ask its administrator for an OAuthenticator "
+        f"authenticator with enable_auth_state (docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "sign_in_again": Refusal(
         LoginRequired, "Your sign-in to JupyterHub has expired.", "Log out of the Hub and in again, then continue here."
     ),
     "not_renewed": Refusal(
         LoginRequired,
-        "The identity provider renews your sign-in at JupyterHub without the token that the Hub passes on, and "
+        "The identity provider renews your JupyterHub sign-in without the token that the Hub passes on, and "
         "the last one has expired.",
-        "Log out of the Hub and in again. The Hub's administrator can pass on tokens of the other kind (bearer, "
+        "Log out of the Hub and in again. The Hub's administrator can pass on the other kind of token (bearer, "
         f"docs/jupyterhub.md). {_OTHERWISE}",
     ),
     "exchange_refused": Refusal(
         LoginRequired,
         "The identity provider does not let JupyterHub exchange your token for one that the server accepts.",
-        f"Ask the Hub's administrator to have token exchange allowed for the Hub's application. {_OTHERWISE}",
+        f"Ask the Hub's administrator to enable token exchange for the Hub's application. {_OTHERWISE}",
     ),
     "no_redirect": Refusal(
         LoginRequired,
-        "JupyterHub has no redirect URI for notebooks.",
+        "JupyterHub doesn't have a redirect URI for notebooks.",
         "Sign in with --flow device. The Hub's administrator can add redirect_client_id and public_url "
         "(docs/jupyterhub.md).",
     ),
@@ -131,13 +131,13 @@ REFUSALS: dict[str, Refusal] = {
 }
 NO_SERVICE = Refusal(
     LoginRequired,
-    "JupyterHub has no sign-in service at the address that this server was given.",
+    "JupyterHub doesn't have a sign-in service at the address configured for this server.",
     f"Ask the Hub's administrator to add the service `micromegas` (docs/jupyterhub.md). {_OTHERWISE}",
 )
 _UNREADABLE = Refusal(
     ProviderMisbehaved,
-    f"{HUB_SERVICE} gave an answer that cannot be used.",
-    "Tell the Hub's administrator: service and notebook may have incompatible versions.",
+    f"{HUB_SERVICE} returned an unusable response.",
+    "Contact the Hub's administrator; the service and the notebook may have incompatible versions.",
 )
 
 
@@ -189,13 +189,13 @@ def check_hub_url(url: str, *, hub_api_url: str) -> None:
     """Check that this server's token may be sent to `url`: over https, or over http to this machine or the Hub."""
     parts = split_plain_url(url, max_characters=MAX_URL_CHARACTERS)
     if parts is None or not url.endswith("/") or set(url) & set("@?#"):
-        raise ConfigurationError(f"{HUB_VARIABLE} is not the address of a service.", key=HUB_VARIABLE, remedy=_ADMIN)
+        raise ConfigurationError(f"{HUB_VARIABLE} is not a valid service URL.", key=HUB_VARIABLE, remedy=_ADMIN)
     is_own_host = parts.hostname == scheme_and_host(hub_api_url)[1]
     if parts.scheme == "https" or (parts.scheme == "http" and (is_loopback_url(url) or is_own_host)):
         return
     raise ConfigurationError(
-        f"{HUB_VARIABLE} leads over plain http to {parts.hostname}, which is not the Hub's own host: this server's "
-        "token is not sent there.",
+        f"{HUB_VARIABLE} uses plain http to {parts.hostname}, which is not the Hub's own host, so this server's token "
+        "is not sent there.",
         key=HUB_VARIABLE,
         remedy=_ADMIN,
     )
@@ -264,7 +264,7 @@ class HubService:
         return HubSignIn(name=name, start_url=_text(body, "start_url"), expires_in_seconds=_seconds(body, "expires_in"))
 
     def callback(self, name: str, *, timeout_seconds: float) -> Secret | None:
-        """Wait briefly for the query that the browser returned with; None if it hasn't returned yet."""
+        """Wait briefly for the query that the browser returned with; return None if it hasn't returned yet."""
         body = self._call(f"sign-ins/{name}/answer", {}, timeout_seconds=timeout_seconds)
         return None if body is None else _secret(body, "query")
 
@@ -287,7 +287,7 @@ class HubService:
         if status == _NO_CONTENT or (status == expected and answer is not None):
             return answer
         if answer is not None and answer.get("error") == UNKNOWN_SIGN_IN:
-            raise LoginFailed("JupyterHub no longer has this sign-in.")
+            raise LoginFailed("This sign-in no longer exists on JupyterHub.")
         raise refusal_of(status, answer).error()
 
     def __repr__(self) -> str:
@@ -326,8 +326,8 @@ class HubRedirectFlow(LoginFlow):
             raise _from_hub(
                 LoginFailed(
                     f"The Hub's redirect is for the application {offered.client_id} at {host_text(offered.issuer)}, "
-                    f"and the settings name {connection.client_id} at {host_text(connection.issuer)}.",
-                    remedy="Correct MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or leave them out.",
+                    f"but the settings specify {connection.client_id} at {host_text(connection.issuer)}.",
+                    remedy="Correct MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID, or remove them.",
                 )
             )
         if not is_callback_address(offered.redirect_uri):
@@ -358,7 +358,7 @@ class HubRedirectFlow(LoginFlow):
         return None
 
     def stop(self) -> None:
-        """End the wait."""
+        """Stop waiting."""
         self._stopped.set()
         self._service.close()
 
@@ -405,7 +405,7 @@ class HubTokenProvider(CachedTokenSource):
         return HUB if self._substitute is None else ""
 
     def get_token(self) -> str:
-        """Return a token that is valid now."""
+        """Return a currently valid token."""
         substitute = self._substitute
         if substitute is not None:
             try:
@@ -434,7 +434,7 @@ class HubTokenProvider(CachedTokenSource):
         return stored.identity()
 
     def renew(self) -> None:
-        """Fetch another token. The Hub returns the same one while enough of its lifetime is left."""
+        """Fetch the token again. The Hub returns the same one while enough of its lifetime is left."""
         if self._substitute is not None:
             self._substitute.renew()
         else:
@@ -448,7 +448,7 @@ class HubTokenProvider(CachedTokenSource):
             super().invalidate(token)
 
     def renewal_due_at(self) -> datetime | None:
-        """Return the time from which `get_token` fetches another token (aware UTC, local clock)."""
+        """Return the time after which `get_token` fetches the token again (aware UTC, local clock)."""
         substitute = self._substitute
         return super().renewal_due_at() if substitute is None else substitute.renewal_due_at()
 
@@ -458,10 +458,10 @@ class HubTokenProvider(CachedTokenSource):
         if self._issuer is not None and found.issuer != self._issuer:
             raise _from_hub(
                 LoginRequired(
-                    f"JupyterHub signs you in at {host_text(found.issuer)}, and the settings name {self._issuer} as "
-                    "the provider.",
-                    remedy="Sign in there with %micromegas_login (`micromegas login` in a terminal). If the server "
-                    "accepts tokens of the Hub's provider, correct MICROMEGAS_OIDC_ISSUER, or leave it out.",
+                    f"JupyterHub signs you in with {host_text(found.issuer)}, but the settings specify {self._issuer} "
+                    "as the provider.",
+                    remedy="Sign in with that provider using %micromegas_login (`micromegas login` in a terminal). If "
+                    "the server accepts tokens from the Hub's provider, correct or remove MICROMEGAS_OIDC_ISSUER.",
                 )
             )
         ends_at = began_at + timedelta(seconds=found.expires_in_seconds)

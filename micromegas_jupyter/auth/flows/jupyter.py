@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tornado.web import RequestHandler
 
 else:
-    RequestHandler = object  # this module imports no web server
+    RequestHandler = object  # this module must not import a web server
 
 REQUEST_TYPE = "micromegas_oauth_request"
 REPLY_TYPE = "micromegas_oauth_reply"
@@ -91,7 +91,7 @@ class CallbackRequest(_Message, frozen=True, tag="answer"):
 
 
 class OutcomeRequest(_Message, frozen=True, tag="ending"):
-    """Request for the outcome of the sign-in whose state has this digest."""
+    """Asks for the outcome of the sign-in whose state has this digest."""
 
     state_digest: _Digest
 
@@ -142,18 +142,18 @@ Reply = Started | Accepted | Unknown | StillWorking | Ended
 
 
 def build_message(message: Request | Reply) -> dict[str, object]:
-    """Return a message as sent."""
+    """Return the content to send for a message."""
     content: dict[str, object] = msgspec.to_builtins(message, enc_hook=lambda secret: secret.reveal())
     return content
 
 
 def parse_request(content: object) -> Request | None:
-    """Parse a request; None if it does not have this version's format."""
+    """Parse a request; return None if it isn't in this version's format."""
     return cast("Request | None", _parse(content, Request))
 
 
 def parse_reply(content: object) -> Reply | None:
-    """Parse a reply; None if it does not have this version's format."""
+    """Parse a reply; return None if it isn't in this version's format."""
     return cast("Reply | None", _parse(content, Reply))
 
 
@@ -169,7 +169,7 @@ def _parse(content: object, kind: Any) -> object:
 def _secret(_type: type, value: object) -> Secret:
     if isinstance(value, str) and 0 < len(value) <= MAX_QUERY_CHARACTERS:
         return Secret(value)
-    raise ValueError("not a text, or too long")
+    raise ValueError("not a string, or too long")
 
 
 def is_kernel_id(text: str) -> bool:
@@ -181,7 +181,7 @@ def build_name(kernel_id: str, random: str) -> str:
     """Return the name of a kernel's sign-in; `random` is `RANDOM_BYTES` bytes as unpadded base64url."""
     name = f"{kernel_id}.{random}"
     if _NAME.fullmatch(name) is None:
-        raise ValueError("not the parts of a name")
+        raise ValueError("not valid parts of a name")
     return name
 
 
@@ -237,7 +237,7 @@ MAX_LOGINS = 20
 
 
 class RedirectFlow(CallbackFlow):
-    """A code grant whose redirect a Jupyter server receives; `build_grant` needs no network.
+    """A code grant whose redirect a Jupyter server receives; `build_grant` doesn't use the network.
 
     The redirect URI comes with the first start, because only the server knows the address that browsers use for it. A
     start from another address starts over with a new state. The lock also guards outcome and callback.
@@ -456,7 +456,7 @@ class LoginPageHandler(RequestHandler):
         )
 
     def forget_cookie(self, name: str) -> None:
-        """Delete such a cookie from the browser."""
+        """Delete a signed cookie from the browser."""
         scope = self.cookie_scope()
         self.clear_cookie(name, path=scope.path, secure=scope.is_secure, httponly=True, samesite="Lax")
 
@@ -486,14 +486,14 @@ class LoginPageHandler(RequestHandler):
         self.request.headers.pop("Referer", None)
 
     def refuse_other_loads(self) -> bool:
-        """Reject requests other than page loads in a tab, such as frames or fetches; return whether it did."""
+        """Reject any request other than a page load in a tab, such as a frame; return whether it was rejected."""
         if self.request.headers.get("Sec-Fetch-Dest", "document") == "document":
             return False
         self.send_page(NOT_A_PAGE_LOAD)
         return True
 
     def refuse_long_query(self) -> bool:
-        """Reject an address that is too long to be a callback; return whether it did."""
+        """Reject an address that is too long to be a callback; return whether it was rejected."""
         if len(self.query) <= MAX_QUERY_CHARACTERS:
             return False
         self.send_page(_TOO_LONG)
@@ -517,7 +517,7 @@ class LoginPageHandler(RequestHandler):
         self.finish()
 
     def compute_etag(self) -> None:
-        """Return None: these pages are never cached."""
+        """Return None, because these pages are never cached."""
 
 
 _CONNECTION_FILE = re.compile(r"kernel-(.+)\.json")
@@ -526,9 +526,9 @@ _LOCAL_BASE = re.compile(r"/(?:[\x21-\x7e]*/)?", re.ASCII)
 
 
 def open_redirects(kernel: object, environ: Mapping[str, str]) -> RedirectLogins | None:
-    """Return the handler of this kernel's redirect sign-ins, or None if no server sends it requests."""
+    """Return the handler for this kernel's redirect sign-ins, or None if no server sends it requests."""
     base = environ.get(REDIRECT_VARIABLE, "")
-    # A path if the public address of the server is unknown.
+    # Only a path if the server's public address is unknown.
     is_path = _LOCAL_BASE.fullmatch(base) and not base.startswith("//")
     base_address = base if is_path else public_base(base)
     if kernel is None or base_address is None:

@@ -56,7 +56,7 @@ class LoopbackAddress:
         return "127.0.0.1" if self.host == "localhost" else self.host
 
     def authority(self, port: int) -> str:
-        """Return host and port as in a URL or the Host header."""
+        """Return the host and port as they appear in a URL or the Host header."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
@@ -70,9 +70,9 @@ def parse_loopback_address(redirect_uri: str | None) -> LoopbackAddress:
     except ValueError:
         host, port = None, None
     if host is None or host not in LOOPBACK_HOSTS or parts.scheme != "http":
-        raise UsageError("The redirect URI is not http on 127.0.0.1, ::1 or localhost.")
+        raise UsageError("The redirect URI must use http with 127.0.0.1, ::1, or localhost.")
     if parts.query or parts.fragment or "@" in parts.netloc or not redirect_uri.isascii():
-        raise UsageError("The redirect URI has a query, a fragment or a user.")
+        raise UsageError("The redirect URI must not contain a query, a fragment, or a user name.")
     path = parts.path or "/"
     if path == DONE_PATH or path.startswith(START_PREFIX):
         raise UsageError(f"The redirect URI's path cannot be {DONE_PATH} or begin with {START_PREFIX}.")
@@ -90,7 +90,7 @@ class LoopbackFlow(CallbackFlow):
         except OSError as error:
             raise LoginFailed(
                 f"The sign-in can't listen on {address.authority(address.port)}.",
-                remedy="Close the program that uses the port, or sign in without a fixed redirect URI.",
+                remedy="Close the program that is using the port, or sign in without a fixed redirect URI.",
             ) from error
         try:
             self._authority = address.authority(int(self._server.server_address[1]))
@@ -221,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_page(notice_page(status=int(code), what=NOT_UNDERSTOOD))
 
     def log_message(self, *_parts: Any, **_more: Any) -> None:
-        """Do nothing, because the request line contains code and state."""
+        """Do nothing, because the request line contains the code and state."""
 
     def _send_head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response_only(status)

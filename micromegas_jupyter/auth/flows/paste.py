@@ -22,8 +22,8 @@ from micromegas_jupyter.oidc.authorization import MAX_CALLBACK_PARAMETERS, is_ca
 TIMEOUT_SECONDS = 600.0
 MAX_PASTED_CHARACTERS = 16 * 1024
 MAX_TRIES = 10
-# A fixed port, so that one address can be registered: some providers compare ports, although RFC 8252 section 7.3 says
-# not to.
+# A fixed port, so that a single address can be registered: some providers compare ports, although RFC 8252 section 7.3
+# says not to.
 PASTE_PORT = 48080
 
 _QUOTES = "\"'`<>\u2018\u2019\u201c\u201d"
@@ -52,7 +52,7 @@ class PasteFlow(CallbackFlow):
                 self._callback = self._callback_in(text)
             except (UsageError, ProviderMisbehaved):
                 if self._tries >= MAX_TRIES:
-                    self._callback = LoginFailed(f"None of {MAX_TRIES} pasted addresses belongs to this sign-in.")
+                    self._callback = LoginFailed(f"None of the {MAX_TRIES} pasted addresses belongs to this sign-in.")
                     self._ended.set()
                 raise
             self._ended.set()

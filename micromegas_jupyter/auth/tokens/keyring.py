@@ -59,15 +59,15 @@ _BUS_MODULES = ("keyring.backends.SecretService", "keyring.backends.libsecret")
 _REFUSED_MODULES = {
     "keyring.backends.fail": "stores nothing",
     "keyring.backends.null": "stores nothing",
-    "keyring.backends.chainer": "asks other backends that may start a session bus",
+    "keyring.backends.chainer": "uses other backends, which may start a session bus",
     "keyring.backends.kwallet": "may start a session bus",
     "keyrings.alt": "stores secrets in plain files",
 }
 
 _FAILURE = "The system's keyring cannot be used: "
 _FILE_REMEDY = (
-    "Unlock or install a keyring, or store the sign-in in a file that only you can read: set "
-    "MICROMEGAS_TOKEN_STORAGE=file."
+    "Unlock or install a keyring, or set MICROMEGAS_TOKEN_STORAGE=file to store the sign-in in a file that only you "
+    "can read."
 )
 
 _Answer = TypeVar("_Answer")
@@ -113,8 +113,8 @@ def open_keyring(environ: Mapping[str, str] | None = None, *, unlock_seconds: fl
         import_module("keyring")
     except ImportError:
         raise _unusable("the Python package keyring is not installed") from None
-    # Reading the attribute directly, because the library's getter (`keyring.get_keyring`) would choose a backend if
-    # the program hasn't set one.
+    # Read the attribute directly, because the library's getter (`keyring.get_keyring`) would choose a backend if the
+    # program hasn't set one.
     backend = cast("KeyringBackend | None", getattr(import_module("keyring.core"), "_keyring_backend", None))
     name = None if backend is not None else _chosen_name(environ) or _BACKENDS.get(sys.platform, _LINUX_BACKEND)
     _check_allowed(type(backend).__module__ if name is None else name.rpartition(".")[0], environ)
@@ -128,7 +128,7 @@ def session_bus_address(environ: Mapping[str, str]) -> str | None:
     """Return the address of the running session bus, or None if unknown."""
     address = environ.get(_BUS_ADDRESS)
     if address:
-        # Other kinds of address may make the library start a bus, such as "autolaunch:".
+        # Other kinds of addresses, such as "autolaunch:", may make the library start a bus.
         return address if all(each.startswith("unix:") for each in address.split(";")) else None
     if not hasattr(os, "getuid"):
         return None
@@ -206,7 +206,7 @@ class KeyringTokenStore(TokenStore):
         try:
             self._delete_parts(keyring, first=len(parts))
         except TokenStoreError as error:
-            _log.warning("A part of an old sign-in is still in the keyring.", extra={"code": error.code})
+            _log.warning("Part of an old sign-in is still in the keyring.", extra={"code": error.code})
         return mark
 
     def remove(self) -> int:
@@ -221,7 +221,7 @@ class KeyringTokenStore(TokenStore):
                 return 0
             raise TokenStoreError(
                 f"{error.what.rstrip('.')}, so the tokens in it were not removed.",
-                remedy="Run logout again where the keyring can be used.",
+                remedy="Run logout again when the keyring is available.",
             ) from None
 
     def _keyring(self) -> SystemKeyring:
@@ -267,7 +267,7 @@ def _parse_marker(content: bytes) -> LoginKey:
     try:
         return parse_key(content.decode("utf-8"))
     except UnicodeDecodeError:
-        raise LoginRequired("The stored sign-in is damaged.") from None
+        raise LoginRequired("The stored sign-in is corrupted.") from None
 
 
 def _digest(text: str) -> str:
@@ -279,7 +279,7 @@ def _parse_entry(text: str) -> StoredLogin | None:
         document = decode_strict_json(text)
         if not isinstance(document, dict):
             return None
-        # The previous version's token file has neither scope nor resource.
+        # The previous version's token file contains neither scope nor resource.
         key, login = parse_key(str(document.get("extras"))), parse_token_file(str(document.get("token_file")))
     except (JsonError, LoginRequired):
         return None

@@ -43,7 +43,8 @@ MARGIN_SHARE = 4
 # A server that rejects every token must not make a program renew repeatedly.
 FORCED_PAUSE_SECONDS = 10.0
 RENEWAL_WAIT_SECONDS = 60.0
-# In an outage: twice a second while a token is needed, and twice a minute while the old one is still valid.
+# During an outage, attempts are made twice a second while a token is needed, and twice a minute while the old one is
+# still valid.
 NEEDED_PAUSE_SECONDS = 0.5
 OPTIONAL_PAUSE_SECONDS = 30.0
 # The assumed lifetime of a token without a known expiry, which RFC 6749 section 5.1 makes optional.
@@ -61,7 +62,7 @@ def due_at(begins_at: datetime | None, ends_at: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerToken:
-    """A token with its times by the local clock (aware UTC), None if unknown.
+    """A token with its times by the local clock (aware UTC), or None for unknown times.
 
     Attributes:
         text: The token.
@@ -102,7 +103,7 @@ class TokenSource:
         self._forced_at: float | None = None
 
     def _held(self, bearer: Bearer | None) -> BearerToken | None:
-        """Return the token that is held, without any calls."""
+        """Return the current token without making any calls."""
         raise NotImplementedError
 
     def _obtain(self, bearer: Bearer | None, *, is_optional: bool) -> BearerToken:
@@ -110,7 +111,7 @@ class TokenSource:
         raise NotImplementedError
 
     def _check_renewable(self, bearer: Bearer | None) -> None:
-        """Raise `LoginRequired` if no next token can be obtained now."""
+        """Raise `LoginRequired` if the next token can't be obtained right now."""
 
     def _is_held(self, token: Secret) -> bool:
         held = self._held(None)
@@ -133,7 +134,7 @@ class TokenSource:
         self._renew(None)
 
     def invalidate(self, token: str) -> None:
-        """Make the next `get_token` renew because a server rejected `token`; other tokens change nothing."""
+        """Make the next `get_token` renew the token because a server rejected `token`; other tokens have no effect."""
         refused = Secret(token)
         with suppress(MicromegasError):  # the next `get_token` reports that the store is unreadable
             if self._is_held(refused):
@@ -159,8 +160,8 @@ class TokenSource:
         except MicromegasError as error:
             if not is_valid:
                 raise
-            held = self._held(bearer)  # raises if no sign-in exists any longer
-            _log.warning("A token could not be renewed; the old one stays in use.", extra={"code": error.code})
+            held = self._held(bearer)  # raises if the sign-in no longer exists
+            _log.warning("A token could not be renewed; the old one remains in use.", extra={"code": error.code})
             renewed = None
         if renewed is None and held is None:
             raise Unavailable("No token could be obtained.")
@@ -201,7 +202,7 @@ class TokenSource:
         if not self._renewing.acquire(timeout=0 if is_optional else RENEWAL_WAIT_SECONDS):
             if is_optional:
                 return None
-            raise Unavailable("The token renewal is stuck.")
+            raise Unavailable("Token renewal is stuck.")
         try:
             if self._failure is not None and self._failure_count != failures_seen:
                 raise self._failure.copy()
@@ -230,7 +231,7 @@ class TokenSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceToken:
-    """A program's bearer token; its times are by the local clock (aware UTC), None if unknown."""
+    """A program's bearer token; its times are by the local clock (aware UTC), or None if unknown."""
 
     text: Secret
     obtained_at: datetime
@@ -254,7 +255,7 @@ class CachedTokenSource(TokenSource):
         super().renew()
 
     def invalidate(self, token: str) -> None:
-        """Discard `token` because a server rejected it, at most every ten seconds; other tokens change nothing."""
+        """Discard `token` because a server rejected it, at most every ten seconds; other tokens have no effect."""
         if self._may_force() and self._is_held(Secret(token)):
             self._forced_at = self._clock.monotonic()
             self._cached = None
@@ -272,7 +273,7 @@ class CachedTokenSource(TokenSource):
         if not cached.is_valid(self._clock.now()):
             raise LoginFailed(
                 "The token that was just fetched has already expired.",
-                remedy="Check the clock of this machine and the provider's token lifetime.",
+                remedy="Check this machine's clock and the provider's token lifetime.",
             )
         self._cached = cached
         return cached
@@ -283,7 +284,9 @@ def checked_token(value: object, *, source: str) -> Secret:
     token = usable_token(value) if value else None
     del value  # verbose tracebacks show variables
     if token is None or " " in token.reveal():
-        raise ProviderMisbehaved(f"{source} didn't return a usable token.", remedy="Tell the platform's administrator.")
+        raise ProviderMisbehaved(
+            f"{source} didn't return a usable token.", remedy="Contact the platform's administrator."
+        )
     return token
 
 
@@ -293,7 +296,7 @@ _MAX_OFFSET = timedelta(hours=24)
 
 
 def clock_offset(date: datetime | None, now: datetime) -> timedelta:
-    """Return how far the other side's clock (its Date header) is ahead of the local one, within limits."""
+    """Return how far the remote clock (its Date header) is ahead of the local one, within limits."""
     offset = timedelta() if date is None else date - now
     return offset if _MIN_OFFSET < abs(offset) <= _MAX_OFFSET else timedelta()
 
@@ -318,14 +321,14 @@ def jwt_service_token(
 
 
 def opaque_service_token(token: Secret, *, now: datetime, expires_at: datetime | None) -> ServiceToken:
-    """Create a service token from text that is opaque to clients; without `expires_at`, a JWT's `exp` counts."""
+    """Create a service token from a string that is opaque to clients; without `expires_at`, a JWT's `exp` is used."""
     if expires_at is None:
         with suppress(TokenProblem):
             expires_at = expiry_of(parse_token(token.reveal()).claims)
     return ServiceToken(text=token, obtained_at=now, expires_at=expires_at)
 
 
-# A process that is suspended and resumed repeatedly gives up eventually.
+# A process that is suspended and resumed repeatedly eventually gives up.
 _MAX_LEASES = 3
 # The minimum pause before another refresh if the provider returned no ID token.
 MIN_ID_TOKEN_PAUSE = timedelta(seconds=30)
@@ -337,7 +340,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The tokens of a sign-in and the claims of its ID token, if there is one; times are by the provider's clock."""
+    """The tokens of a sign-in and the claims of its ID token, if any; times are based on the provider's clock."""
 
     tokens: TokenSet
     claims: IdTokenClaims | None
@@ -441,7 +444,7 @@ class SessionSource(TokenSource):
 
     @property
     def clock_offset_seconds(self) -> float:
-        """How far the provider's clock is ahead of the local one, as far as it was measured."""
+        """How far the provider's clock is ahead of the local one, as measured so far."""
         return 0.0 if self._connected is None else self._connected.clock_offset_seconds
 
     def _begin(self, session: Session) -> None:
@@ -480,7 +483,7 @@ class SessionSource(TokenSource):
     def _keep(self, *, check: Callable[[], None] = lambda: None) -> None:
         """Store the session, replacing any other sign-in, unless `check` raises under the store's lock."""
         if self.store is None:
-            raise TokenStoreError("There is no file for the sign-in.", remedy="Specify a token file.")
+            raise TokenStoreError("The sign-in doesn't have a token file.", remedy="Specify a token file.")
         session, store = self._current(), self.store
 
         def store_session() -> FileMark:
@@ -496,7 +499,7 @@ class SessionSource(TokenSource):
     def _end(self) -> tuple[Session | None, int]:
         """Remove the session here and from the store; return it and the number of removed files or entries.
 
-        A sign-in with another provider, application, or request is left alone; a damaged one is removed.
+        A sign-in with a different provider, application, or request is left alone; a corrupted one is removed.
         """
         session = self._state.session
         removed_count = 0
@@ -546,7 +549,7 @@ class SessionSource(TokenSource):
             session = self._current(reads_store=True)
             token = self._bearer_token(session, bearer)
             if token is not None and not self._needs_renewal(token):
-                return token  # another thread or process was faster
+                return token  # another thread or process got there first
             if not self._can_refresh(session, bearer) or session.tokens.refresh_token is None:
                 raise _ended(session)
             try:
@@ -557,7 +560,7 @@ class SessionSource(TokenSource):
                 raise
             token = self._bearer_token(refreshed, bearer)
             if token is None:
-                raise LoginRequired("The sign-in has no ID token.")
+                raise LoginRequired("The sign-in doesn't have an ID token.")
             if not token.is_valid(self._clock.now()):
                 raise _ended(refreshed)
             return token
@@ -574,7 +577,7 @@ class SessionSource(TokenSource):
         except LoginRequired:
             replaced = self._replace(session, _with_refresh_token(session, None))
             if replaced.tokens.refresh_token is not None:
-                return replaced  # a program that doesn't lock the store was faster
+                return replaced  # a program that doesn't lock the store got there first
             raise
         return self._accept(session, answer)
 
@@ -633,8 +636,8 @@ class SessionSource(TokenSource):
     def _replace_stored(self, store: TokenStore, session: Session, successor: Session) -> Session:
         """Do the same as `_replace`, or raise `LeaseLost`.
 
-        Upstream's programs use no lock. So the store is read once more, and its tokens are compared with the refreshed
-        ones. Comparing marks is not enough, because a mark also changes with the file's mode.
+        Upstream's programs don't use a lock. So the store is read once more, and its tokens are compared with the
+        refreshed ones. Comparing marks is not enough, because a mark also changes with the file's mode.
         """
         mark = self._state.mark
         try:
@@ -653,7 +656,9 @@ class SessionSource(TokenSource):
 
     def _session_of(self, login: StoredLogin) -> Session:
         if not login.key.satisfies(self._key):
-            raise LoginRequired("The stored sign-in is for another identity provider, application, audience or scope.")
+            raise LoginRequired(
+                "The stored sign-in is for a different identity provider, application, audience, or scope."
+            )
         return session_of(login.tokens, issuer=login.key.issuer, client_id=login.key.client_id)
 
     def _login_of(self, session: Session) -> StoredLogin:
@@ -665,11 +670,11 @@ def _with_leases(work: Callable[[], T]) -> T:
     for _ in range(_MAX_LEASES):
         with suppress(LeaseLost):
             return work()
-    raise Unavailable("Other programs took over the stored sign-in, because this one was suspended several times.")
+    raise Unavailable("Other programs took over the stored sign-in because this program was suspended several times.")
 
 
 def _is_spent(stored: Session, session: Session) -> bool:
-    """Whether another program found the refresh token of `session` already used, and stored no newer one."""
+    """Whether another program found the refresh token of `session` already used and didn't store a newer one."""
     return stored.tokens.refresh_token is None and stored.tokens.access_token == session.tokens.access_token
 
 
@@ -680,9 +685,9 @@ def _with_refresh_token(session: Session, refresh_token: Secret | None) -> Sessi
 def _ended(session: Session) -> LoginRequired:
     if session.reuses_id_token:
         return LoginRequired(
-            "The ID token has expired, and the identity provider refreshes access tokens only.",
-            remedy=f"{LoginRequired.default_remedy} If the server takes access tokens, "
-            "set MICROMEGAS_OIDC_BEARER=access_token.",
+            "The ID token has expired, and the identity provider only refreshes access tokens.",
+            remedy=f"{LoginRequired.default_remedy} If the server accepts access tokens, set "
+            "MICROMEGAS_OIDC_BEARER=access_token.",
         )
     return LoginRequired("The sign-in has expired and cannot be refreshed.")
 
@@ -714,7 +719,7 @@ class Identity:
 
 
 def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Identity:
-    """Return the user from the ID token or a readable access token; `bearer` selects the token whose expiry counts."""
+    """Return the user from the ID token or a readable access token; `bearer` selects the token whose expiry is used."""
     claims, renews = session.claims, session.tokens.refresh_token is not None
     if claims is not None:
         ends_at = session.tokens.expires_at if bearer is Bearer.ACCESS_TOKEN else None
@@ -734,13 +739,13 @@ def identity_of_session(session: Session, *, issuer: str, bearer: Bearer) -> Ide
         if subject is not None:
             return _identity_of_claims(unverified, subject=subject, issuer=issuer, expires_at=ends_at, renews=renews)
     raise LoginRequired(
-        "The sign-in doesn't identify you: the identity provider didn't return an ID token.",
-        remedy="Ask the identity provider's administrator to allow the scope openid for this application.",
+        "The sign-in doesn't identify you because the identity provider didn't return an ID token.",
+        remedy="Ask the identity provider's administrator to allow the openid scope for this application.",
     )
 
 
 def identity_of_bearer(bearer: Secret, *, user: str, issuer: str, expires_at: datetime) -> Identity:
-    """Return the user of a token from a trusted service; `user` if the token doesn't identify one."""
+    """Return the user of a token from a trusted service, or `user` if the token doesn't identify one."""
     claims: Mapping[str, object] = {}
     with suppress(TokenProblem):  # the token may be opaque to this program
         claims = parse_token(bearer.reveal()).claims
@@ -781,7 +786,7 @@ class RenewableProvider(Protocol):
         """Return a currently valid token, renewing it when it is due."""
 
     def renewal_due_at(self) -> datetime | None:
-        """Return the time from which `get_token` renews, or None if there is nothing to renew."""
+        """Return the time after which `get_token` renews the token, or None if there is nothing to renew."""
 
 
 class BackgroundRenewal:
@@ -809,7 +814,7 @@ class BackgroundRenewal:
             name="micromegas-background-renewal",
             daemon=True,
         )
-        # Also called when the program exits, while threads still run.
+        # Also called when the program exits, while threads are still running.
         self._finish = weakref.finalize(self, _finish, stopped, self._thread)
 
     def start(self) -> None:
@@ -817,7 +822,7 @@ class BackgroundRenewal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread, after any renewal in progress or a few seconds."""
+        """Stop the thread once any renewal in progress has finished, or after a few seconds."""
         self._finish()
 
 
@@ -844,12 +849,12 @@ def _keep_fresh(
             else:
                 vain_attempts += 1
                 if vain_attempts >= MAX_VAIN_ATTEMPTS:
-                    error = ProviderUnavailable("the identity provider returned no new token.")
+                    error = ProviderUnavailable("the identity provider didn't return a new token.")
         except MicromegasError as failure:
             error = failure.with_traceback(None)  # its frames reference the provider
         except Exception as failure:  # noqa: BLE001 - the thread continues whatever happens
             _log.error("A token could not be renewed in the background.", extra={"kind": type(failure).__name__})
-            error = InternalError("The token could not be renewed.", remedy="The log has more.")
+            error = InternalError("The token could not be renewed.", remedy="See the log for details.")
         del provider
         if is_news or (error is not None and type(error) is not failing) or (left_seconds > 0 and failing is not None):
             failing = None if error is None else type(error)

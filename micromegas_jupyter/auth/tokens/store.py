@@ -98,7 +98,7 @@ class StoredLogin:
 
 
 def build_token_file(login: StoredLogin) -> str:
-    """Return the token file's content: upstream's names, indented by two spaces, without any client secret.
+    """Return the token file's content, with upstream's names, a two-space indent, and no client secret.
 
     Upstream ignores `scope` and `resource` when it reads the file and drops them when it writes it.
     """
@@ -140,7 +140,7 @@ def parse_token(token: Mapping[str, object]) -> TokenSet:
     """Parse upstream's dictionary of tokens."""
     access_token = _secret(token, "access_token")
     if access_token is None:
-        raise LoginRequired("The stored sign-in contains no token.")
+        raise LoginRequired("The stored sign-in does not contain a token.")
     token_type = token.get("token_type")
     expires_in, expires_at_seconds = _number(token.get("expires_in")), _number(token.get("expires_at"))
     expires_at = obtained_at = None
@@ -186,7 +186,7 @@ def _object(text: str) -> SecretObject:
     try:
         document = secret_object(decode_strict_json(text))
     except JsonError:
-        raise LoginRequired("The stored sign-in is damaged.") from None
+        raise LoginRequired("The stored sign-in is corrupted.") from None
     if document is None:
         raise LoginRequired("The stored sign-in cannot be read.")
     return document
@@ -196,7 +196,7 @@ def _secret(token: Mapping[str, object], name: str) -> Secret | None:
     if token.get(name) is None or token[name] == "":
         return None
     if not _is_token(token[name]):
-        raise LoginRequired("The stored sign-in contains a damaged token.")
+        raise LoginRequired("The stored sign-in contains a corrupted token.")
     return Secret(str(token[name]))
 
 
@@ -227,9 +227,9 @@ _ROTATES = "rotates"
 _READ_COUNT = 4
 _READ_PAUSE_SECONDS = 0.05
 _FOLDER_REMEDY = (
-    "Make yourself its owner (chown) and close it to changes by others (chmod go-w), or name another folder in "
-    "MICROMEGAS_CONFIG_DIR, for example one below it. A program that runs as root, such as under sudo, needs a folder "
-    "of root's."
+    "Take ownership of it (chown) and remove write access for others (chmod go-w), or set MICROMEGAS_CONFIG_DIR to a "
+    "different directory, such as a subdirectory of this one. A program that runs as root, such as under sudo, needs "
+    "a directory owned by root."
 )
 
 _Read = TypeVar("_Read")
@@ -251,7 +251,7 @@ class TokenStore(ABC):
         self._lock_path = self.path.with_name(self.path.name + ".lock")
         self._key = key
         self._lease_file = LeaseFile(self._lock_path)
-        self._held = threading.local()  # the lease of each thread, as `lease`
+        self._held = threading.local()  # each thread's lease, as `lease`
 
     @property
     @abstractmethod
@@ -259,7 +259,7 @@ class TokenStore(ABC):
         """A display name for the storage location."""
 
     def mark(self) -> FileMark | None:
-        """Return a mark that changes with each change of the content, or None if it is empty. Costs one `lstat`."""
+        """Return a mark that changes whenever the content changes, or None if it is empty. Costs one `lstat`."""
         with store_errors(self.path):
             return mark_of(self.path)
 
@@ -277,14 +277,14 @@ class TokenStore(ABC):
 
     @abstractmethod
     def save(self, login: StoredLogin) -> FileMark:
-        """Store a sign-in, replacing any other with the same key; only for the holder of the lock.
+        """Store a sign-in, replacing any other with the same key; only the holder of the lock may call this.
 
         Raises `LeaseLost`, and stores nothing, if another program has taken the lock over.
         """
 
     @abstractmethod
     def remove(self) -> int:
-        """Remove the stored sign-in unless it has another key; return the number of removed files or entries."""
+        """Remove the stored sign-in unless it has a different key; return the number of removed files or entries."""
 
     @contextmanager
     def locked(self, *, wait_seconds: float = LOCK_WAIT_SECONDS, interrupts: bool = False) -> Iterator[None]:
@@ -341,7 +341,7 @@ class TokenStore(ABC):
             lease.check()
 
     def note_spending(self) -> None:
-        """Note that a refresh token is about to be sent; raises the errors of `check_lock`.
+        """Record that a refresh token is about to be sent; raises the errors of `check_lock`.
 
         If the provider is known to rotate refresh tokens, no other program sends this one until the lock is released,
         even while this process is suspended: sending a token twice may end the sign-in (RFC 9700 section 4.14.2).
@@ -354,7 +354,7 @@ class TokenStore(ABC):
             lease.check()
 
     def note_stored(self, *, rotates: bool | None) -> None:
-        """Note that new tokens are stored, and whether the provider rotates refresh tokens (None if unknown)."""
+        """Record that new tokens are stored, and whether the provider rotates refresh tokens (None if unknown)."""
         if (lease := self._lease) is not None:
             lease.leave_critical(**{_ROTATES: rotates})
 
@@ -366,7 +366,9 @@ class TokenStore(ABC):
 
     def _check_key(self, stored: LoginKey) -> None:
         if self._key is not None and not stored.satisfies(self._key):
-            raise LoginRequired("The stored sign-in is for another identity provider, application, audience or scope.")
+            raise LoginRequired(
+                "The stored sign-in is for a different identity provider, application, audience, or scope."
+            )
 
     def _has_other_key(self) -> bool:
         if self._key is None:
@@ -464,7 +466,7 @@ def store_errors(path: Path) -> Iterator[None]:
     except NoSuchFile:
         raise LoginRequired("No sign-in is stored.") from None
     except FileTooLarge:
-        raise LoginRequired(f"The token file {path.name} is too large to be one.") from None
+        raise LoginRequired(f"The file {path.name} is too large to be a token file.") from None
     except FileProblem as problem:
         raise TokenStoreError(f"The token file {path.name} {problem.args[0]}.") from problem.__cause__
 
@@ -489,10 +491,10 @@ def remove_store_file(path: Path) -> bool:
 
 def _busy(suspended_process: int | None) -> Unavailable:
     if suspended_process is None:
-        return Unavailable("Another program is blocking the stored sign-in.")
+        return Unavailable("Another program is blocking access to the stored sign-in.")
     return Unavailable(
-        f"The process {suspended_process} is suspended while it renews the stored sign-in.",
-        remedy="Continue that process (fg, or kill -CONT), or sign in again.",
+        f"Process {suspended_process} is suspended while renewing the stored sign-in.",
+        remedy="Resume that process (fg, or kill -CONT), or sign in again.",
     )
 
 
@@ -503,10 +505,10 @@ def _ensure_own_folder(folder: Path) -> None:
     try:
         writer = find_foreign_writer(folder.stat())
     except OSError as error:
-        raise TokenStoreError(f"The folder {folder.name} cannot be accessed.") from error
+        raise TokenStoreError(f"The directory {folder.name} cannot be accessed.") from error
     if writer is not None:
         raise TokenStoreError(
-            f"The folder {folder.name} {writer}, so no sign-in is stored in it.", remedy=_FOLDER_REMEDY
+            f"The directory {folder.name} {writer}, so no sign-in is stored in it.", remedy=_FOLDER_REMEDY
         )
 
 

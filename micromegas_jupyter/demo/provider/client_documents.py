@@ -37,7 +37,7 @@ def is_document_url(client_id: str) -> bool:
 
 
 def open_http() -> ProviderHttp:
-    """Return the HTTP client for documents: at most five seconds and 5 KiB, without redirects."""
+    """Return the HTTP client for documents, limited to five seconds and 5 KiB, without redirects."""
     return ProviderHttp(timeout_seconds=_FETCH_SECONDS, max_bytes=_MAX_DOCUMENT_BYTES)
 
 
@@ -68,7 +68,7 @@ def read_client(client_id: str, document: object) -> Client:
     elif members.get("token_endpoint_auth_method", "none") != "none" or "client_secret" in members:
         problem = "requires a secret or a key, but this provider accepts public clients only"
     if problem is not None:
-        raise ProviderMisbehaved(f"The document of the application {problem}.")
+        raise ProviderMisbehaved(f"The application's document {problem}.")
     return Client(
         client_id=client_id,
         grant_types=_GRANT_TYPES,
@@ -79,7 +79,7 @@ def read_client(client_id: str, document: object) -> Client:
 
 
 def _pattern(redirect_uri: object) -> str:
-    """Return the pattern of a redirect URI, empty if it can't be used; on loopback the port varies (RFC 8252)."""
+    """Return the pattern of a redirect URI, or an empty string if it is unusable; a loopback port varies (RFC 8252)."""
     parts = split_plain_url(redirect_uri, max_characters=MAX_URL_CHARACTERS) if isinstance(redirect_uri, str) else None
     if parts is None or "@" in parts.netloc or parts.fragment:
         return ""

@@ -114,11 +114,11 @@ class Pages:
         device.is_decided, device.grant = True, answer
         log.info("device answered", extra={"client_id": device.client.client_id, "is_allowed": answer is not None})
         if answer is None:
-            return self._done_page("The other device was rejected", "It gets no access.")
+            return self._done_page("The other device was rejected", "It doesn't get access.")
         return self._done_page("The other device is signed in", "It continues automatically.")
 
     def logout(self) -> Response:
-        """End the session for an application with the user's ID token (RP-Initiated Logout 1.0), or ask first."""
+        """End the session, asking first if the user's ID token isn't sent (RP-Initiated Logout 1.0)."""
         values = flask.request.values
         try:
             subject, audience = self._read_hint(values.get("id_token_hint"))
@@ -142,7 +142,7 @@ class Pages:
         return self._done_page("You are signed out", "This browser is signed out of the demo's identity provider.")
 
     def _fetch_client(self) -> None:
-        """Fetch the document of an application with a URL as ID; before the lock is acquired, because it takes time."""
+        """Fetch the document of an application whose ID is a URL, before acquiring the lock, because it takes time."""
         request, client_id = flask.request, flask.request.args.get("client_id", "")
         if request.endpoint == "authorize" and request.method == "GET" and is_document_url(client_id):
             try:
@@ -155,7 +155,7 @@ class Pages:
         query = flask.request.args
         prompts = self._check_request()
         if "none" in prompts:
-            # OpenID Connect Core 1.0 section 3.1.2.1: no page at all. RFC 8252 section 8.6: any program on this
+            # OpenID Connect Core 1.0 section 3.1.2.1: no page may be shown. RFC 8252 section 8.6: any program on this
             # machine can impersonate this application, so the user must consent each time.
             raise OAuthError("login_required" if self._needs_sign_in() else "consent_required")
         redirect = urlsplit(redirect_uri)
@@ -191,7 +191,7 @@ class Pages:
             raise OAuthError("invalid_request", "This provider requires PKCE with code_challenge_method S256.")
         prompts = set(query.get("prompt", "").split())
         if not prompts <= _KNOWN_PROMPTS or ("none" in prompts and len(prompts) > 1):
-            raise OAuthError("invalid_request", "The prompt cannot be understood.")
+            raise OAuthError("invalid_request", "The prompt parameter is not supported.")
         return prompts
 
     def _request_consent(
@@ -203,7 +203,7 @@ class Pages:
         destination: str | None = None,
         user_code: str | None = None,
     ) -> Response | Grant | None:
-        """Return the next page of sign-in and consent, or at the end the user's decision, None if denied."""
+        """Return the next sign-in or consent page, or finally the user's decision (None if denied)."""
         session, form = self._session(), flask.request.form
         again = flask.Response(
             status=303, headers={"Location": f"{flask.request.path[1:]}?{flask.request.query_string.decode('latin-1')}"}
@@ -279,7 +279,7 @@ class Pages:
         return _redirect(redirect_uri, **answer, state=flask.request.args.get("state"), iss=self._provider.issuer)
 
     def _read_hint(self, token: str | None) -> tuple[str | None, str | None]:
-        """Return subject and application from an ID token; its times are ignored (section 2)."""
+        """Return the subject and application from an ID token; its times are ignored (section 2)."""
         claims = self._provider.read_own_token(token) if token else {}
         subject, audience = claims.get("sub"), claims.get("aud")
         # Access tokens are signed with the same key, but their audience is never an application.
@@ -304,7 +304,7 @@ class Pages:
         log.warning("form refused")
         return self._error_page(
             "This form is no longer valid",
-            "It was made for another browser, or for a session that has ended.",
+            "It was created for a different browser, or for a session that has ended.",
             "Go back to the application and start the sign-in again.",
         )
 

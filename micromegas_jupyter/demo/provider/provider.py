@@ -1,4 +1,4 @@
-"""`DemoProvider`: the endpoints for programs, and their server; tests use a provider that scripts them differently."""
+"""`DemoProvider`: the endpoints for programs, and their server; tests use a differently scripted provider."""
 
 import hashlib
 import logging
@@ -54,8 +54,8 @@ _HEADERS = {
 }
 # RFC 8628 section 6.1: letters without vowels, which are easy to distinguish and form no words.
 _USER_CODE_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
-# RFC 8628 section 3.5: after slow_down, the interval is permanently 5 seconds longer. Network delays make requests
-# early or late, so only a clearly early one counts.
+# RFC 8628 section 3.5: after slow_down, the interval is permanently 5 seconds longer. Network delays can make requests
+# arrive early or late, so only a clearly early one counts.
 _SLOW_DOWN_SECONDS = 5
 _INTERVAL_TOLERANCE = 0.9
 _MAX_LOGGED_CHARACTERS = 64
@@ -66,7 +66,7 @@ Form = Mapping[str, str]
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Handles one request per connection and logs nothing: its default log lines contain the query, and thus codes."""
+    """Handles one request per connection and logs nothing: the default log lines contain the query and thus codes."""
 
     protocol_version = "HTTP/1.0"
     timeout = 30
@@ -189,7 +189,7 @@ class DemoProvider(TokenIssuer):
         request = flask.request
         # RFC 6749 sections 3.2 and 2.3.1: credentials in a URL end up in logs.
         if request.query_string or request.mimetype != "application/x-www-form-urlencoded":
-            raise OAuthError("invalid_request", "Parameters belong in the body of the request, which has to be a form.")
+            raise OAuthError("invalid_request", "Parameters must be in the request body, which must be a form.")
         self.check_request(request.form)
         client_id, secret = _read_basic() or (request.form.get("client_id", ""), request.form.get("client_secret"))
         client = self.find_client(client_id)
@@ -217,16 +217,16 @@ class DemoProvider(TokenIssuer):
         """Revoke a refresh token's whole family (RFC 7009)."""
         text = _require(form, "token")
         if text.count(".") == 2:  # noqa: PLR2004 - a signed token (RFC 7515 section 3.1)
-            raise OAuthError("unsupported_token_type", "A signed access token is good until it expires.")
+            raise OAuthError("unsupported_token_type", "A signed access token remains valid until it expires.")
         token = self.state.refresh_tokens.get(text)
         if token is not None:
             if token.grant.client.client_id != client.client_id:
-                raise OAuthError("invalid_grant", "The token was issued to another application.")
+                raise OAuthError("invalid_grant", "The token was issued to a different application.")
             token.grant.is_revoked = True
         return {}
 
     def answer_device_authorization(self, client: Client, form: Form) -> Json:
-        """Return a device's pair of codes (RFC 8628 section 3.2)."""
+        """Return a device code and a user code for a device (RFC 8628 section 3.2)."""
         _check_grant_type(client, DEVICE_CODE)
         letters = "".join(secrets.choice(_USER_CODE_LETTERS) for _ in range(8))
         user_code, device_code = f"{letters[:4]}-{letters[4:]}", secrets.token_urlsafe()
@@ -280,7 +280,7 @@ class DemoProvider(TokenIssuer):
             raise OAuthError("invalid_grant")
         scope = form.get("scope") or token.grant.scope
         if not set(scope.split()) <= set(token.grant.scope.split()):
-            raise OAuthError("invalid_scope", "The user did not allow this.")
+            raise OAuthError("invalid_scope", "The user did not allow this scope.")
         token.is_used = True
         self.refresh_count += 1
         return self.issue_tokens(token.grant, scope=scope)
@@ -331,7 +331,7 @@ def _check_resource(grant: Grant, form: Form) -> None:
     """Check that a token is requested for the resource that the user allowed (RFC 8707 section 2.2)."""
     requested = form.get("resource")
     if requested is not None and requested != (grant.resource or TokenIssuer.lake_audience):
-        raise OAuthError("invalid_target", "The user allowed access to another resource.")
+        raise OAuthError("invalid_target", "The user allowed access to a different resource.")
 
 
 def _check_grant_type(client: Client, grant_type: str) -> None:
@@ -340,7 +340,7 @@ def _check_grant_type(client: Client, grant_type: str) -> None:
 
 
 def _read_basic() -> tuple[str, str] | None:
-    """Return name and secret from an Authorization header; its parts are form-encoded (RFC 6749 section 2.3.1)."""
+    """Return the name and secret from an Authorization header; its parts are form-encoded (RFC 6749 section 2.3.1)."""
     if "Authorization" not in flask.request.headers:
         return None
     authorization = flask.request.authorization

@@ -47,9 +47,9 @@ def sign_in(
         if filled is None:
             if fields is not None and "decision" in fields:
                 return url
-            raise LoginFailed("The scripted sign-in met a page that it does not know.")
+            raise LoginFailed("The scripted sign-in reached an unknown page.")
         url, fields = filled
-    raise LoginFailed("The scripted sign-in was sent around in circles.")
+    raise LoginFailed("The scripted sign-in was redirected too many times.")
 
 
 class ScriptedPerson:
@@ -61,12 +61,12 @@ class ScriptedPerson:
         self._failure: LoginFailed | None = None
 
     def open(self, url: str) -> bool:
-        """Start to follow `url` and return immediately."""
+        """Start following `url` and return immediately."""
         self._threads.append(start_thread(partial(self._follow, url), name="scripted-person"))
         return True
 
     def wait(self) -> None:
-        """Wait until the sign-in for each opened page is over; raises `LoginFailed` if one of them failed."""
+        """Wait until the sign-in for each opened page has finished; raises `LoginFailed` if one of them failed."""
         while self._threads:
             thread = self._threads.pop()
             thread.join(_TOTAL_TIMEOUT_SECONDS)
@@ -137,9 +137,9 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 def _fetch(opener: OpenerDirector, url: str, fields: dict[str, str] | None) -> tuple[str | None, str]:
-    """Return where the page redirects to, if it does, and its text. Unlike requests, urllib logs no URLs."""
+    """Return where the page redirects to, if it does, and its text. Unlike requests, urllib doesn't log URLs."""
     if urlsplit(url).hostname not in LOOPBACK_HOSTS:
-        raise LoginFailed("The scripted sign-in was sent away from this machine.")
+        raise LoginFailed("The scripted sign-in was redirected away from this machine.")
     data = None if fields is None else urlencode(fields).encode()
     try:
         try:

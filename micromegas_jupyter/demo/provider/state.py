@@ -62,7 +62,7 @@ class Person:
 
     @property
     def subject(self) -> str:
-        """The `sub` claim, which is the same after each start."""
+        """The `sub` claim, which is the same after every start."""
         return f"demo-{self.key}"
 
     @property
@@ -127,7 +127,7 @@ class SignedIn:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """A browser's session; `fresh_for` is the query of the request for which the user has just entered the password."""
+    """A browser's session; `fresh_for` is the query of the request for which the user just entered the password."""
 
     cookie: str = field(default_factory=secrets.token_urlsafe, repr=False)
     form_token: str = field(default_factory=secrets.token_urlsafe, repr=False)
@@ -171,7 +171,7 @@ class RefreshToken:
 
 @dataclass(slots=True, kw_only=True)
 class DeviceAuthorization:
-    """A device that waits for a user (RFC 8628); `grant` is the decision, or None if denied or pending."""
+    """A device that is waiting for a user (RFC 8628); `grant` is the decision, or None if denied or pending."""
 
     client: Client
     scope: str
@@ -194,7 +194,7 @@ class OAuthError(Exception):
 
 
 class ProviderState:
-    """Everything that is remembered, by its secret value, each for a limited time."""
+    """Everything that is remembered, keyed by its secret value and kept for a limited time."""
 
     def __init__(self, clock: Clock) -> None:
         timer = clock.monotonic
@@ -204,7 +204,7 @@ class ProviderState:
         self.devices: TTLCache[str, DeviceAuthorization] = TTLCache(_MAX_ENTRIES, 2 * DEVICE_LIFETIME_SECONDS, timer)
         self.refresh_tokens: TTLCache[str, RefreshToken] = TTLCache(_MAX_ENTRIES, _REFRESH_LIFETIME_SECONDS, timer)
         self.sessions: TTLCache[str, Session] = TTLCache(_MAX_ENTRIES, _SESSION_LIFETIME_SECONDS, timer)
-        # By URL, for as long as their refresh tokens: the token endpoint fetches nothing.
+        # Keyed by URL and kept as long as their refresh tokens, because the token endpoint doesn't fetch anything.
         self.url_clients: TTLCache[str, Client] = TTLCache(_MAX_URL_CLIENTS, _REFRESH_LIFETIME_SECONDS, timer)
 
     def open_session(self, signed_in: SignedIn | None = None, *, fresh_for: bytes | None = None) -> Session:
@@ -214,7 +214,7 @@ class ProviderState:
         return session
 
     def find_waiting_device(self, user_code: str, *, now: datetime) -> DeviceAuthorization | None:
-        """Return the device that waits for this code to be entered."""
+        """Return the device that is waiting for this code to be entered."""
         waiting = (device for device in self.devices.values() if not device.is_decided and now < device.expires_at)
         return next((device for device in waiting if device.user_code == user_code), None)
 
@@ -243,7 +243,7 @@ class TokenIssuer:
 
     @property
     def issuer(self) -> str:
-        """The issuer URL; known once started."""
+        """The issuer URL, which is known once the provider has started."""
         return f"http://{HOST}:{self.port}"
 
     @property
@@ -281,7 +281,7 @@ class TokenIssuer:
 
     @cached_property
     def signing_key(self) -> RSAKey:
-        """The signing key, which is new at each start."""
+        """The signing key, which is new on each start."""
         return RSAKey.generate_key(2048, {"alg": SIGNING_ALGORITHM, "use": "sig"}, auto_kid=True)
 
     def public_keys(self) -> Json:
@@ -294,11 +294,13 @@ class TokenIssuer:
             if len(values) > 1 and name != "resource":
                 raise OAuthError("invalid_request", "A parameter appears more than once.")
             if name == "audience" and values != [self.lake_audience]:
-                raise OAuthError("invalid_target", "The only audience is the lake. Use resource for a URL.")
+                raise OAuthError(
+                    "invalid_target", "The lake is the only supported audience. Use resource to specify a URL."
+                )
             if name == "resource" and len(set(values)) > 1:
-                raise OAuthError("invalid_target", "A token is issued for one resource only.")
+                raise OAuthError("invalid_target", "A token can be issued for only one resource.")
             if name == "resource" and not (values[0] == self.lake_audience or _is_resource(values[0])):
-                raise OAuthError("invalid_target", "The resource is not an https URL, or http on this machine.")
+                raise OAuthError("invalid_target", "The resource must be an https URL, or an http URL on this machine.")
 
     def select_scope(self, client: Client, scope: str | None) -> str:
         """Return the requested scopes that a client may have, and drop the others."""

@@ -74,7 +74,7 @@ def test_a_refused_exchange_is_told_in_the_cell_and_why_in_the_hubs_log(signed_i
     said = "".join(cell.reply["traceback"])
     assert cell.reply["ename"] == "LoginRequired"
     assert "does not let JupyterHub exchange your token for one that the server accepts" in said
-    assert "Ask the Hub's administrator to have token exchange allowed for the Hub's application" in said
+    assert "Ask the Hub's administrator to enable token exchange for the Hub's application" in said
     assert exchanged(signed_in, "bob").json()["error"] == "exchange_refused"
     name = signed_in.people["bob"].name
     assert (

@@ -92,7 +92,7 @@ def test_a_redirect_to_one_persons_server_is_refused_by_the_provider_and_not_off
     assert (page.status_code, browsers["alice"].visited[-1].startswith(signed_in.provider.issuer)) == (400, True)
     assert own.status_code == 404
     assert "KERNEL_MICROMEGAS_REDIRECT" not in signed_in.server_process("bob").environ()
-    assert "per-user redirects let people take each other's tokens" in signed_in.log
+    assert "per-user redirects let users take each other's tokens" in signed_in.log
 
 
 def test_the_sign_in_of_somebody_else_is_not_there_for_a_kernel(signed_in):

@@ -198,11 +198,11 @@ def google():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"type": "authorized_user"}, "is not a service account's key"),
-        ({"client_email": None}, "has no client_email"),
-        ({"private_key_id": ""}, "has no private_key_id"),
-        ({"token_uri": None}, "has no token_uri"),
-        ({"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "damaged key"),
+        ({"type": "authorized_user"}, "is not a service account key"),
+        ({"client_email": None}, "does not contain client_email"),
+        ({"private_key_id": ""}, "does not contain private_key_id"),
+        ({"token_uri": None}, "does not contain token_uri"),
+        ({"private_key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "key that is corrupted"),
         ({"token_uri": "http://oauth2.example.com/token"}, "http"),
         ({"token_uri": "https://user@oauth2.example.com/token"}, "user"),
         (None, "is not a JSON object"),

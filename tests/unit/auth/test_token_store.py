@@ -303,7 +303,7 @@ def test_a_store_of_one_key_neither_reads_nor_replaces_nor_removes_anothers_sign
     key = replace(LOGIN.key, audience="other")
     other = open_store(store.path, key=key)
 
-    with pytest.raises(LoginRequired, match="another identity provider"):
+    with pytest.raises(LoginRequired, match="different identity provider"):
         other.load()
     with pytest.raises(TokenStoreError, match="a different sign-in"):
         save(other, replace(LOGIN, key=key))

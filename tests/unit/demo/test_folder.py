@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_used_is_named_with_what_to_do(tmp_path, place):
     with pytest.raises(ConfigurationError, match=str(tmp_path / place)) as caught:
         DemoFolder(tmp_path / place)
 
-    assert caught.value.remedy == "Choose another folder with --notebooks DIR."
+    assert caught.value.remedy == "Choose a different directory with --notebooks DIR."
 
 
 def test_a_read_only_folder_is_named_with_what_to_do(tmp_path):
@@ -104,5 +104,5 @@ def test_a_read_only_folder_is_named_with_what_to_do(tmp_path):
     ).stdout
 
     tmp_path.chmod(0o755)
-    assert printed.startswith("The folder micromegas-demo can't be written: Permission denied.")
+    assert printed.startswith("The directory micromegas-demo is not writable: Permission denied.")
     assert "--notebooks DIR" in printed

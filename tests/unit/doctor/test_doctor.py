@@ -114,7 +114,7 @@ def test_a_description_that_is_not_acceptable_is_no_silence(tmp_path, idp):
     ("facts", "flow", "outcome", "said"),
     [
         (RuntimeInfo(), "auto", "ok", "a program without a terminal: nobody can sign in here"),
-        (NO_SCREEN, "hub", "failed", "Choose another way"),
+        (NO_SCREEN, "hub", "failed", "Choose a different flow"),
     ],
     ids=["nobody", "impossible"],
 )

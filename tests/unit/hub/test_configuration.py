@@ -313,7 +313,7 @@ def test_a_spawner_that_shares_one_system_user_is_refused_unless_that_is_said(sp
     refused = refusal(config)
 
     assert refused.key == "JupyterHub.spawner_class"
-    assert "every person could take every other's tokens" in refused.what
+    assert "any user could take other users' tokens" in refused.what
     assert configured(config, allow_shared_system_user=True)
 
 

@@ -202,7 +202,7 @@ def test_a_provider_that_gives_no_refresh_token_is_named_in_the_log_once(caplog)
     refresh(Authenticator(), User(kept(900, refresh_token=None)), times=3)
 
     (warning,) = caplog.messages
-    assert "no refresh token for alice" in warning
+    assert "didn't give the Hub a refresh token for alice" in warning
 
 
 def test_groups_follow_the_provider_where_the_hub_manages_them():

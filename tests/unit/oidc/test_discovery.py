@@ -70,7 +70,7 @@ def test_the_issuer_that_a_document_is_made_out_for_is_offered_where_it_can_be_s
     with pytest.raises(ProviderMisbehaved) as caught:
         parse_metadata(document(issuer=stated), issuer=configured)
 
-    assert f"of {configured} is made out for another issuer" in caught.value.what
+    assert f"of {configured} is for a different issuer" in caught.value.what
     assert not is_offered or f"({stated})" in caught.value.what
     assert caught.value.remedy.startswith(f"If {stated} is your provider" if is_offered else "Set the issuer exactly")
     assert not set(caught.value.what) & set("\x1b<>")

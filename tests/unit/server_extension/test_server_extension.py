@@ -15,7 +15,7 @@ REQUEST = OutcomeRequest(state_digest="a" * 64)
 
 @pytest.mark.parametrize("url", ["lab.example.com", "https://lab.example.com/?a=b", "javascript:alert(1)"])
 def test_a_configured_address_that_is_none_is_refused_and_the_hubs_left_out(url):
-    with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url is not"):
+    with pytest.raises(TraitError, match=r"MicromegasRelay\.public_url must be"):
         MicromegasRelay(public_url=url)
     assert handlers.configured_base("", {"JUPYTERHUB_PUBLIC_URL": url}) == ""
 

@@ -84,7 +84,7 @@ def test_a_flow_that_is_not_possible_is_told_by_whoever_named_it(settings, envir
     environ["MICROMEGAS_OIDC_FLOW"] = "device"
     by_variable = client_side.load_client_settings(environ=environ)
 
-    with pytest.raises(UsageError, match="no device sign-in"):
+    with pytest.raises(UsageError, match="does not support device sign-in"):
         require_flow(settings, choose_flow(settings, facts=TERMINAL, wanted=Flow.DEVICE, environ=environ))
     with pytest.raises(ConfigurationError) as caught:
         require_flow(by_variable, choose_flow(by_variable, facts=TERMINAL, environ=environ))
