@@ -38,7 +38,7 @@ def _read_client_certificate(certificate_file: str | Path, key_file: str | Path)
         # Without a password, OpenSSL would prompt for one on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*files, password="")
         chain, key = (_read(file, _MAX_CERTIFICATE_BYTES) for file in files)
-    except (OSError, ssl.SSLError):  # SSLError comes from a damaged file
+    except (OSError, ssl.SSLError):  # a corrupted file raises SSLError
         raise UsageError(
             "The client's certificate and its key cannot be read, or do not match.",
             remedy="Specify PEM files: the chain with the client's certificate first, and its key without a password.",

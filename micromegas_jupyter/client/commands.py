@@ -52,7 +52,7 @@ class PreparedStatement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningQuery:
-    """A query that runs on the server, or waits there (`is_running` is false); `seconds` is its age.
+    """A query that is running or (if `is_running` is false) waiting on the server; `seconds` is its age.
 
     `scanned` (0 to 1) is the scanned share of its `files`. Unknown (None) in the first second, and if rows are hidden
     from the caller.
@@ -75,7 +75,7 @@ class RunningQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOffUser:
-    """A user whose access an administrator has cut off, `until` a time or until it is restored."""
+    """A user whose access an administrator has cut off, either `until` a given time or until it is restored."""
 
     issuer: str
     subject: str
@@ -135,7 +135,7 @@ def cancel_by_id(transport: Transport, query_id: str, call: Call) -> str:
 
 
 def change_access(transport: Transport, request: Mapping[str, object], call: Call) -> tuple[ServerReport, ...]:
-    """Cut off or restore a user's access on the servers, and return the calls that they have ended."""
+    """Cut off or restore a user's access on the servers, and return the calls that were terminated."""
     return _act(transport, call, CUT_OFF_ACTION, request, _CutOff).servers
 
 
@@ -199,7 +199,7 @@ def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> B
 
 
 def describe(transport: Transport, sql: str, statement: BoundStatement | None, call: Call) -> pa.Schema:
-    """Return the schema of a statement's result; its metadata has the scan estimate, if the server provides one."""
+    """Return the schema of a statement's result; its metadata contains the server's scan estimate, if any."""
     if statement is None:
         command = pack_any(messages.CommandStatementQuery(query=sql))
         try:
@@ -221,7 +221,7 @@ def _with_bound(
     call: Call,
     read: Callable[[bytes, Callable[[], None]], _T],
 ) -> _T:
-    """Return the result of `read`, called with the command of a statement with values, and a function to close it."""
+    """Return the result of `read`, called with a bound statement's command and a function to close it."""
     with original_positions(statement):
         created = _create(transport, statement.sql, call)
         handle = created.prepared_statement_handle
@@ -314,7 +314,7 @@ _MAX_LIST_BYTES: Final = 64 * 1024 * 1024
 
 
 def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
-    """Return the schema of each table by its name."""
+    """Return each table's schema by name."""
     command = pack_any(messages.CommandGetTables(include_schema=True))
     try:
         info = transport.describe(command, call)
@@ -327,7 +327,7 @@ def fetch_tables(transport: Transport, call: Call) -> dict[str, pa.Schema]:
         return {name: _read_schema(data) for name, data in _rows(stream)}
     except (pa.ArrowException, KeyError, TypeError, OSError) as error:
         stream.cancel()
-        raise InternalError("The server's list of tables cannot be read.") from error
+        raise InternalError("The server's table list cannot be read.") from error
 
 
 def _rows(stream: FlightStream) -> Iterator[tuple[str, bytes]]:
@@ -337,7 +337,7 @@ def _rows(stream: FlightStream) -> Iterator[tuple[str, bytes]]:
         size_bytes += batch.nbytes
         if tables > _MAX_TABLES or size_bytes > _MAX_LIST_BYTES:
             stream.cancel()
-            raise InternalError("The server's list of tables is too large.")
+            raise InternalError("The server's table list is too large.")
         yield from zip(batch.column("table_name").to_pylist(), batch.column("table_schema").to_pylist(), strict=True)
 
 
@@ -420,7 +420,7 @@ def parse_server_identity(data: bytes) -> ServerIdentity:
 
 
 def _line(text: str) -> str:
-    return " ".join(printable_text(text).split())  # on one line, whatever the server sends
+    return " ".join(printable_text(text).split())  # on one line, regardless of what the server sends
 
 
 _KEYS_ACTION: Final = "MicromegasKeys"

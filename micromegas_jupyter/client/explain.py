@@ -28,7 +28,7 @@ def positions_without_explain() -> Iterator[None]:
 def read_plan(reader: QueryReader) -> str:
     """Return the plan from an EXPLAIN, with the scan estimate if the server provides one."""
     plans = []
-    # DataFusion's two columns, one below the other; other servers' responses are treated likewise.
+    # DataFusion's two columns, one below the other; other servers' responses are treated the same way.
     for row in reader.read_all().to_pylist():
         title, *lines = "\n".join(str(cell).rstrip() for cell in row.values() if cell is not None).split("\n")
         plans.append("\n".join([title.replace("_", " "), *(f"  {line}" for line in lines)]))

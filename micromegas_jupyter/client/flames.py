@@ -1,4 +1,4 @@
-"""Where many traces spend their time: their spans merged by call path, and the difference of two sets of traces."""
+"""Shows where many traces spend their time: merges spans by call path, and compares two sets of traces."""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -49,7 +49,7 @@ class TraceSet(NamedTuple):
         )
         if not rows.num_rows:
             raise UsageError(
-                f"There are no traces of {self.service!r} that you can read.",
+                f"{self.service!r} has no traces that you can read.",
                 remedy="Check the service's name, the time range, and --where.",
             )
         if rows.num_rows > MAX_SPANS:
@@ -147,7 +147,7 @@ class Flame:
         return f"{self.service} · {now:,} traces{compared} · {counts}"
 
     def find(self, text: str) -> list[int]:
-        """Return the rows of the paths whose name or service contains a text, ignoring case."""
+        """Return the rows of the paths whose name or service contains a string, ignoring case."""
         is_found = contains(self.paths["name"], text) | contains(self.paths["service"], text)
         return [int(path) for path in np.flatnonzero(is_found)]
 

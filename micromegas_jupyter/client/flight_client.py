@@ -96,7 +96,7 @@ def check_timeout(timeout_seconds: float | None) -> float | None:
     if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, (int, float)):
         raise UsageError("timeout_seconds is not a number.")
     if not 0 < timeout_seconds <= _MAX_TIMEOUT_SECONDS:
-        raise UsageError("timeout_seconds is not between 0 and 30 days.", remedy="Leave it out for no limit.")
+        raise UsageError("timeout_seconds must be between 0 and 30 days.", remedy="Leave it out for no limit.")
     return float(timeout_seconds)
 
 
@@ -261,7 +261,7 @@ class TelemetryQueries(QueryMethods):
 
 def _count(number: int) -> int:
     if type(number) is not int or number < 0:
-        raise UsageError("A count is not a whole number of 0 or more.")
+        raise UsageError("A count must be an integer that is 0 or greater.")
     return number
 
 
@@ -273,7 +273,7 @@ StaticHeaders = Mapping[str | bytes, str | bytes] | Iterable[tuple[str | bytes, 
 
 
 class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionMethods):
-    """A client for one Flight SQL server, with upstream's methods and arguments and more.
+    """A client for a single Flight SQL server that supports and extends upstream's methods and arguments.
 
     The client connects on the first call. It can be used from several threads, and as a context manager. It is also a
     PEP 249 (DB-API) connection for pandas, Polars, JupySQL, and marimo; pandas and Polars read Arrow data from it if
@@ -492,7 +492,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return parse_server_identity(results[0])
 
     def running_queries(self) -> list[RunningQuery]:
-        """Return the queries that run or wait on the server: the caller's, or for administrators all.
+        """Return the caller's queries that are running or waiting on the server, or for administrators, all of them.
 
         Raises:
             UnsupportedRequest: The server does not list queries.
@@ -500,7 +500,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self._run(list_queries)
 
     def query_progress(self, query_id: str) -> ScanProgress | None:
-        """Return the progress of the caller's query, or for administrators of any query.
+        """Return the progress of the caller's query, or for administrators, any query.
 
         Returns None in the query's first second, if it doesn't run or scans no files, and if rows are hidden from the
         caller.
@@ -515,7 +515,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         )
 
     def cancel_query(self, query_id: str) -> str:
-        """Cancel the caller's query on the server, or for administrators any query, by its ID.
+        """Cancel the caller's query on the server by its ID, or for administrators, any query.
 
         Returns:
             `cancelled`; `cancelling` if it has not stopped within two seconds; `not_cancellable` if no such query is
@@ -694,13 +694,15 @@ def wrapped_client(environ: Mapping[str, str] | None = None) -> "FlightSQLClient
         raise _unusable(f"The wrapper module {name} cannot be imported ({type(error).__name__}).") from error
     connect = getattr(module, "connect", None)
     if not callable(connect):
-        raise _unusable("The wrapper module has no function connect().")
+        raise _unusable("The wrapper module doesn't have a connect() function.")
     try:
         made = connect()
     except Exception as error:
         raise _unusable(f"The wrapper module's connect() failed ({type(error).__name__}).") from error
     if not callable(getattr(made, "query_stream", None)) and not callable(getattr(made, "query", None)):
-        raise _unusable("The wrapper module's connect() returned something that is not a client: it has no query.")
+        raise _unusable(
+            "The wrapper module's connect() returned an object that isn't a client: it has no query() method."
+        )
     warnings.warn(DEPRECATION_NOTICE, FutureWarning, stacklevel=3)
     return made if isinstance(made, FlightSQLClient) else WrappedClient(made)
 
@@ -723,7 +725,7 @@ class WrappedClient(QueryMethods):
         limit: int | None = None,
         timeout_seconds: float | None = None,
     ) -> QueryReader:
-        """Start a statement and return a reader of its batches; `limit` stops the reading on the client."""
+        """Start a statement and return a reader of its batches; `limit` is applied on the client."""
         if params:
             raise UsageError(
                 "The wrapper's client does not support parameters.",
@@ -751,10 +753,10 @@ class WrappedClient(QueryMethods):
         return reader
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
-        """Do nothing: another client has no notices."""
+        """Do nothing: the wrapped client doesn't have notices."""
 
     def close(self, *, keeps_readers: bool = False) -> None:
-        """Close the other client, if it can be closed; with `keeps_readers`, once no query is running."""
+        """Close the wrapped client, if it can be closed; with `keeps_readers`, once no query is running."""
         if not keeps_readers:
             for reader in list(self._readers):
                 reader.close()
@@ -778,7 +780,7 @@ class WrappedClient(QueryMethods):
         return getattr(self._inner, name)
 
 
-# What another client doesn't support, and the alternative.
+# What the wrapped client doesn't support, and the alternative.
 _UNSUPPORTED: Final = {
     "whoami": ("ask who you are", "Queries still work."),
     "list_tables": ("list tables", "Query information_schema.tables instead."),
@@ -797,7 +799,7 @@ def _reject_call(name: str, *_arguments: object, **_options: object) -> NoReturn
 
 
 class _ForeignStream:
-    """The batches of another client's response; the first is fetched immediately, because it has the schema."""
+    """The batches of the wrapped client's response; the first is fetched immediately to get the schema."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], call: Call, uses: Uses) -> None:
         self._batches = batches

@@ -22,7 +22,7 @@ from micromegas_jupyter.errors import (
 _WAIT_KEY: Final = "x-micromegas-tail-wait"
 _END_KEY: Final = "x-micromegas-tail-end"
 _MAX_WAIT_SECONDS: Final = 3600.0
-_SLICE_SECONDS: Final = 2.0  # of a wait; a read cannot be canceled until the server responds
+_SLICE_SECONDS: Final = 2.0  # of each wait; a read cannot be canceled until the server responds
 _SLACK_SECONDS: Final = 60.0
 _END_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 0.5
@@ -76,7 +76,7 @@ class Follow:
             CursorExpired: The server no longer has the rows added since the last read.
         """
         if self._is_closed:
-            raise UsageError("The follow is closed.", remedy="Start another follow with its cursor.")
+            raise UsageError("The follow is closed.", remedy="Start a new follow with its cursor.")
         seconds = self._poll_seconds if wait_seconds is None else _check_seconds(wait_seconds)
         deadline = time.monotonic() + seconds
         while not (table := self._read_again(min(seconds, _SLICE_SECONDS))).num_rows:
@@ -132,5 +132,5 @@ class Follow:
 
 def _check_seconds(seconds: float) -> float:
     if not 0 <= seconds <= _MAX_WAIT_SECONDS:
-        raise UsageError(f"A follow waits from 0 to {_MAX_WAIT_SECONDS:,.0f} seconds for rows.")
+        raise UsageError(f"A follow can wait 0 to {_MAX_WAIT_SECONDS:,.0f} seconds for rows.")
     return float(seconds)

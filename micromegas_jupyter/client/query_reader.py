@@ -73,7 +73,7 @@ class ScanFollower:
 
 
 class TableCounts(msgspec.Struct, frozen=True):
-    """A table's part that a statement needs: `files` of `total`, with bytes and rows as far as the log has them."""
+    """The part of a table that a statement needs: `files` of `total`, with bytes and rows if the log has them."""
 
     name: str
     files: _Count
@@ -284,7 +284,7 @@ class QueryReader:
 
     @property
     def counts(self) -> ScanCounts | None:
-        """The counts of what the server has read for the query, once it has finished.
+        """The counts of files, bytes, and rows that the server read for the query, once it has finished.
 
         None if the server doesn't report it, the query read no table or failed, or rows of its tables are hidden from
         the user.

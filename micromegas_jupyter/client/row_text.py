@@ -152,7 +152,7 @@ _ENCODINGS: Final = {
 def _chunks(
     batches: Iterable[pa.RecordBatch], encoding: _Encoding, are_json: dict[int, bool], *, shows_json: bool
 ) -> Iterator[_Columns]:
-    """Yield the columns' values as strings, some rows at a time.
+    """Yield the columns' values as strings, in batches of rows.
 
     With `shows_json`, a column whose first values are all binary JSON is written as JSON; other bytes in it are
     base64.
@@ -271,7 +271,7 @@ def _csv_fields(texts: pa.StringArray) -> pa.StringArray:
 
 
 def _time_texts(column: pa.Array, quote: str) -> pa.StringArray:
-    """Return times with all digits, which Python's times lack; ValueError for one that can't be formatted."""
+    """Return times with all digits, which Python's times lack; raise ValueError if one can't be formatted."""
     kind = column.type
     texts = (column.cast(pa.timestamp(kind.unit)) if pa.types.is_timestamp(kind) else column).cast(pa.string())
     if pc.any(pc.starts_with(texts, "<")).as_py():  # Arrow writes `<value out of range: …>`
@@ -289,14 +289,14 @@ def _decimal_texts(column: pa.Array) -> pa.StringArray:
 def _replaced(
     texts: pa.StringArray, where: pa.BooleanArray, make_others: Callable[[], Iterable[str]]
 ) -> pa.StringArray:
-    """Return the strings, replacing those `where` is true with the others, in order."""
+    """Return the strings, replacing those for which `where` is true with the others, in order."""
     if not pc.any(where).as_py():
         return texts
     return pc.replace_with_mask(texts, where, pa.array(make_others(), pa.string()))
 
 
 def _lines(pieces: Sequence[pa.StringArray | str], separator: str, *, between: str = "\n") -> str:
-    """Join rows to text with a template per row, a separator between values, and one between rows."""
+    """Join rows into text with a row template, a separator between values, and one between rows."""
     lines = pc.binary_join_element_wise(*pieces, separator)
     text: str = pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), between)[0].as_py()
     return text
@@ -362,7 +362,7 @@ def _cut(texts: pa.StringArray, max_width: int) -> pa.StringArray:
     """Truncate the strings to `max_width` character cells; 0 means no limit."""
     if max_width == 0:
         return texts
-    is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes; wide characters have several
+    is_long = pc.greater(pc.binary_length(texts), max_width)  # in bytes; wide characters have more than one
     if not pc.any(is_long).as_py():
         return texts
     shown = max(max_width - len(_ELLIPSIS), 1)

@@ -81,7 +81,7 @@ class OptimizeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undo:
-    """How to undo a change of a table.
+    """How to undo a change to a table.
 
     Attributes:
         undo_to: The time to restore to, just before the change; None if nothing was changed.
@@ -114,7 +114,7 @@ class RestoreResult(Undo):
 
 
 class DeletedRows(int):
-    """The number of deleted rows; `undo` has how to restore them."""
+    """The number of deleted rows; `undo` describes how to restore them."""
 
     undo: Undo
 

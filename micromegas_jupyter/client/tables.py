@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 
 
 class TableOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation by its name in the protocol, with its members; a read-only one may be retried."""
+    """An operation with its protocol name and its members; read-only operations may be retried."""
 
     name: str
     members: Mapping[str, object] = {}
@@ -172,11 +172,11 @@ class TableMethods(ABC):
 
 def _checked(text: Any, what: str = "table's name") -> str:
     if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"The {what} is empty.", remedy='Give text, for example "orders".')
+        raise UsageError(f"The {what} is empty.", remedy='Specify a string, for example "orders".')
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UsageError(f"The {what} contains half a character.", remedy="Use text that UTF-8 can encode.") from None
+        raise UsageError(f"The {what} contains a lone surrogate.", remedy="Use text that UTF-8 can encode.") from None
     return text
 
 

@@ -1,4 +1,4 @@
-"""The claims of a bearer token, for the user who has it; nothing is verified here."""
+"""The claims of a bearer token, shown to its user; nothing is verified here."""
 
 import base64
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _JWT_SEGMENTS: Final = 3
 
 
 def read_claims(token: str) -> Mapping[str, object] | None:
-    """Return a JWT's claims, for the user who has it, without verifying them; None if it isn't a JWT."""
+    """Return a JWT's claims, to show them to its user, without verifying them; None if it isn't a JWT."""
     segments = token.split(".")
     if len(segments) != _JWT_SEGMENTS:
         return None
@@ -29,7 +29,7 @@ def read_claims(token: str) -> Mapping[str, object] | None:
 
 
 def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
-    """Return a token's claimed time of expiry (aware UTC), or None."""
+    """Return a token's claimed expiry time (aware UTC), or None."""
     from micromegas_jupyter.oidc.jwt import TokenProblem, expiry_of
 
     try:

@@ -279,7 +279,7 @@ class Trace:
             "SELECT status_message, properties, events, links FROM otel_spans "  # noqa: S608 - checked IDs
             f"WHERE trace_id = X'{self.trace_id}' AND span_id = X'{span_id}' LIMIT 1"
         ).to_pylist() or [{}]
-        # Logs outside the span's time were written before a context was left, or on a machine with another clock.
+        # Logs outside the span's time were written before a context was exited, or on a machine with a different clock.
         first, last = (
             np.datetime64(int(each) + margin, "ns")
             for each, margin in ((self.tree.start[span], -_LOG_MARGIN), (self.tree.end[span], _LOG_MARGIN))
@@ -304,7 +304,7 @@ class Trace:
         }
 
     def find(self, text: str) -> list[int]:
-        """Return the rows of spans with a text in name, service, attributes, or status message, ignoring case."""
+        """Return the rows of spans with a string in their name, service, attributes, or status, ignoring case."""
         is_found = contains(self.spans["name"], text) | contains(self.spans["exe"], text)
         if self._query is not None:
             found = self._fetch(
@@ -365,8 +365,8 @@ def fetch_trace(trace_id: str, query: Callable[..., pa.Table]) -> Trace:
     rows = query(sql)
     if not rows.num_rows:
         raise UsageError(
-            f"There are no spans of trace {plain} that you can read.",
-            remedy="They may not have arrived yet, or are outside the time range.",
+            f"Trace {plain} has no spans that you can read.",
+            remedy="They may not have arrived yet, or may be outside the time range.",
         )
     if rows.num_rows > MAX_SPANS:
         raise ResourcesExhausted(
@@ -376,7 +376,7 @@ def fetch_trace(trace_id: str, query: Callable[..., pa.Table]) -> Trace:
 
 
 def contains(column: pa.ChunkedArray, text: str) -> "np.typing.NDArray[np.bool_]":
-    """Return which values contain a text, ignoring case."""
+    """Return which values contain a string, ignoring case."""
     is_found = pc.match_substring(column.cast(pa.utf8()), text, ignore_case=True).fill_null(fill_value=False)
     return np.asarray(is_found.to_numpy(), dtype=np.bool_)
 

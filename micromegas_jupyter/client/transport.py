@@ -71,7 +71,7 @@ class ServerAddress:
 def parse_address(uri: str) -> ServerAddress:
     """Parse a URI; `http` and `https` mean `grpc` and `grpc+tls`, as for upstream; TLS without a port means 443."""
     if not isinstance(uri, str):
-        raise UsageError("The server's address is not text.", remedy=_EXAMPLE)
+        raise UsageError("The server's address is not a string.", remedy=_EXAMPLE)
     try:
         parts = urlsplit(uri.strip())
         port = parts.port  # reading the port validates it
@@ -83,7 +83,7 @@ def parse_address(uri: str) -> ServerAddress:
     if parts.username is not None or parts.password is not None:
         raise UsageError("The server's address contains a user name.", remedy="Remove it and pass an auth_provider.")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise UsageError("The server's address contains more than host and port.", remedy=_EXAMPLE)
+        raise UsageError("The server's address contains more than a host and port.", remedy=_EXAMPLE)
     is_encrypted = scheme == "grpc+tls"
     if port is None and not is_encrypted:
         raise UsageError(f"The address of {host} has no port.", remedy=_EXAMPLE)
@@ -112,11 +112,11 @@ def build_header(key: str | bytes, value: str | bytes) -> Header:
     """Return a checked header with a lowercase key. Errors never contain the value."""
     key_text, value_text = _as_text(key).lower(), _as_text(value)
     if _KEY.fullmatch(key_text) is None:
-        raise UsageError("The name of a header cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
+        raise UsageError("A header name cannot be sent.", remedy="Use letters, digits, '-', '_' and '.'.")
     if _VALUE.fullmatch(value_text) is None or len(value_text) > MAX_HEADER_VALUE_BYTES:
         raise UsageError(
             f"The value of the header {key_text} cannot be sent.",
-            remedy="It must be printable ASCII without line breaks, of at most 16 kB.",
+            remedy="It must be printable ASCII without line breaks, at most 16 kB.",
         )
     return key_text.encode("ascii"), value_text.encode("ascii")
 
@@ -125,7 +125,7 @@ def _as_text(value: str | bytes) -> str:
     text = HiddenText(value.decode("latin-1")) if isinstance(value, bytes) else value  # so that checks see every byte
     if isinstance(text, str):
         return text
-    raise UsageError("A header is neither text nor bytes.")
+    raise UsageError("A header is neither a string nor bytes.")
 
 
 def parse_static_headers(headers: Iterable[Any]) -> tuple[Header, ...]:
@@ -169,7 +169,7 @@ def build_option_headers(
 ) -> tuple[Header, ...]:
     """Return the metadata of a query's options; `begin` and `end` are RFC 3339."""
     if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
-        raise UsageError("The limit is not a whole number of rows.", remedy="Give 0 or more, or leave it out.")
+        raise UsageError("The limit must be an integer that is 0 or greater.", remedy="Correct it, or leave it out.")
     options = {
         "query_range_begin": begin,
         "query_range_end": end,
@@ -202,7 +202,8 @@ class CredentialSource:
     def __init__(self, provider: AuthProvider | None, static_headers: tuple[Header, ...] = ()) -> None:
         if provider is not None and not isinstance(provider, AuthProvider):
             raise UsageError(
-                "The auth_provider has no get_token method.", remedy="Pass a provider of micromegas_jupyter.auth."
+                "The auth_provider doesn't have a get_token method.",
+                remedy="Pass a provider from micromegas_jupyter.auth.",
             )
         self._provider = provider
         self._static = Credential(headers=static_headers)
@@ -214,8 +215,8 @@ class CredentialSource:
         token = _fetch_token(self._provider)
         if token is None:
             raise UsageError(
-                "The auth provider returned something that is not a bearer token.",
-                remedy="A token is printable ASCII without spaces, of at most 16 kB.",
+                "The auth provider returned a value that is not a bearer token.",
+                remedy="A token must be printable ASCII without spaces, at most 16 kB.",
             )
         offset = getattr(self._provider, "clock_offset_seconds", 0.0)
         return Credential(
@@ -250,7 +251,7 @@ def _call_provider(work: Callable[[], _T]) -> _T:
     except MicromegasError:
         raise
     except OSError as error:  # raised by requests, sockets, and files
-        raise ProviderUnavailable("The auth provider could not reach what it needs.") from error
+        raise ProviderUnavailable("The auth provider could not reach a service that it depends on.") from error
     except Exception as error:
         raise LoginRequired(f"The auth provider didn't return a token ({type(error).__name__}).") from error
 
@@ -269,7 +270,7 @@ _PUSHBACK: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class CallRecord:
-    """The metadata of a call's response; written by the calling thread, readable by any."""
+    """The metadata of a call's response; written by the calling thread, readable from any thread."""
 
     def __init__(self) -> None:
         self.query_id: str | None = None
@@ -320,8 +321,8 @@ _UNREACHABLE: Final = re.compile(
 
 _TLS_TROUBLE: Final = re.compile(r"handshake|certificate|ssl|SETTINGS frame", re.IGNORECASE)
 
-# gRPC's message for a failed connection, its meaning, and the remedy. The library has two builds, with OpenSSL and
-# with BoringSSL.
+# gRPC's error message for a failed connection, its meaning, and the remedy. The library has two builds, with OpenSSL
+# and with BoringSSL.
 _CAUSES: Final = (
     (
         r"HTTP proxy returned response code 4",
@@ -381,7 +382,7 @@ def _permanent(what: str, remedy: str) -> ServerUnavailable:
 
 
 def _explain_hang_up(call: Call) -> ServerUnavailable:
-    """A server closed the connection before gRPC began."""
+    """The server closed the connection before gRPC started."""
     if not call.is_encrypted:
         return ServerUnavailable(
             f"{call.server} closed the connection immediately; it probably requires TLS, but the URI does not use it.",
@@ -401,7 +402,7 @@ def _explain_hang_up(call: Call) -> ServerUnavailable:
 
 _MAX_TEXT_CHARACTERS: Final = 1000
 _MAX_RAW_CHARACTERS: Final = 64 * 1024
-# The library's wording of a status: "Flight returned not found error, with message: …", "Flight cancelled call, …".
+# How the library words a status: "Flight returned not found error, with message: …", "Flight cancelled call, …".
 _PREFIX: Final = re.compile(
     r"\A(?:\w+: )?(?P<status>(?:Flight|gRPC) (?:returned [a-z -]{1,40} error|cancelled call|RPC failed)),?"
     r" with message: "
@@ -485,7 +486,7 @@ def _by_type(  # noqa: C901, PLR0911 - one line for each type
             return QueryCancelled("The query was canceled.")
         case pa.ArrowNotImplementedError():
             what = text or "The server does not offer this."
-            return UnsupportedStatement(what, remedy="This server cannot do it; write the query in another way.")
+            return UnsupportedStatement(what, remedy="The server doesn't support this; rewrite the query.")
         case flight.FlightError() if text:
             return InternalError(text)
         case pa.ArrowException() if status.is_from_server and "resource exhausted" in status.status:
@@ -585,8 +586,8 @@ _MAX_RESULTS: Final = 64
 _MAX_RESULT_BYTES: Final = 16 * 1024 * 1024
 
 _OPTIONS: Final = [
-    # Servers allow one ping in five minutes (gRPC's default). Slightly less often detects a dead connection while a
-    # long query is silent.
+    # Servers allow one ping every five minutes (gRPC's default). Pinging slightly less often still detects a dead
+    # connection while a long query is silent.
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -724,7 +725,7 @@ class Transport:
     ) -> None:
         if (certificate_file is None) != (key_file is None):
             raise UsageError(
-                "client_certificate_file and client_key_file belong together.", remedy="Pass both, or neither."
+                "client_certificate_file and client_key_file must be set together.", remedy="Pass both, or neither."
             )
         _start_grpc_quietly()
         self.recorder = CallRecorder()
@@ -752,7 +753,7 @@ class Transport:
         self._connection[1].close()
 
     def reconnect(self, failed: CallRecord) -> None:
-        """Use another connection than the failed call's from now on; open calls keep theirs."""
+        """Use a different connection than the failed call's from now on; open calls keep theirs."""
         number, _ = self._connection
         if number == failed.connection:
             self._connection = (number + 1, self._connect(number + 1))
@@ -774,7 +775,7 @@ class Transport:
             return results
 
     def describe(self, command: bytes, call: Call, *, as_schema: bool = False) -> Any:
-        """Request how to run a command, or a `flight.SchemaResult`."""
+        """Request a command's `flight.FlightInfo` or `flight.SchemaResult`."""
         with self._calling(call) as client:
             descriptor = flight.FlightDescriptor.for_command(command)
             return (client.get_schema if as_schema else client.get_flight_info)(descriptor, _options(call))

@@ -238,14 +238,14 @@ def name_in_sql(name: str) -> str:
 
 
 def _name_of(sql: str) -> str:
-    """Return the name that SQL denotes; the reverse of `name_in_sql`."""
+    """Return the name that a SQL identifier denotes; the inverse of `name_in_sql`."""
     return sql[1:-1].replace('""', '"') if sql.startswith('"') else sql.lower()
 
 
 def complete_sql(
     before: str, after: str, schema: ServerSchema, *, variables: Callable[[], Iterable[str]]
 ) -> tuple[str, list[SimpleCompletion]]:
-    """Return the typed prefix and its completions; `variables` returns the names for `:name`."""
+    """Return the typed prefix and its completions; `variables` returns the names available for `:name`."""
     if len(before) + len(after) > MAX_CHARACTERS:
         return "", []
     statement = _NAMES_AND_TEXTS.sub(lambda found: found[1] or " ", before + _CURSOR)

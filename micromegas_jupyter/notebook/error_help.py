@@ -43,7 +43,7 @@ class ErrorHelp(anywidget.AnyWidget):
 
 
 def corrected_cell(error: MicromegasError, *, cell: str, sql: str | None) -> str:
-    """Return a cell with the server's correction of its statement, or an empty string without a correction."""
+    """Return a cell that contains the server's corrected statement, or an empty string if there's no correction."""
     if not isinstance(error, QueryError) or error.correction is None or sql is None:
         return ""
     corrected = error.correction.apply(sql).strip("\n")

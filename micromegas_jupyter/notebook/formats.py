@@ -177,7 +177,7 @@ class ColumnFormat:
             steps = whole_steps(column).to_pylist()
             return [None if number is None else Decimal(number * size) / unit for number in steps]
         if types.is_float32(column.type):
-            # Via the shortest text that represents the value: 0.1, not 0.10000000149.
+            # Uses the shortest string that represents the value: 0.1, not 0.10000000149.
             column = column.cast(pa.string()).cast(pa.float64())
         return list(column.to_pylist())
 

@@ -100,7 +100,8 @@ class QueryResult:
         file_format = target.suffix.removeprefix(".").lower()
         if file_format not in EXPORT_FORMATS:
             raise UsageError(
-                "The file name doesn't determine the format.", remedy=f"Let it end in .{', .'.join(EXPORT_FORMATS)}."
+                "The file name doesn't determine the format.",
+                remedy=f"End the file name in .{', .'.join(EXPORT_FORMATS)}.",
             )
         columns = range(self._table.num_columns)
         try:

@@ -77,7 +77,7 @@ class Handle(Protocol):
 
 
 def has_kernel(shell: InteractiveShell) -> bool:
-    """Whether a Jupyter kernel runs the shell, so that displays can be updated and widgets shown."""
+    """Whether the shell runs in a Jupyter kernel, so that displays can be updated and widgets can be shown."""
     return getattr(shell, "kernel", None) is not None
 
 
@@ -104,7 +104,7 @@ def _close_old_widgets(_info: object) -> None:
 
 
 def is_alone_in_cell(shell: InteractiveShell) -> bool:
-    """Whether the running cell of a notebook is a single line, so that all of its output is that line's."""
+    """Whether the running notebook cell is a single line, so that all of its output comes from that line."""
     lines = (line.strip() for line in _request(shell).get("code", "").splitlines())
     return sum(1 for line in lines if line and not line.startswith("#")) == 1
 
@@ -143,7 +143,7 @@ def load_libraries(*names: str) -> None:
 
 
 def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options as parsed by the parser of `@with_arguments`."""
+    """Return the options as parsed by the `@with_arguments` parser."""
     known = option_names(magic)
     for option in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         # argparse also accepts abbreviated options.
@@ -197,7 +197,7 @@ def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Calla
             try:
                 arguments = shlex.split(line)
             except ValueError:
-                raise UsageError("A quotation mark is not closed.", remedy=_usage_remedy(magic)) from None
+                raise UsageError("A quotation mark is missing.", remedy=_usage_remedy(magic)) from None
             variables = magics.shell.user_ns  # type: ignore[attr-defined] # of IPython's Magics
             return magic(magics, parse_options(magic, [_variable_value(each, variables) for each in arguments]))
 
@@ -234,7 +234,7 @@ def _actions(magic: Callable[..., Any]) -> Sequence[argparse.Action]:
 def _usage_remedy(magic: Callable[..., Any]) -> str:
     shell = IPython.get_ipython()
     cells = {} if shell is None else shell.magics_manager.magics["cell"]
-    # `%%sql` has two names, unless another extension has the short one.
+    # `%%sql` has two names, unless another extension uses the short one.
     names = [name for name, found in cells.items() if getattr(found, "__name__", "") == magic.__name__]
     return f"{f'%%{min(names, key=len)}' if names else f'%{magic.__name__}'}? lists the options."
 
@@ -271,7 +271,7 @@ def parse_sql_line(
     """
     variable = _VARIABLE.match(line)
     rest = line if variable is None else line[variable.end() :]
-    # As Python reads names: `µs` typed with the micro sign becomes the Greek letter.
+    # Normalizes names as Python does: `µs` typed with the micro sign becomes the Greek letter.
     name = None if variable is None else unicodedata.normalize("NFKC", variable[1])
     nargs = {option: action.nargs for action in _actions(magic) for option in action.option_strings}
     words = []
@@ -287,10 +287,10 @@ def parse_sql_line(
             rest = rest[value.end() :]
     options, rest = parse_options(magic, words), rest.lstrip()
     if name is not None and (keyword.iskeyword(name) or not name.isidentifier()):
-        raise UsageError(f'"{shown_name(name)}" is not a name for a variable.', remedy="Choose another name.")
+        raise UsageError(f'"{shown_name(name)}" is not a valid variable name.', remedy="Choose another name.")
     sql = rest if cell is None else f"{rest}\n{cell}" if rest else cell
     if not sql.strip():
-        raise UsageError("No SQL was given.", remedy="Write the statement after %sql, or below %%sql.")
+        raise UsageError("The SQL statement is missing.", remedy="Write the statement after %sql, or below %%sql.")
     return SqlLine(name=name, options=options, sql=sql)
 
 
@@ -321,7 +321,7 @@ def check_no_template(sql: str) -> None:
 def find_magic(
     text: str, cursor: int, *, line_magics: Collection[str], cell_magics: Collection[str]
 ) -> tuple[str, str, bool] | None:
-    """Return a magic's text before and after a cursor, and whether it is a cell magic; None outside these magics."""
+    """Return a magic's text before and after the cursor, and whether it is a cell magic; None outside these magics."""
     found = _CELL_MAGIC.match(text)
     if found is not None and found["name"] in cell_magics:
         return (text[found.end() : cursor], text[cursor:], True) if cursor > found.end() else None
@@ -356,7 +356,7 @@ def provider_text(issuer: str | None) -> str:
 
 
 def where_text(issuer: str, server: str) -> str:
-    """Return where a user is signed in, and for which server: ` at id.example.com (for lake.example.com:50051)`."""
+    """Return which issuer and server a user is signed in to: ` at id.example.com (for lake.example.com:50051)`."""
     return (f" at {issuer}" if issuer else "") + f" (for {server})"
 
 

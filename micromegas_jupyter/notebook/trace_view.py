@@ -53,7 +53,7 @@ class TraceView(KernelWidget):
                 return _describe(self._source, span), []
             case _, {"op": "search", "text": str(text)}:
                 return {"spans": self._source.find(text[:_MAX_SEARCH])}, []
-        raise UsageError("This view has no such operation.", remedy="Run the cell again.")
+        raise UsageError("This view doesn't support this operation.", remedy="Run the cell again.")
 
 
 def show_trace(shown: Trace | Flame) -> Bundle:

@@ -55,7 +55,7 @@ def _step(value: float, steps: Sequence[tuple[float, str]]) -> tuple[float, str]
 
 
 def _rounded(value: float, *, decimals: int = 0) -> str:
-    """Return a number with three digits, and all digits before the decimal point."""
+    """Return a number with three digits, but always all digits before the decimal point."""
     if value and not _MIN_FIXED <= abs(value) < _MAX_FIXED:
         return f"{value:.2e}"
     decimals = max(decimals, _DIGITS - 1 - math.floor(math.log10(abs(value)))) if value else 0

@@ -210,4 +210,4 @@ def _show_hint() -> None:
 
 @cache
 def _warn_once() -> None:
-    warnings.warn(_HINT, stacklevel=5)  # the line that calls pandas or Polars
+    warnings.warn(_HINT, stacklevel=5)  # points to the line that calls pandas or Polars

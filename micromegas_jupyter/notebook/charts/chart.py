@@ -60,7 +60,7 @@ class Chart:
         """Save the chart: `.json` for the specification, `.svg` or `.png` for an image."""
         suffix = Path(path).suffix.lower()
         if suffix not in {".json", ".svg", ".png"}:
-            raise UsageError("A chart is saved as .json, .svg or .png.", remedy="End the file's name with one of them.")
+            raise UsageError("Charts can be saved as .json, .svg, or .png.", remedy="Use one of these file extensions.")
         content = json.dumps(self.spec).encode() if suffix == ".json" else draw_image(self.spec, suffix[1:], scale=2)
         Path(path).write_bytes(content)
 

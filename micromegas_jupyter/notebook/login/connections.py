@@ -166,7 +166,7 @@ def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsChoice:
-    """Which settings to use: a profile's or the configured ones, overridden by variables and a server."""
+    """Which settings to use: a profile's or the configured ones, with overrides from variables and a server."""
 
     profile: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -186,7 +186,7 @@ class SettingsChoice:
         return choice if as_service_account is None else replace(choice, as_service_account=as_service_account)
 
     def read(self, dependencies: NotebookServices, *, profile: str | None = None) -> ClientSettings:
-        """Read the settings; only those of `profile` if it is another one."""
+        """Read the settings; only those of `profile` if it is a different one."""
         if profile is not None and profile != self.profile:
             return dependencies.load_settings(profile=profile)
         server = {} if self.uri is None else {_URI_VARIABLE: self.uri}
@@ -196,14 +196,14 @@ class SettingsChoice:
 
 
 class Notices:
-    """A server's notices about the credential, each text once; safe to use from several threads."""
+    """A server's notices about the credential, without duplicates; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._new: deque[str] = deque(maxlen=_MAX_NOTICES)
         self.newest: str | None = None
 
     def add(self, text: str) -> None:
-        """Add a text."""
+        """Add a notice."""
         self.newest = text
         self._new.append(text)
 
@@ -283,7 +283,7 @@ class Connections:
         with self._lock:
             known = None if is_newer else self._by_settings.get(settings)
             if known is not None or self._is_closed:
-                # A sign-in may finish while the extension is unloaded, and would leave this one open.
+                # A sign-in that finishes while the extension is being unloaded would leave this connection open.
                 closing = [connection]
             else:
                 closing = [self._by_settings.pop(settings)] if settings in self._by_settings else []

@@ -127,7 +127,7 @@ def _waiting_texts(state: IdentityState) -> tuple[str, list[str]]:
 
 
 def _clock_texts(state: IdentityState) -> tuple[str, str]:
-    """Return how long a token remains valid, and the line for when it has expired."""
+    """Return how long a token remains valid, and the line to show once it has expired."""
     if state.ends_at is None:
         return "", ""
     if state.renews is None:
@@ -190,7 +190,7 @@ class IdentityCard(anywidget.AnyWidget):
     _esm = _STATIC / "card.js"
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
-    #: The view's status as a page has it. Pages set it in notebooks in which cells depend on traits.
+    #: The view's status as shown on a page. Pages set it in notebooks in which cells depend on traits.
     status = traitlets.Unicode("").tag(sync=True)
 
     def __init__(

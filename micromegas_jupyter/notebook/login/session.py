@@ -66,7 +66,7 @@ def _web_address(address: str | None) -> str:
 
 
 class IdentityStatus(enum.StrEnum):
-    """The stage of a sign-in."""
+    """A sign-in's stage."""
 
     SIGNED_OUT = "signed_out"
     WAITING = "waiting"
@@ -314,7 +314,7 @@ class NotebookSession:
         self._notify()
 
     def _notify(self) -> None:
-        with self._notifying:  # so that the last state to be reported is the newest
+        with self._notifying:  # so that the newest state is reported last
             if self.shown is not None:
                 self.listener(self.shown[1])
 
@@ -326,7 +326,7 @@ class NotebookSession:
             try:
                 self.finish(attempt)
             except MicromegasError:
-                with self._beginning:  # another flow may be replacing it
+                with self._beginning:  # a different flow may be replacing it
                     if self.pending(settings) is None:
                         raise
             finally:
@@ -340,7 +340,7 @@ class NotebookSession:
         choice = self.dependencies.choose_flow(settings, shell, preference, is_clicked=is_clicked)
         if choice.flow is Flow.PASTE:
             raise LoginRequired(
-                "Signing in here takes an address that you paste.", remedy="Run %micromegas_login in a separate cell."
+                "To sign in here, you need to paste a URL.", remedy="Run %micromegas_login in a separate cell."
             )
         fallbacks = tuple(flow for flow in choice.fallbacks if flow is not Flow.PASTE)
         self.sign_in(settings, replace(choice, fallbacks=fallbacks))
@@ -415,7 +415,7 @@ class NotebookSession:
             self.show(attempt.settings, signed_out_state(attempt.settings))
 
     def _end(self, attempt: Attempt, provider: AuthProvider | None = None) -> bool:
-        """Finish a sign-in with its result, unless already finished; return whether it wasn't."""
+        """Finish a sign-in with its result, unless already finished; return whether this call finished it."""
         with self._ending:
             if attempt.over.is_set():
                 return False
@@ -468,7 +468,7 @@ class NotebookSession:
         """Return a user's stored sign-in with a valid token, without network I/O, or None."""
         with suppress(MicromegasError):
             provider, now = self.dependencies.stored_provider(settings), self.dependencies.clock.now()
-            # One that had finished before this sign-in started isn't reported.
+            # A sign-in that finished before this one started isn't reported.
             if isinstance(provider, PersonalProvider) and provider.identity().expires_at > now:
                 return provider
         return None
@@ -658,7 +658,7 @@ class CellConnections:
         except MicromegasError as error:
             self._session.note_failure(settings, error)
             if isinstance(error, LoginRequired) and connection is not None:
-                # A sign-in is for the connection in use.
+                # Sign-ins apply to the connection in use.
                 error.remedy = f"Run %micromegas_connect {connection}, then %micromegas_login."
             raise
 
@@ -682,7 +682,7 @@ class CellConnections:
             line.clear()
             raise stopped from interrupt
         except LoginFailed:
-            raise  # the card stays, with the reason and a button
+            raise  # the card remains, with the reason and a button
         except MicromegasError:
             line.clear()
             raise

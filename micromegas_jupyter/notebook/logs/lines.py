@@ -61,7 +61,7 @@ class LogLines:
                 too_many = self.held - MAX_LINES
 
     def read(self, first: int, count: int) -> tuple[int, pa.Table]:
-        """Return lines starting with a number, and the number of the first returned line."""
+        """Return the lines starting at a line number, and the number of the first returned line."""
         with self._lock:
             table = pa.concat_tables(self._chunks, promote_options="permissive") if self._chunks else None
             begin = min(max(first - self.skipped, 0), self.held)
@@ -70,7 +70,7 @@ class LogLines:
 
 
 class Volume:
-    """The number of lines by time and level; bars become twice as wide if there would be too many."""
+    """The number of lines by time and level; the bar width doubles if there would be too many bars."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin = begin
@@ -88,7 +88,7 @@ class Volume:
         self._counts += found.reshape(self._counts.shape)
 
     def put(self, bars: Iterable[tuple[int, int, int]]) -> None:
-        """Add counts of bar and level."""
+        """Add counts by bar and level."""
         for bar, level, count in bars:
             self._counts[min(max(bar, 0), 2 * BARS - 1), min(max(level, 1), LEVELS) - 1] += count
 
@@ -104,7 +104,7 @@ class Volume:
         return int(self._counts.sum())
 
     def bars(self, end: int) -> list[list[int]]:
-        """Return the counts of each level for each bar up to a time."""
+        """Return the per-level counts for each bar up to a given time."""
         used = np.flatnonzero(self._counts.any(axis=1))
         count = max(-(-(end - self.begin) // self.width), int(used[-1]) + 1 if len(used) else 1)
         found: list[list[int]] = self._counts[: min(count, 2 * BARS)].tolist()

@@ -52,7 +52,7 @@ _GONE: Final = "These lines are no longer held."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """The lines in a time range that match a filter; without an end, up to now."""
+    """The lines in a time range that match a filter; without an end, the range extends to now."""
 
     begin: datetime
     end: datetime | None
@@ -246,7 +246,7 @@ class LogView:
         return content
 
     def _load(self, query: LogQuery, *, follows: bool = False) -> None:
-        """Read the lines of another query; the current ones stay if that fails."""
+        """Read the lines of a different query; keep the current ones if that fails."""
         with self._lock:
             was_following, self.is_following = self.is_following, follows
             try:
@@ -305,7 +305,7 @@ class LogView:
         return int(found[0].as_py())
 
     def _values(self, content: _Content, number: int) -> list[tuple[str, str]]:
-        """Return the columns and properties of a line by which lines can be filtered."""
+        """Return a line's columns and properties that lines can be filtered by."""
         row = self._line(content, number).select(["exe", "target", "properties"]).to_pylist()[0]
         properties: object = {}
         with suppress(jsonb.MalformedJsonb):

@@ -100,7 +100,7 @@ class ServerMagics(Magics):
     def _check_not_wrapped(self, verb: str) -> None:
         if self._session.dependencies.is_wrapped():
             raise UsageError(
-                f"A wrapper module makes the client, so no other server can be {verb}.",
+                f"A wrapper module creates the client, so no other server can be {verb}.",
                 remedy="Unset MICROMEGAS_PYTHON_MODULE_WRAPPER and restart the kernel.",
             )
 
@@ -110,15 +110,17 @@ class ServerMagics(Magics):
         if "{" in server:  # a variable was substituted
             remedy = "Assign it to a variable, and pass the variable: {name}."
             raise UsageError("Expressions in braces are not evaluated.", remedy=remedy)
-        if ":" in server or "." in server:  # names never contain these
+        if ":" in server or "." in server:  # names never contain these characters
             from micromegas_jupyter.client.transport import parse_address  # imports pyarrow
 
             parse_address(server)
-            # A profile starts over.
+            # A profile replaces all previous choices.
             choice = self._session.choice if profile is None else SettingsChoice(profile=profile)
             return replace(choice, uri=server, settings=None)
         if profile is not None:
-            raise UsageError("A named connection already has a profile.", remedy="Leave out --profile, or give a URI.")
+            raise UsageError(
+                "A named connection already has a profile.", remedy="Leave out --profile, or specify a URI."
+            )
         return self._named.choice(server)
 
     def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
@@ -174,7 +176,7 @@ class ServerMagics(Magics):
         "pattern",
         metavar="PATTERN",
         nargs="?",
-        help="list matching columns and the columns of matching tables; * matches any text",
+        help="list matching columns and the columns of matching tables; * is a wildcard",
     )
     @argument(
         "--count",
@@ -208,13 +210,13 @@ class ServerMagics(Magics):
     @argument("--lake", metavar="FOLDER", help="lake written by micromegas serve, instead of a directory with files")
     @argument("--stop", action="store_true", help="stop the server; later cells use the previous connection")
     def micromegas_serve(self, arguments: argparse.Namespace) -> None:
-        """Serve a folder of tables to this notebook alone, until its kernel ends.
+        """Serve a folder of tables to this notebook only, until its kernel exits.
 
         Each Delta table, file and sub-folder of files is a table by its name. Later cells ask this server. Running it
         again replaces it.
         """
         if sum((arguments.folder is not None, arguments.lake is not None, arguments.stop)) > 1:
-            raise UsageError("FOLDER, --lake and --stop cannot be combined.", remedy="Give one of them.")
+            raise UsageError("FOLDER, --lake, and --stop cannot be combined.", remedy="Specify only one.")
         if arguments.stop:
             message = "No local server is running."
             if self._server is not None:
@@ -240,7 +242,7 @@ class ServerMagics(Magics):
         print("\n".join(_lines(folder, started)))  # noqa: T201 - the magic's output
 
     def _leave(self) -> None:
-        """Return to the connection in use before the server, and stop the server."""
+        """Restore the connection that was in use before the server started, and stop the server."""
         if self._server is not None:
             served = ClientSettings(uri=self._server.uri)
             if self._session.choice.settings == served:

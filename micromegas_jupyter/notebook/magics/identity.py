@@ -122,7 +122,7 @@ class IdentityMagics(Magics):
 
     @line_magic
     def micromegas_whoami(self, _arguments: argparse.Namespace) -> None:
-        """Show who is signed in, until when, and who the server says you are."""
+        """Show who is signed in, until when, and your identity according to the server."""
         settings = self._session.settings()
         self._session.signed_in(settings)
         try:
@@ -142,7 +142,7 @@ class IdentityMagics(Magics):
         help="also show a link to end your session with the provider",
     )
     def micromegas_logout(self, arguments: argparse.Namespace) -> None:
-        """End the sign-in here and at the identity provider, for all notebooks and terminals of this machine."""
+        """End the sign-in here and with the identity provider, for all notebooks and terminals on this machine."""
         settings = self._session.settings(arguments.profile)
         print(self._session.logout(settings, end_session=arguments.end_session))  # noqa: T201 - the magic's output
 
@@ -150,7 +150,7 @@ class IdentityMagics(Magics):
     @argument("--profile", metavar="NAME", help="profile of config.json; default: the current one")
     @argument("--json", action="store_true", help="print a JSON object")
     def micromegas_doctor(self, arguments: argparse.Namespace) -> None:
-        """Check everything that a sign-in needs, one check per line, and say what to do where one fails."""
+        """Check everything that a sign-in needs, one check per line, and explain how to fix failures."""
         from micromegas_jupyter.doctor import examination as doctor
 
         findings = doctor.examine(

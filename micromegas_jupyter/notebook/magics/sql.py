@@ -122,7 +122,7 @@ class SqlRequest:
 
 
 class PastQuery(NamedTuple):
-    """A query of this notebook: its number, starting at 1, and its progress."""
+    """A query in this notebook: its number, starting at 1, and its progress."""
 
     number: int
     request: SqlRequest
@@ -218,7 +218,7 @@ class SqlMagic(Magics):
             parts = parse_sql_line(magic, line, cell, variables)
             arguments = parts.options
             if arguments.limit is not None and arguments.limit < 0:
-                raise UsageError("--limit is a number of rows.", remedy="Give a number from 0 upwards.")
+                raise UsageError("--limit must be a number of rows.", remedy="Specify a number that is 0 or greater.")
             check_exclusive(arguments, "connection", "profile")
             for option in ("format", "plot", "dtype"):
                 check_exclusive(arguments, "explain", "dry_run", option)
@@ -251,7 +251,7 @@ class SqlMagic(Magics):
     @argument("--profile", metavar="NAME", help="with --server: profile of config.json")
     @argument("--connection", metavar="NAME", help="with --server: named connection")
     def micromegas_queries(self, arguments: Namespace) -> object | None:
-        """List the queries of this notebook: when, how they ended, rows, time, id and SQL.
+        """List this notebook's queries: start, outcome, rows, duration, ID, and SQL.
 
         They are kept in memory, until the kernel ends.
         """
@@ -298,20 +298,20 @@ class SqlMagic(Magics):
     @argument("--profile", metavar="NAME", help="profile of config.json, for this cell only")
     @argument("--connection", metavar="NAME", help="named connection, for this cell only")
     def micromegas_cancel(self, arguments: Namespace) -> None:
-        """End a query that runs on the server: one of yours, or as an administrator anybody's."""
+        """Cancel a query that is running on the server: one of yours or, as an administrator, any user's."""
         wanted = arguments.query_id
         with self._client(arguments) as client:
             found = [one.query_id for one in client.running_queries() if wanted == short_query_id(one.query_id)]
             if len(found) > 1:
                 raise UsageError(
-                    f"The ids of {len(found)} queries begin with {shown_name(wanted)}.",
-                    remedy="Give the whole id: SELECT query_id, sql FROM running_queries().",
+                    f"{len(found)} query IDs begin with {shown_name(wanted)}.",
+                    remedy="Specify the full ID: SELECT query_id, sql FROM running_queries().",
                 )
             query_id = found[0] if found else wanted
             status = client.cancel_query(query_id)
         shown = short_query_id(query_id)
         if status == "not_cancellable":
-            raise UsageError(f"No query of yours with the id {shown} runs at this server.", remedy=_LIST_THEM)
+            raise UsageError(f"You have no running query with the ID {shown} on this server.", remedy=_LIST_THEM)
         print(f"✓ query {shown} was cancelled" if status == "cancelled" else f"query {shown} is being cancelled")  # noqa: T201 - the magic's output
 
     @contextmanager
@@ -341,9 +341,11 @@ class SqlMagic(Magics):
             with extra("polars"):
                 load_libraries("polars")  # before the query runs
         if options.plot is not None and row_format == "reader":
-            raise UsageError("--plot needs all rows, and a reader has none yet.", remedy="Omit one of them.")
+            raise UsageError("--plot needs all rows, but a reader hasn't fetched any yet.", remedy="Omit one of them.")
         if options.dtype is not None and row_format != "pandas":
-            raise UsageError("--dtype is for pandas DataFrames.", remedy=f"Leave it out with --format {row_format}.")
+            raise UsageError(
+                "--dtype is only for pandas DataFrames.", remedy=f"Leave it out with --format {row_format}."
+            )
         is_frame = row_format == "pandas" and request.name is not None
         load_libraries("pyarrow.flight", *(["pandas"] if is_frame else []))
         max_rows = parse_result_rows(process_variables())
@@ -537,7 +539,7 @@ def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, ma
         from micromegas_jupyter.notebook.query_result import QueryResult
 
         if row_format == "polars":
-            to_polars(reader.schema.empty_table())  # otherwise all rows would be fetched in vain
+            to_polars(reader.schema.empty_table())  # otherwise all rows would be fetched needlessly
         table = pa.Table.from_batches(map(noted, reader), reader.schema)  # a generator would hold the last batch
         progress.note(reader)
     if row_format == "polars":

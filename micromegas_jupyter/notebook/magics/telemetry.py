@@ -103,7 +103,7 @@ class TelemetryMagics(Magics):
     @argument("--level", metavar="LEVEL", help="minimum severity: error, warn, info, …")
     @argument("--search", metavar="TEXT", help="only messages that contain this text")
     @argument("--service", metavar="TEXT", help="only programs whose name (exe) contains this text")
-    @argument("--target", metavar="TEXT", help="only modules or loggers whose name contains this text")
+    @argument("--target", metavar="TEXT", help="only modules or loggers whose name contains this string")
     @argument(
         "--last", metavar="N", type=int, default=_DEFAULT_LINES, help="return the last N lines; default: %(default)s"
     )
@@ -121,7 +121,7 @@ class TelemetryMagics(Magics):
         if level is None and arguments.level is not None:
             raise UsageError("--level is not a level.", remedy="Use fatal, error, warning, info, debug, or trace.")
         if arguments.last < 1:
-            raise UsageError("--last is a number of lines, 1 or more.")
+            raise UsageError("--last must be a number of lines, 1 or more.")
         if arguments.follow and arguments.end is not None:
             raise UsageError("--follow has no end.", remedy="Leave out --end.")
         if arguments.begin is None and arguments.end is None:

@@ -75,7 +75,7 @@ def choose(table: pa.Table, options: Options) -> Choice:
     """
     kind, aggregates, log = _checked(options)
     if not table.num_rows:
-        raise UsageError("There is nothing to draw: the result has no rows.", remedy="Widen the time range or WHERE.")
+        raise UsageError("There is nothing to plot: the result has no rows.", remedy="Widen the time range or WHERE.")
     table = with_json(table, {options.x, options.color})
     rows, columns = min(table.num_rows, _SAMPLE_ROWS), columns_of(table)
     y = listed(options.y, table.column_names)
@@ -100,7 +100,7 @@ def choose(table: pa.Table, options: Options) -> Choice:
     }.get(kind, [*times, *numbers, *identifiers, *codes])
     chosen_x = next(iter([*along, *candidates, *named_y]), None)
     if chosen_x is None:
-        raise undrawable("There is nothing to draw", columns)
+        raise undrawable("There is nothing to plot", columns)
     fitting = numbers or codes if kind in {"line", "area", "point"} and not aggregates else numbers
     fitting = [*numbers, *codes, *texts] if kind == "heat" else [] if aggregates == ("count",) else fitting
     measures = named_y or [column for column in fitting if column is not chosen_x]
@@ -121,7 +121,7 @@ def choose(table: pa.Table, options: Options) -> Choice:
     aggregates = aggregates or _default_aggregates(kind, measures)
     _check(kind, chosen_x, measures, color_by, aggregates)
     _check_axes(kind, [column for column in measures if kind == "hist"] or [chosen_x], measures, options.bins, log)
-    is_split = kind in {"line", "area"} and not aggregates  # each combination of text values has a line
+    is_split = kind in {"line", "area"} and not aggregates  # each combination of strings has its own line
     limit = max(MAX_SERIES, rows // 2) if is_split else MAX_SERIES if kind == "bar" else min(MAX_SERIES, rows // 2)
     series = [column for column, count in counts.items() if column not in [chosen_x, *measures] and 1 < count <= limit]
     if kind == "heat" or len(aggregates) > 1 or (kind == "bar" and counts.get(chosen_x) == rows):
@@ -168,7 +168,7 @@ def _checked(options: Options) -> tuple[str | None, tuple[str, ...], str]:
     """Return the validated kind, aggregates, and logarithmic axes."""
     kind, aggregates, log = options.kind, tuple(dict.fromkeys(listed(options.agg))), options.log or ""
     if kind not in {None, *KINDS}:
-        raise UsageError(f'"{shown(str(kind))}" is not a chart type.', remedy=f"The kinds are {', '.join(KINDS)}.")
+        raise UsageError(f'"{shown(str(kind))}" is not a chart type.', remedy=f"Use one of {', '.join(KINDS)}.")
     for name in aggregates:
         check_aggregate(name)
     if aggregates and kind in _NO_AGGREGATES:
@@ -197,20 +197,20 @@ def _check(
         if color:
             raise UsageError("The colors of a heat map are row counts.", remedy="Leave color out.")
         if not measures:
-            raise undrawable("A heat map needs one more column for its y axis", [x])
+            raise undrawable("A heat map needs another column for its y axis", [x])
         if wrong := [column for column in measures if column.role is Role.TIME]:
             raise undrawable("The y axis of a heat map needs numbers or strings", wrong)
         return
     is_counted = set(aggregates) <= {"count"} and kind != "hist"
     is_wrong = {Role.CATEGORY: [] if is_counted and aggregates else measures, Role.TIME: [*measures, *color]}
     if wrong := [column for role, columns in is_wrong.items() for column in columns if column.role is role]:
-        raise undrawable("The y axis needs numbers, and colors texts or numbers", wrong)
+        raise undrawable("The y axis needs numbers, and colors need strings or numbers", wrong)
     if kind != "bar" and x.role is Role.CATEGORY:
-        raise UsageError(f"{x.title} can only be drawn as bars.", remedy="Use the kind bar.")
+        raise UsageError(f"{x.title} can only be plotted as bars.", remedy="Use the kind bar.")
     if kind == "point" and not measures:
-        raise undrawable("The y axis needs one more column of numbers", [x])
+        raise undrawable("The y axis needs another numeric column", [x])
     if not measures and not set(aggregates) <= {"count"}:
-        raise undrawable(f"The aggregate {', '.join(aggregates)} needs a column of numbers", [x])
+        raise undrawable(f"The aggregate {', '.join(aggregates)} needs a numeric column", [x])
     if "sum" in aggregates and (wrong := [column for column in measures if column.role in _UNSUMMED]):
         remedy = "Use another aggregate: count, max, or p50."
         raise undrawable("Codes and identifiers can't be summed meaningfully", wrong, remedy=remedy)
@@ -220,6 +220,6 @@ def _check_axes(kind: str, along: Sequence[Column], measures: Sequence[Column], 
     has_numbers_on_y = kind != "heat" or all(column.role not in {Role.CATEGORY, Role.TIME} for column in measures)
     are_numbers = all(column.role not in {Role.CATEGORY, Role.TIME} for column in along)
     if ("x" in log and not are_numbers) or ("y" in log and not has_numbers_on_y):
-        raise undrawable("Only an axis of numbers can be logarithmic", [*along, *measures], remedy="Leave log out.")
+        raise undrawable("Only a numeric axis can be logarithmic", [*along, *measures], remedy="Leave log out.")
     if bins is not None and along[0].role is Role.CATEGORY:
-        raise undrawable("Only times and numbers have bins", along, remedy="Leave bins out.")
+        raise undrawable("Only times and numbers can be binned", along, remedy="Leave bins out.")

@@ -89,7 +89,7 @@ def _are_whole(values: pa.ChunkedArray) -> bool:
 
 
 def named_column(columns: Sequence[Column], name: str) -> Column:
-    """Return the column with a name; UsageError if it doesn't exist or cannot be drawn."""
+    """Return the column with the given name; raise UsageError if it doesn't exist or cannot be plotted."""
     found = next((column for column in columns if column.name == name), None)
     if found is None:
         nearest = get_close_matches(name, [column.name for column in columns], n=1)
@@ -97,7 +97,7 @@ def named_column(columns: Sequence[Column], name: str) -> Column:
         remedy = f"Did you mean {shown(nearest[0])}?" if nearest else f"The columns are {names}."
         raise UsageError(f'The result has no column "{shown(name)}".', remedy=remedy)
     if found.role is Role.NONE:
-        raise undrawable("This type cannot be drawn", [found])
+        raise undrawable("This type cannot be plotted", [found])
     return found
 
 

@@ -41,7 +41,7 @@ _NEXT_TO_POINTER = {"type": "point", "on": "pointerover", "nearest": True, "clea
 
 
 def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes]]:
-    """Return the specification for a choice, its description in words, and the axes of each of its panels.
+    """Return the specification for a choice, its text description, and the axes of each of its panels.
 
     With a width, the chart has that width, and a drag selects a range.
     """
@@ -52,7 +52,7 @@ def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes
     if not both:
         empty = [column.title for column in [choice.x, *choice.y] if column.values.null_count == len(column.values)]
         why = f"{empty[0]} is NULL in every row" if empty else "no row has a value for each axis"
-        raise UsageError(f"There is nothing to draw: {why}.", remedy="Choose other columns with x and y.")
+        raise UsageError(f"There is nothing to plot: {why}.", remedy="Choose other columns with x and y.")
     title, over = ", ".join(column.title for column in choice.y) or "rows", _preposition(choice)
     if not set(choice.aggregates) <= {"count", "sum"}:
         title = f"{', '.join(choice.aggregates)} of {title}"
@@ -85,10 +85,10 @@ def draw_image(spec: Spec, file_type: str, *, scale: float = 1) -> bytes:
     with extra("charts"):
         import vl_convert
 
-    # Without the points that only appear on hover, and without a description of each for screen readers.
+    # Omits the points that only appear on hover, and their descriptions for screen readers.
     layers = [[layer for layer in panel["layer"] if "params" not in layer] for panel in spec["vconcat"]]
     panels = [panel | {"layer": drawn} for panel, drawn in zip(spec["vconcat"], layers, strict=True)]
-    # In a font with the same letter widths everywhere, because a finished image can't adapt.
+    # Uses a font with the same letter widths everywhere, because a finished image can't adapt.
     config = spec["config"] | {"aria": False, "font": "Arial, Helvetica, Liberation Sans, sans-serif"}
     still = spec | {"vconcat": panels, "background": "white", "config": config}
     if file_type == "svg":

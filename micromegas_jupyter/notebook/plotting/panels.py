@@ -41,7 +41,7 @@ MAX_POINTS: Final = 2_500
 HEAT_SLOTS: Final = (40, 24)
 _MAX_DOTS, _MAX_CSV_BYTES = 150, 70_000
 _BRUSH_SLOTS = 250
-_LARGEST, _LATEST_MS = 1e290, 8.64e15  # sums of larger numbers are infinite; JavaScript has no later times
+_LARGEST, _LATEST_MS = 1e290, 8.64e15  # sums of larger numbers are infinite; JavaScript doesn't support later times
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 # Each has a contrast of at least 3:1 with white and the dark theme's gray (WCAG 2.2, 1.4.11).
 _COLORS = (
@@ -160,7 +160,9 @@ def _axis(column: Column) -> Axis:
         title = column.title + " (s)" * types.is_duration(kind)
         return _number_axis(title, numbers, is_count=types.is_integer(kind))
     if np.isnan(numbers).all():
-        raise UsageError(f"There is nothing to draw: {column.title} has no times.", remedy="Name another as x.")
+        raise UsageError(
+            f"There is nothing to plot: {column.title} has no times.", remedy="Choose another column for x."
+        )
     zone = (" (UTC)" if kind.tz else " (no time zone)") if types.is_timestamp(kind) else ""
     return Axis(np.round(numbers, 3), _TIME | {"title": column.title + zone})
 
@@ -187,7 +189,7 @@ def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
         choice.notes.append(f"Not drawn: {below:,} of {title} (zero or negative, on a logarithmic axis).")
     values = np.where(axis.values > 0, axis.values, np.nan)
     if np.isnan(values).all():
-        what = f"There is nothing to draw: no value of {axis.encoding['title']} is above zero."
+        what = f"There is nothing to plot: no value of {axis.encoding['title']} is above zero."
         raise UsageError(what, remedy="Leave log out.")
     return _number_axis(axis.encoding["title"], values, is_log=True)
 
@@ -372,7 +374,7 @@ def _step(lines: Groups, beside: bool) -> Spec:  # noqa: FBT001 - of one caller
 
 
 def _parts(x: np.ndarray, x2: np.ndarray, line: np.ndarray, encoding: Spec, *, count: int) -> tuple[np.ndarray, ...]:
-    """Return the ends of the stacked parts of each slot."""
+    """Return the ends of each slot's stacked parts."""
     if encoding["x"]["scale"].get("type") == "log":
         ratio = (x2 / x) ** (1 / count)
         return x * ratio**line, x * ratio ** (line + 1)
@@ -453,7 +455,7 @@ def _panel(data: Data, mark: Spec, encoding: Spec, *more: Spec) -> Spec:
 
 
 def csv_data(data: Data) -> Spec:
-    """Return rows as one string, because a notebook would write each value of an object on a separate line."""
+    """Return the rows as one string, because a notebook would write each value of an object on a separate line."""
     is_text = {name: values.dtype.kind == "U" for name, values in data.items()}
     digits = {name: "%.9g" if name in {"y", "rows"} else "%.16g" for name in data}
     texts = [values if is_text[name] else np.char.mod(digits[name], values) for name, values in data.items()]

@@ -21,7 +21,7 @@ _PERCENTILE = re.compile(r"p(100|\d{1,2}(?:\.\d{1,3})?)")
 _SHARES = {"min": 0.0, "max": 1.0}
 TIME_SLOTS, NUMBER_SLOTS, _MAX_PER_DECADE = 100, 40, 10
 _DAY_SECONDS = 86_400
-# Clock steps, and below a second those that JavaScript's times can represent.
+# Clock steps; those below a second are ones that JavaScript's times can represent.
 _SECONDS = (
     1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, _DAY_SECONDS,
 )  # fmt: skip
@@ -101,7 +101,7 @@ def time_slots(values: np.ndarray, is_drawn: np.ndarray, per_second: int, *, bin
 
 
 def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slots:
-    """Return bins of 1, 2, or 5 times a power of ten, or on a logarithmic axis equal parts of powers of ten.
+    """Return bins of 1, 2, or 5 times a power of ten, or for a logarithmic axis, equal parts of powers of ten.
 
     NaN is in no bin. For a logarithmic axis, all values must be positive.
     """

@@ -37,7 +37,7 @@ class Export:
         self._is_canceled = Event()
         self._is_download = is_download
         self._lock = Lock()  # guards the file
-        # Without a name, so that nothing remains if the kernel is killed.
+        # Unnamed, so that nothing remains if the kernel is killed.
         self._file: IO[bytes] | None = tempfile.TemporaryFile() if is_download else None  # noqa: SIM115 - until `close`
         self._progress = (0, 0)
         self._size: int | None = None

@@ -116,7 +116,7 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
         return pc.call_function(terms[0].function, [column])
     try:
         if form.kind is Kind.TEXT and types.is_dictionary(column.type):
-            # The few distinct values instead of the many rows.
+            # Compares the few distinct values instead of the many rows.
             parts = [(pa.chunked_array([chunk.dictionary]), chunk.indices) for chunk in column.chunks]
             found = [condition(values, form, typed).combine_chunks().take(places) for values, places in parts]
             return pa.chunked_array(found, pa.bool_())

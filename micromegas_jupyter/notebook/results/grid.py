@@ -240,7 +240,7 @@ def _as_table(rows: Any) -> pa.Table:
 
 
 def _first_texts(view: RowsView, width: int) -> list[list[str | None]]:
-    """Return the rows that are sent with the widget itself, as many as are small."""
+    """Return the rows that are sent with the widget itself, as long as they are small."""
     rows = min(_FIRST_ROWS, view.table.num_rows)
     texts = view.texts(RowQuery(), first=0, count=rows, columns=width)
     while rows and sum(len(text or "") + 3 for column in texts for text in column[:rows]) > _MAX_FIRST_CHARACTERS:

@@ -78,7 +78,7 @@ class Plot:
         place = pc.index(is_it, True).as_py()
         if place < 0 and not (label == "null" and column.null_count):
             what = f'Rows of "{cut(printable(label), 40)}" cannot be filtered.'
-            raise UsageError(what, remedy="Type a filter into the column's head.")
+            raise UsageError(what, remedy="Type a filter in the column's header.")
         return value_filter(column.slice(place, 1), form, label) if place >= 0 else "="
 
 

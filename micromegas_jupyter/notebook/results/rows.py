@@ -97,7 +97,7 @@ class DisplayLine:
         self.is_shown = False
 
     def rewrite(self, text: str) -> None:
-        """Replace the line by `text`."""
+        """Replace the line with `text`."""
         style = "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
         style += ";overflow-wrap:anywhere"
         self.show({"text/plain": text, "text/html": f'<div style="{style}">{html.escape(text)}</div>'})
@@ -343,7 +343,7 @@ def _drop(reader: QueryReader, end: Callable[[Ending], None], context: contextva
     """Stop a reader during garbage collection, possibly while other code is writing to the same stream."""
 
     def end_quietly() -> None:
-        with suppress(OSError, ValueError):  # the stream is gone, and the line with it
+        with suppress(OSError, ValueError):  # the stream and the line are gone
             end(Ending.STOPPED)
 
     reader.close()

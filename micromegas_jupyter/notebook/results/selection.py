@@ -1,4 +1,4 @@
-"""A selection consists of the filters: filters as SQL around a statement, and clicks and brushes as filters."""
+"""Converts filters to SQL around a statement, and clicks and brushes to filters."""
 
 from __future__ import annotations
 

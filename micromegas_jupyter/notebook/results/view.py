@@ -1,4 +1,4 @@
-"""A result's rows in the order and with the filters that a user chose, summarized and exported; all exact."""
+"""A result's rows with the order and filters that a user chose, summarized and exported; all values are exact."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class RowsView:
         return _part(self.table, self._positions(order), first, count)
 
     def texts(self, order: RowQuery, *, first: int, count: int, columns: int) -> list[list[str | None]]:
-        """Return the short strings of some of the rows, a list for each of the first columns."""
+        """Return the short strings for some of the rows, as a list for each of the first columns."""
         part = self.rows(order, first, count)
         found = [self.format_of(index).texts(column) for index, column in enumerate(part.columns[:columns])]
         if self._valued:
@@ -150,7 +150,7 @@ class RowsView:
         first, last = rows
         if (last - first + 1) * len(columns) > MAX_COPIED_CELLS:
             raise UsageError(
-                f"A copy holds at most {MAX_COPIED_CELLS:,} cells.", remedy="Select fewer rows, or download a file."
+                f"At most {MAX_COPIED_CELLS:,} cells can be copied.", remedy="Select fewer rows, or download a file."
             )
         part = self.rows(order, first, last - first + 1)
         lines = [part.select(columns).column_names] if header else []
@@ -225,7 +225,7 @@ class RowsView:
         columns: Sequence[int],
         on_rows: Callable[[int, int], None] = lambda _rows, _total: None,
     ) -> None:
-        """Write the rows to a file in parts; before each, `on_rows` gets the number of written and of all rows."""
+        """Write the rows to a file in parts; before each, `on_rows` gets the numbers of written and total rows."""
         import pyarrow.parquet as pq
 
         writers = {
@@ -324,7 +324,7 @@ def taken(table: pa.Table, positions: pa.Array) -> pa.Table:
 
 
 def _indented(text: str) -> str:
-    """Return a JSON text on several lines; other text, or JSON with numbers that Python would round, unchanged."""
+    """Return JSON text on several lines; return other text, or JSON with numbers that Python would round, unchanged."""
     if text[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
             for ensure_ascii in (False, True):
@@ -341,7 +341,7 @@ def _whole(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if types.is_dictionary(column.type) and column_kind(column.type) is Kind.TEXT:
-        # The positions of the few distinct values instead of the many strings.
+        # Uses the positions of the few distinct values instead of the many strings.
         whole = _whole(column)
         values = decoded(pa.chunked_array([whole.dictionary])).combine_chunks()
         return pa.chunked_array([pc.rank(values, sort_keys="ascending", tiebreaker="dense").take(whole.indices)])

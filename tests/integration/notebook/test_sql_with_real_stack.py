@@ -132,7 +132,7 @@ def test_what_runs_on_the_server_is_listed_and_ended_from_another_cell(stack):
     assert row.endswith("SELECT value AS endless FROM generate_series(1, 1000000000000)")
     assert note.startswith("%micromegas_cancel")
     assert run.outputs(4)[-1].text.splitlines() == [f"✓ query {row[:8]} was cancelled", "QueryCancelled"]
-    assert "runs at this server" in run.outputs(5)[-1].text
+    assert "You have no running query with the ID" in run.outputs(5)[-1].text
 
 
 def test_charts_are_saved_with_a_picture_and_say_why_there_is_none(stack):

@@ -451,7 +451,7 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
     assert (tmp_path / "chart.svg").read_text().startswith("<svg")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
     assert chart.to_altair().properties(title="mine").to_dict()["title"] == "mine"
-    with pytest.raises(UsageError, match=r"\.json, \.svg or \.png"):
+    with pytest.raises(UsageError, match=r"\.json, \.svg, or \.png"):
         chart.save(tmp_path / "chart.gif")
 
 
@@ -459,30 +459,30 @@ def test_a_chart_is_saved_by_its_suffix_and_goes_into_altair(tmp_path):
     ("table", "options", "what"),
     [
         (pa.table({}), {}, "no rows"),
-        (pa.table({"l": [[1]]}), {}, r"There is nothing to draw \(l bigint\[\]\)"),
-        (pa.table({"pid": [1, 2]}), {}, "nothing to draw"),
+        (pa.table({"l": [[1]]}), {}, r"There is nothing to plot \(l bigint\[\]\)"),
+        (pa.table({"pid": [1, 2]}), {}, "nothing to plot"),
         (table_of(n=pa.nulls(6, pa.int64())), {}, "n is NULL in every row"),
         (pa.table({"time": pa.nulls(2, pa.timestamp("s")), "n": [1, 2]}), {}, "time has no times"),
-        (pa.table(HOSTS), {"kind": "line"}, "nothing to draw"),
-        (table_of(**HOSTS), {"kind": "point"}, r"needs one more column of numbers \(time timestamp"),
-        (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be drawn as bars"),
+        (pa.table(HOSTS), {"kind": "line"}, "nothing to plot"),
+        (table_of(**HOSTS), {"kind": "point"}, r"needs another numeric column \(time timestamp"),
+        (table_of(**HOSTS, **NUMBERS), {"x": "host", "kind": "point"}, "only be plotted as bars"),
         (table_of(**HOSTS), {"y": "host"}, r"needs numbers.* \(host text\)"),
-        (table_of(**NUMBERS), {"color": "time"}, "colors texts or numbers"),
+        (table_of(**NUMBERS), {"color": "time"}, "colors need strings or numbers"),
         (table_of(load=NUMBERS["a"]), {"y": "laod"}, 'no column "laod"'),
         (table_of(load=NUMBERS["a"]), {"kind": "pie"}, '"pie" is not a chart type'),
         (table_of(load=NUMBERS["a"]), {"agg": "p95,p101"}, '"p101" is not an aggregate'),
         (table_of(load=NUMBERS["a"]), {"agg": "mean", "kind": "hist"}, "Charts of the kind hist count rows"),
         (table_of(load=NUMBERS["a"]), {"agg": [f"p{number}" for number in range(13)]}, "at most 12 aggregates"),
-        (table_of(**HOSTS), {"agg": "p50"}, r"p50 needs a column of numbers \(time timestamp"),
+        (table_of(**HOSTS), {"agg": "p50"}, r"p50 needs a numeric column \(time timestamp"),
         (table_of(level=[1, 2] * 3), {"agg": "sum", "y": "level"}, r"can't be summed meaningfully \(level bigint\)"),
         (table_of(load=NUMBERS["a"]), {"bins": 0}, "number of bins is out of range"),
-        (pa.table(HOSTS), {"bins": 5}, r"Only times and numbers have bins \(host text\)"),
+        (pa.table(HOSTS), {"bins": 5}, r"Only times and numbers can be binned \(host text\)"),
         (table_of(load=NUMBERS["a"]), {"log": "z"}, '"z" is not an axis'),
-        (table_of(load=NUMBERS["a"]), {"log": "x"}, r"Only an axis of numbers can be logarithmic \(time"),
+        (table_of(load=NUMBERS["a"]), {"log": "x"}, r"Only a numeric axis can be logarithmic \(time"),
         (table_of(load=[-1, 0] * 3), {"log": "y"}, "no value of load is above zero"),
         (table_of(load=NUMBERS["a"]), {"kind": "heat", "color": "load"}, "colors of a heat map are row counts"),
-        (pa.table(HOSTS), {"kind": "heat"}, r"needs one more column for its y axis \(host text\)"),
-        (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be drawn"),
+        (pa.table(HOSTS), {"kind": "heat"}, r"needs another column for its y axis \(host text\)"),
+        (pa.table({"time": times(2), "l": [[1], [2]]}), {"y": ["l"]}, "This type cannot be plotted"),
     ],
 )
 def test_what_cannot_be_drawn_says_why(table, options, what):

@@ -197,16 +197,16 @@ def test_the_line_is_taken_apart(line, cell, name, options, sql):
 @pytest.mark.parametrize(
     ("line", "cell", "what"),
     [
-        ("", None, "No SQL"),
-        ("df <<", None, "No SQL"),
+        ("", None, "The SQL statement is missing"),
+        ("df <<", None, "The SQL statement is missing"),
         ("--beginning 1h SELECT 1", None, "--beginning is not an option. Did you mean --begin?"),
         ("--qwv SELECT 1", None, "--qwv is not an option. The options are --begin, --end"),
         ("--begin", "SELECT 1", "Argument --begin: expected one argument."),
         ("--explain=yes", "SELECT 1", "Argument --explain: ignored explicit argument 'yes'."),
         ("--plot=pie", "SELECT 1", "invalid choice: 'pie'"),
         ("--plot pie", "SELECT 1", "invalid choice: 'pie'"),
-        ("\u2460 << SELECT 1", None, '"1" is not a name'),
-        ("class << SELECT 1", None, '"class" is not a name'),
+        ("\u2460 << SELECT 1", None, '"1" is not a valid variable name'),
+        ("class << SELECT 1", None, '"class" is not a valid variable name'),
     ],
 )
 def test_a_line_that_cannot_be_understood_says_why(line, cell, what):

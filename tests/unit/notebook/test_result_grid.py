@@ -174,7 +174,8 @@ def test_a_page_copies_exact_values_and_looks_at_whole_ones(page):
     assert copied == "n\tword\tlist\n\t\t[2]\n3\td\t[3]"
     assert value == {"text": "[\n  3\n]", "is_cut": False}
     assert (
-        "at most 100,000 cells" in page.ask("copy", rows=[0, 4999], columns=list(range(4)) * 10, header=False)["error"]
+        "At most 100,000 cells can be copied"
+        in page.ask("copy", rows=[0, 4999], columns=list(range(4)) * 10, header=False)["error"]
     )
 
 

@@ -20,7 +20,7 @@ from tests.fakes.notebook_world import ROWS, FakeReader
     ("line", "what"),
     [
         ("--limit many", "Argument --limit: invalid int value: 'many'"),
-        ("--limit -1", "--limit is a number of rows"),
+        ("--limit -1", "--limit must be a number of rows"),
         ("--begin yesterday", "'yesterday' is not a valid time"),
         ("--end 1h", "--end requires --begin"),
         ("--unknown", "--unknown is not an option"),
@@ -29,7 +29,7 @@ from tests.fakes.notebook_world import ROWS, FakeReader
         ("--plot=pie", "invalid choice: 'pie'"),
         ("--x time", "--x requires a chart"),
         ("--log y", "--log requires a chart"),
-        ("--plot --format reader", "--plot needs all rows, and a reader has none yet"),
+        ("--plot --format reader", "--plot needs all rows, but a reader hasn't fetched any yet"),
         ("SELECT :low, :high", "There is no variable for :low, :high"),
         ("SELECT :when", ":when cannot be bound"),
     ],
@@ -89,7 +89,7 @@ def test_an_ended_sign_in_is_looked_up_afresh_by_the_next_query(shell, world):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("--plot point", "✗ The y axis needs one more column of numbers (n bigint)."),
+        ("--plot point", "✗ The y axis needs another numeric column (n bigint)."),
         ("--plot bar --y mgs", '✗ The result has no column "mgs". Did you mean msg?'),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_missing_parent_has_no_name():
 def test_other_requests_are_an_error(message):
     reply, _ = ask(Trace(TRACE, CHECKOUT), **message)
 
-    assert reply["error"] == "This view has no such operation. Run the cell again."
+    assert reply["error"] == "This view doesn't support this operation. Run the cell again."
 
 
 def test_a_trace_without_a_connection_explains_why_it_has_no_details():
