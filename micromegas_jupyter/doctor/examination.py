@@ -64,7 +64,7 @@ _SIGNS = {Outcome.OK: "✓", Outcome.FAILED: "✗", Outcome.SKIPPED: "-"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The result of a check, with the remedy if it failed, and the same as `facts` for programs; never a secret."""
+    """The result of a check, with a remedy if it failed, and as `facts` for programs; never contains a secret."""
 
     check: str
     outcome: Outcome
@@ -77,17 +77,17 @@ class Finding:
 
 
 def ok(check: str, text: str, *, details: Sequence[str] = (), facts: Mapping[str, object] | None = None) -> Finding:
-    """Return the finding of a check that passed."""
+    """Return the finding for a check that passed."""
     return Finding(check=check, outcome=Outcome.OK, found=text, details=tuple(details), facts=facts or {})
 
 
 def skipped(check: str, why: str) -> Finding:
-    """Return the finding of a skipped check."""
+    """Return the finding for a skipped check."""
     return Finding(check=check, outcome=Outcome.SKIPPED, found=why)
 
 
 def failed(check: str, error: MicromegasError) -> Finding:
-    """Return the finding of a check that ended with an error."""
+    """Return the finding for a check that raised an error."""
     return Finding(
         check=check,
         outcome=Outcome.FAILED,
@@ -99,14 +99,14 @@ def failed(check: str, error: MicromegasError) -> Finding:
 
 
 def complaint(check: str, text: str, *, remedy: str, facts: Mapping[str, object] | None = None) -> Finding:
-    """Return the finding of a check that failed without an error."""
+    """Return the finding for a check that failed without raising an error."""
     return Finding(
         check=check, outcome=Outcome.FAILED, found=text, remedy=remedy, exit_code=FAILED_EXIT_CODE, facts=facts or {}
     )
 
 
 def guarded(check: str, run: Callable[[], Finding]) -> Finding:
-    """Run a check; an error in it becomes its finding, and does not stop the other checks."""
+    """Run a check; an error becomes its finding and does not stop the other checks."""
     try:
         return run()
     except MicromegasError as error:
@@ -123,7 +123,7 @@ def exit_code_of(findings: Iterable[Finding]) -> int:
 
 
 def findings_as_lines(findings: Iterable[Finding]) -> list[str]:
-    """Return one line per check with its details below, and a remedy under each failure."""
+    """Return one line per check with its details below it, and a remedy under each failure."""
     lines = []
     for finding in findings:
         code = f" · {finding.code}" if finding.code else ""
@@ -197,7 +197,7 @@ _NOT_LISTED = frozenset({"origins", "secret_is_native", "as_service_account"})
 
 
 def find_obstacle(case: Case) -> tuple[set[str], ConfigurationError | None]:
-    """Return the problem with the settings, and the checks that it would fail."""
+    """Return the checks that a problem with the settings would cause to fail, and the problem, if any."""
     checks: list[tuple[set[str], Callable[[], object]]] = [
         ({"issuer", "clock", "token", "server"}, lambda: _check_authorities(case.settings)),
         ({"api key file", "token"}, lambda: _check_credential(case)),
@@ -292,7 +292,7 @@ def check_store(case: Case) -> Finding:
         return skipped("store", f"not needed: {program}")
     if not case.names_a_provider:
         return skipped("store", "nothing is kept: no person signs in with these settings")
-    modes = _modes(case)  # before anything that would repair them
+    modes = _modes(case)  # before anything repairs them
     mode = modes.get(client_side.token_file(case.settings, case.environ))
     store = client_side.token_store(case.settings, case.environ)
     store.check_usable()
@@ -311,7 +311,7 @@ def check_store(case: Case) -> Finding:
         return complaint(
             "store",
             f"{store.label} could be read by others (mode {mode:04o}).",
-            remedy="Only you can read it now. Sign out and in again: another user may have read it.",
+            remedy="Only you can read it now. Sign out and back in, because another user may have read it.",
             facts=facts,
         )
     try:
@@ -320,8 +320,8 @@ def check_store(case: Case) -> Finding:
     except LoginRequired:
         profile = f" --profile {case.settings.profile}" if case.settings.profile else ""
         damage = LoginRequired(
-            f"The sign-in in {store.label} is damaged.",
-            remedy=f"Sign in again, which replaces it, or remove it with `micromegas logout{profile}`.",
+            f"The sign-in in {store.label} is corrupted.",
+            remedy=f"Sign in again to replace it, or remove it with `micromegas logout{profile}`.",
         )
         return failed("store", damage)
     for_these = " for these settings" if others else ""
@@ -355,7 +355,7 @@ def check_program() -> Finding:
 
 
 def check_wrapper(environ: Mapping[str, str]) -> Finding | None:
-    """Report a wrapper module, which makes all other checks irrelevant, or None."""
+    """Return the finding for a wrapper module, which makes all other checks irrelevant, or None."""
     if not environ.get(WRAPPER_VARIABLE):
         return None
     return complaint("wrapper", f"{WRAPPER_VARIABLE} is set.", remedy=DEPRECATION_NOTICE)
@@ -396,7 +396,7 @@ def check_flow(case: Case, *, offers_device: bool | None = None) -> Finding:
 
 
 def check_api_key_file(path: PurePath) -> Finding:
-    """Check the file with the API key, and who may read it."""
+    """Check the API key file, and who can read it."""
     file = read_api_key_file(path)
     if file.is_readable_by_others:
         return complaint("api key file", f"Others can read {file.name}.", remedy=OPEN_FILE_REMEDY)
@@ -410,21 +410,22 @@ def _version(name: str) -> str | None:
         return None
 
 
-# With a larger offset, a server with the usual leeway of a minute starts to reject tokens as not yet valid or expired.
+# With a larger offset, a server with the usual one-minute leeway starts to reject tokens as not yet valid or expired.
 TOLERATED_OFFSET_SECONDS = 30.0
 
 _MAX_SHOWN_CHARACTERS = 100
 _SHOWN_CLAIMS = ("iss", "aud", "sub", "email", "azp", "client_id", "scope", "scp")
 _GROUP_CLAIMS = ("groups", "roles", "cognito:groups")
-_CLOCK_REMEDY = "Set this machine's clock (NTP). Sign-in tolerates it, but other programs and servers may not."
+_CLOCK_REMEDY = "Synchronize the clock (NTP). Sign-in tolerates the offset, but other programs and servers may not."
 _LARGE_CLOCK_REMEDY = (
-    "Set this machine's clock (NTP), then sign in again. Sign-in tolerates at most a day, so tokens are rejected."
+    "Synchronize the clock (NTP), then sign in again. Sign-in tolerates an offset of at most one day, so "
+    "tokens are rejected."
 )
 _NO_ROLE_REMEDY = "Ask the server's administrator for a role."
 _NOTHING_SET_REMEDY = (
-    "Nothing is configured, so the default server was called. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
-    "yours and, if it requires sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile of config.json "
-    "can contain them all."
+    "Nothing is configured, so the default server was used. Start one there, or set MICROMEGAS_ANALYTICS_URI to "
+    "yours and, if it requires sign-in, MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID; a profile in config.json "
+    "can contain all of these settings."
 )
 
 
@@ -454,7 +455,7 @@ def check_issuer(connection: ProviderConnection, clock: Clock) -> Finding:
 
 
 def check_clock(connection: ProviderConnection) -> Finding:
-    """Compare the local clock with the provider's, as far as it is known."""
+    """Compare the local clock with the provider's, if known."""
     offset = connection.measured_clock_offset_seconds
     if offset is None:
         return skipped("clock", "not measured: the provider's answers do not say what time it is")
@@ -586,7 +587,7 @@ def examine(
     facts: RuntimeInfo | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Finding]:
-    """Run all checks in the order of their dependencies; the arguments override the detected environment."""
+    """Run all checks in dependency order; the arguments override the detected environment."""
     environ = process_variables(environ)
     wrapper = check_wrapper(environ)
     findings = [check_program(), *([wrapper] if wrapper else [])]
@@ -609,7 +610,7 @@ def examine(
         why = "the wrapper's client is used"
         return [*findings, check_settings(case), *(skipped(check, why) for check in _AFTER_SETTINGS)]
     prevented, error_of_settings = find_obstacle(case)
-    # Before the sign-in check, which depends on what the provider supports.
+    # Runs before the sign-in check, which depends on what the provider supports.
     of_provider, offers_device = _check_provider_calls(case, prevented)
     findings += [
         check_settings(case, error_of_settings),

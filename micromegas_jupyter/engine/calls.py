@@ -27,7 +27,7 @@ class Call:
 
 
 def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
-    """Return the outermost calls of these functions."""
+    """Return the outermost calls to these functions."""
     if scanned.names.isdisjoint(functions):
         return []
     tokens, found = scanned.tokens, list[Call]()
@@ -42,12 +42,12 @@ def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
         taken.add(stand_in)
         found.append(_build_call(scanned.sql, tokens[first : last + 1], stand_in))
         if len(found) > _MAX_CALLS:
-            raise StatementRefused(f"The statement has more than {_MAX_CALLS} calls of {name}.")
+            raise StatementRefused(f"The statement has more than {_MAX_CALLS} calls to {name}.")
     return found
 
 
 def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
-    """Return the statement with a name in place of each call."""
+    """Return the statement with each call replaced by a name."""
     pieces, end = [], 0
     for call in calls:
         replaced, rest = call.text[: len(call.stand_in)], call.text[len(call.stand_in) :]

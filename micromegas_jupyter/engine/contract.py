@@ -1,4 +1,4 @@
-"""The engine's interface: takes settings and a statement, and returns an exact schema and record batches."""
+"""The engine's interface, which takes settings and a statement, and returns an exact schema and record batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.engine.partition_calls import PartitionCall
 
 
-#: The maximum statement size in any setting.
+#: The upper bound for any statement size setting.
 MAX_STATEMENT_BYTES: Final = 524288
 #: The table function for running queries; the server passes them to the engine if a statement mentions it.
 RUNNING_QUERIES: Final = "running_queries"
@@ -48,7 +48,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeRange:
-    """A closed range of aware times; if it ends before it begins, it is empty, like upstream's."""
+    """A closed range of timezone-aware datetimes; like upstream's, it is empty if it ends before it begins."""
 
     begin: datetime
     end: datetime
@@ -56,7 +56,7 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """The input for a read of a follow: `files` of a table in order, up to a number of rows and bytes.
+    """The input for one read of a followed table: its `files`, in order, up to a row limit and a byte limit.
 
     `offset` is the number of result rows from the first file that earlier reads returned.
     """
@@ -100,7 +100,7 @@ class StatementRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibleTable:
-    """One table as one caller sees it: a row must meet one of the conditions, if any.
+    """A table as a caller sees it; each row must meet at least one of the conditions, if any.
 
     `raw_name` is None if the table has no raw rows or if they do not exist for the caller. `source_conditions` apply to
     the rows that a view is computed from. The table only contains rows with the values in `equal`. `instance_of` is the
@@ -120,7 +120,7 @@ class VisibleTable:
 
     @property
     def read_as(self) -> str:
-        """Its name in the audit."""
+        """The table's name in the audit log."""
         return self.snapshot.name if self.instance_of is None else self.instance_of
 
     @property
@@ -142,7 +142,7 @@ class VisibleTable:
 
     @property
     def reuses_names(self) -> bool:
-        """Whether a column has the name of another column in the files."""
+        """Whether a column has the same name as a different column in the files."""
         stored = self.snapshot.stored_schema
         pairs = [] if stored is None else zip(self.snapshot.schema.names, stored.names, strict=True)
         return stored is not None and any(name != other and name in stored.names for name, other in pairs)
@@ -188,7 +188,7 @@ class FileSource(Protocol):
     """Provides information about tables' files that snapshots don't contain."""
 
     def files(self, table: str) -> pa.Table:
-        """Return a row per file, or no rows if the table does not exist.
+        """Return one row per file, or no rows if the table does not exist.
 
         Columns: `path` relative to the table's folder, `size`, `rows` (null if unknown), `written` (a time), and time
         bounds (null if unknown): `first_insert`, `last_insert`, `first_event`, `last_event`.
@@ -197,17 +197,17 @@ class FileSource(Protocol):
     def past(
         self, table: str, to: datetime | int | None, caller: AuthContext
     ) -> tuple[TableSnapshot, str | None] | None:
-        """Return a table at a time or version (default: now), if the caller may read earlier ones; None if missing.
+        """Return a table as of a time or version (default: now) if the caller may read earlier ones; None if missing.
 
         Rows that do not meet the condition, if any, do not exist.
         """
 
     def history(self, table: str, caller: AuthContext) -> pa.Table | None:
-        """Return a row per commit, with counts of files and rows, if the caller may read earlier versions."""
+        """Return one row per commit, with file and row counts, if the caller may read earlier versions."""
 
 
 class TableFiles(NamedTuple):
-    """The reads of an explained or estimated statement from a table: `files` of `total`, bytes, and rows.
+    """What an explained or estimated statement reads from a table: `files` out of `total`, bytes, and rows.
 
     `size` and `rows` are for all scans of the table, or None if unknown for some file.
     """
@@ -220,7 +220,7 @@ class TableFiles(NamedTuple):
 
 
 class ScanProgress(NamedTuple):
-    """How much (0 to 1) of the `files` that a running statement needs is `scanned`."""
+    """The `scanned` fraction (0 to 1) of the `files` that a running statement needs."""
 
     files: int
     scanned: float

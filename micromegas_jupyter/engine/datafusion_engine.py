@@ -105,7 +105,7 @@ _FUNCTIONS: Final = IDENTITY_NAMES | ADMINISTRATION_NAMES | LISTING_NAMES
 _TABLE_FUNCTIONS: Final = LISTING_NAMES | {LIST}
 _SCAN: Final = "TableScan"
 _EXPLAIN: Final = frozenset({"explain"})
-#: With these, EXPLAIN shows row counts and bounds of values.
+#: With these, EXPLAIN shows row counts and value bounds.
 _DETAILS: Final = frozenset({"analyze", "verbose"})
 _ANALYZE: Final = frozenset({"analyze"})
 _MAX_PLANNING_SECONDS: Final = 2.0
@@ -149,10 +149,10 @@ class _Statement:
 class _Outline:
     """Facts about a statement before its tables are read: the needed `files`, and `limits` on rows.
 
-    For `counted` tables with deleted rows, it needs the number of rows, but no values. The caller's expressions must be
-    behind the barrier, unless all of them are leakproof. Constants may have been checked. `optimized` is its plan over
-    `scans` without files. An estimate also has the plan's `text`, and the `charged` files of tables with rows that
-    don't exist for the caller.
+    For `counted` tables with deleted rows, only the number of rows is needed, not their values. The caller's
+    expressions must be behind the barrier, unless all of them are leakproof. Constants may have been checked.
+    `optimized` is its plan over `scans` without files. An estimate also has the plan's `text`, and the `charged` files
+    of tables with rows that don't exist for the caller.
     """
 
     is_checked: bool = False
@@ -266,7 +266,7 @@ class DataFusionEngine:
         *,
         spent: list[int],
     ) -> "DataFusionQuery":
-        """Plan a request with at most one row of parameters; others may have `spent` a part of its byte limit."""
+        """Plan a request with at most one row of parameters; earlier rows may have `spent` part of its byte limit."""
         values = placeholders.bind(request.parameters) if request.parameters is not None else {}
         started = SYSTEM_CLOCK.monotonic()
         visible = self._visible_tables(caller)
@@ -397,7 +397,7 @@ class DataFusionEngine:
         check_plan(text)
         administration.is_explained, change = is_explain(text), administration.check(is_run=is_run(text))
         if self._builder.has_fragments and may_join(text):
-            # The rewrites of joins are valid only with filters in the decoder.
+            # The join rewrites are valid only with filters in the decoder.
             lent.release()
             return self._plan(statement, can_spill=can_spill, allows_fragments=False)
         has_mixed_types = any(table.snapshot.has_mixed_types for table in mentioned)
@@ -511,7 +511,7 @@ class DataFusionEngine:
     def _charged(
         self, statement: _Statement, session: SessionContext, scans: Mapping[str, VisibleTable]
     ) -> FilesByTable:
-        """Return the files that count towards a caller's limit if some rows don't exist for the caller.
+        """Return the files that count toward a caller's limit if some rows don't exist for the caller.
 
         Only the time range of the call, in whole days, and the conditions of the caller's roles exclude files. If the
         statement's own conditions did, a caller could use them to search for hidden values.
@@ -569,7 +569,7 @@ class DataFusionEngine:
 
 
 class DataFusionQuery:
-    """A `PlannedQuery` of the embedded engine; its session lives equally long.
+    """A `PlannedQuery` of the embedded engine; its session lives as long as it does.
 
     Closing the iterator of `batches` drops DataFusion's stream. Most operators then stop within a second or two, but
     others, such as cross joins, do not; only killing the process stops them.
@@ -596,7 +596,7 @@ class DataFusionQuery:
         self.reads_tables = bool(plan.tables or statement.histories) or reads_tables(plan.text)
         is_admin = statement.caller.is_admin
         self.hides_rows = any(one.hides_rows or (one.needs_barrier and not is_admin) for one in plan.tables)
-        # A column may have the name of a table.
+        # A column may have the same name as a table.
         self._tables = [table for table in plan.tables if table.read_as in reads or ANY in reads]
         total = sum(len(table.snapshot.files) for table in self._tables)
         self.statistics = QueryStatistics(context_init_seconds=statement.init_seconds, files_total=total)
@@ -697,14 +697,14 @@ def _check_explained(tables: Sequence[VisibleTable], *, has_details: bool, is_ad
     """Check that the plan of a statement reveals nothing about rows that don't exist for its caller."""
     if any(table.hides_rows for table in tables):
         raise StatementRefused(
-            "The plan and the estimate of this statement aren't shown, because you may read only some "
-            "rows of one of its tables.",
+            "The plan and cost estimate of this statement aren't shown because you may read only some rows of one of "
+            "its tables.",
             remedy="Run the statement without EXPLAIN.",
         )
     if has_details and not is_admin and any(table.has_deleted_rows for table in tables):
         raise StatementRefused(
-            "The plan of this statement is not shown in detail because rows of one of its tables were deleted.",
-            remedy="Write EXPLAIN without ANALYZE and VERBOSE.",
+            "The details of this statement's plan aren't shown because one of its tables contains deleted rows.",
+            remedy="Use EXPLAIN without ANALYZE or VERBOSE.",
         )
 
 
@@ -726,10 +726,10 @@ def _optimize(frame: DataFrame, *, is_bound: bool) -> LogicalPlan | None:
 def _without_problems(
     tables: Sequence[VisibleTable], mentions: Mention
 ) -> tuple[list[VisibleTable], dict[str, TableProblem]]:
-    """Return the tables that a statement may read, or list by their known columns, and the problems of the others.
+    """Return the tables that a statement may read, or list by their known columns, and the problems with the others.
 
-    A column may have the name of a table with a problem, so a statement that mentions it fails only if it reads the
-    table.
+    A column may have the same name as a table with a problem, so a statement that mentions it fails only if it reads
+    the table.
     """
     readable: list[VisibleTable] = []
     problems: dict[str, TableProblem] = {}
@@ -762,7 +762,7 @@ def _find_reads(plan: _Plan, statement: _Statement) -> Reads:
             columns = {name: table.snapshot.schema.names for name, table in scans.items()}
         elif optimized is None or not are_plain(plan.tables, time_range):
             if time.process_time() - statement.cpu_started > _MAX_PLANNING_SECONDS:
-                return unknown_reads(plan.tables)  # planning again would take as long
+                return unknown_reads(plan.tables)  # planning again would take just as long
             session = plan.lent.session
             columns = without_rows(session, plan.tables)
             frame = session.sql_with_options(plan.sql, READ_ONLY, param_values=statement.values)

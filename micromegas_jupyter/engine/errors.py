@@ -1,4 +1,4 @@
-"""Translates DataFusion's exceptions into the package's errors, by the prefixes of their messages.
+"""Translates DataFusion's exceptions into the package's errors, based on their message prefixes.
 
 DataFusion-Python has no error classes: it raises `ValueError` for SQL, schema, and plan, bare `Exception` for the rest,
 and `PanicException` (a `BaseException`) for a panic.
@@ -34,7 +34,7 @@ from micromegas_jupyter.telemetry.levels import Level
 
 _log = logging.getLogger(__name__)
 
-_PANIC: Final = "PanicException"  # pyo3 puts the class in no importable module
+_PANIC: Final = "PanicException"  # pyo3 doesn't put the class in an importable module
 _MAX_SHOWN: Final = 600
 # Messages repeat parts of the statement; they are truncated so that pattern matching is fast.
 _MAX_MATCHED: Final = 8000
@@ -64,7 +64,7 @@ _DISK_FULL = re.compile(r"^Io error: .*\(os error (?:27|28|122)\)", re.DOTALL)
 _REGEX = re.compile(r"regex parse error:|Compiled regex exceeds|Regular expression did not compile")
 # Errors in arguments that DataFusion reports as internal errors.
 _ARGUMENT = re.compile(r"array_resize: failed|Min/Max accumulator not implemented|Assertion failed: n != 0: Nth value")
-# A batch's strings or lists, or a count in the statement, exceed an offset or an address.
+# A batch's strings or lists, or a count in the statement, exceed the range of an offset or an address.
 _OVERSIZED = re.compile(r"(?:offset|capacity) overflow|maximum value for offset type", re.IGNORECASE)
 _NO_FIELD = re.compile(r"No field named (.+?)\.(?:\s|$)")
 _NO_TABLE = re.compile(r"table '([^']*)' not found", re.IGNORECASE)
@@ -79,7 +79,7 @@ _PARSER = re.compile(r'(?:ParserError|TokenizerError)\("(.*)"\)', re.DOTALL)
 # Other programs may replace, remove, or close a file in a plain folder at any time, even during a query.
 _CHANGED_FILE = re.compile(r"not found|Out of range of file", re.IGNORECASE)
 _UNREADABLE_FILE = re.compile(r"Unable to open file|Permission denied|failed to fill whole buffer")
-# Errors of the Parquet reader that are not caused by a file: a condition, or an unsupported feature.
+# Parquet reader errors that aren't caused by a file, but by a predicate or an unsupported feature.
 _NOT_OF_THE_FILE = re.compile(
     r"evaluating filter predicate|\bNYI\b|not (?:yet )?(?:implemented|supported)", re.IGNORECASE
 )
@@ -87,7 +87,7 @@ _NOT_OF_THE_FILE = re.compile(
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """Helps to explain a failure: the statement as passed to DataFusion, the caller's tables, and unreadable ones.
+    """The context of a failure: the statement as passed to DataFusion, the caller's tables, and the unreadable ones.
 
     The last of `own_errors`, raised by the project's own functions during the statement, is the cause. With
     `hides_values`, errors must not contain values, because rows that the caller must not see were read.
@@ -106,7 +106,7 @@ def is_engine_failure(error: BaseException) -> bool:
 
 
 def translate(error: BaseException, context: Context) -> MicromegasError:
-    """Return the package's error for a DataFusion error; errors of the package are returned unchanged."""
+    """Return the package's error for a DataFusion error; the package's own errors are returned unchanged."""
     if isinstance(error, MicromegasError):
         return error
     if context.own_errors:
@@ -116,11 +116,11 @@ def translate(error: BaseException, context: Context) -> MicromegasError:
         return found
     # The engine's own messages repeat values and parts of plans.
     if context.hides_values and isinstance(found, UnsupportedStatement):
-        return UnsupportedStatement("The engine does not implement a part of the statement.")
+        return UnsupportedStatement("The engine does not implement part of the statement.")
     if context.hides_values and isinstance(found, InvalidStatement):
         return InvalidStatement(
             "The statement failed on a value, which is not shown because you may read only some rows of a table.",
-            remedy="Check its casts (TRY_CAST returns NULL), divisions and regular expressions.",
+            remedy="Check its casts (TRY_CAST returns NULL), divisions, and regular expressions.",
         )
     return found
 
@@ -148,9 +148,9 @@ def _translate(error: BaseException, context: Context) -> MicromegasError:
         return _internal(text, "the engine panicked", context)
     if _is_writing(context.sql):
         return StatementRefused("The statement would change something, but this server is read-only.")
-    if isinstance(error, SystemError):  # from pyarrow 23 for such a null parameter
-        what = "A value contains a null in place of a list of a fixed size."
-        return InvalidStatement(what, remedy="Send lists of variable size instead.")
+    if isinstance(error, SystemError):  # raised by pyarrow 23 for a null in a fixed-size list parameter
+        what = "A value contains a null in place of a fixed-size list."
+        return InvalidStatement(what, remedy="Send variable-size lists instead.")
     if isinstance(error, pa.ArrowException):
         return explain(text, context.sql) or UnsupportedStatement(
             _sentence("A result of this kind cannot be sent", text)
@@ -178,15 +178,15 @@ def _classify(causes: list[str], context: Context) -> MicromegasError | None:
     if any(_SECRET.search(cause) for cause in causes):
         return None
     if _RESOURCES.search(root):
-        # The text after " for " contains expressions of the statement, which are confidential.
+        # The text after " for " contains expressions from the statement, which are confidential.
         _log.warning("a query ran out of resources", extra={"engine_error": root.partition(" for ")[0][:200]})
         return ResourcesExhausted(
-            "The query needs more memory or disk than this server allows for one query.", limit="memory"
+            "The query needs more memory or disk than this server allows per query.", limit="memory"
         )
     if causes[-2:-1] == ["Invalid regex"] or _REGEX.search(root):
         return InvalidStatement(
-            "A regular expression in the statement is not valid, or too large.",
-            remedy=r"Close its brackets, or put a backslash before them: '\('. Use small repetition counts.",
+            "A regular expression in the statement is invalid or too large.",
+            remedy=r"Close its brackets, or escape them with a backslash: '\('. Use small repetition counts.",
         )
     if unbound := _UNBOUND.search(root):
         return missing_parameter([(unbound[1] or unbound[2])[:40]])
@@ -305,9 +305,9 @@ def _unexpected(complaint: str, at: int, scanned: Scan) -> InvalidStatement:
     remedy, added = _SIGNS.get(now.text) if now else None, None
     clause = next((one.name for one in reversed(tokens) if one.text.upper() in _CLAUSES), "") in _LISTS
     if now is not None and now.text.upper() in {"GROUP", "ORDER"} and found[1] == "end of statement":
-        remedy = f"{now.text.upper()} BY comes after WHERE and before LIMIT."
+        remedy = f"{now.text.upper()} BY must come after WHERE and before LIMIT."
     elif now is not None and now.text.upper() in _CLAUSES:
-        remedy = "The clauses come in this order: SELECT, FROM, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT."
+        remedy = "The clauses must be in this order: SELECT, FROM, WHERE, GROUP BY, HAVING, ORDER BY, LIMIT."
     elif now and before and clause and {now.kind, before.kind} <= _VALUES and before.name not in {"by", "on", "as"}:
         remedy, added = f"Is a comma missing before {now.text}?", (before.start + len(before.text), 0, ",")
     return _mistake(scanned, at, what, remedy, added)
@@ -359,7 +359,7 @@ def _wrong_arguments(text: str, sql: str) -> QueryError | None:
 
 def _not_implemented(text: str, context: Context) -> MicromegasError:
     if "single SQL statement" in text:
-        return StatementRefused("The text contains several statements.", remedy="Send one statement at a time.")
+        return StatementRefused("The request contains several statements.", remedy="Send one statement at a time.")
     kind = re.match(r"Physical plan does not support logical expression (?:Wildcard|WindowFunction)\b", text)
     explained = explain(kind[0] if kind else _without_tail(text), context.sql)
     return explained or UnsupportedStatement(_sentence("The engine does not implement this", text))
@@ -397,7 +397,7 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
     """Return the error for a Parquet reader's failure, or None if it is caused by neither the statement nor a file.
 
     A predicate that runs inside the reader wraps its failure. A file that was replaced while it was read looks like a
-    damaged one, and each encoding and compression has different messages for damage.
+    corrupted one, and each encoding and compression codec has different messages for corruption.
     """
     if found := _PREDICATE.search(text):
         explain_kind = _not_implemented if found[1] == "NotImplemented" else _value_error
@@ -406,7 +406,7 @@ def _parquet_error(text: str, context: Context) -> MicromegasError | None:
 
 
 def _storage_error(text: str, _context: Context) -> MicromegasError | None:
-    if (refused := refused_credentials("A file of a table could not be read.", text)) is not None:
+    if (refused := refused_credentials("A table file could not be read.", text)) is not None:
         return refused
     if _CHANGED_FILE.search(text):
         return file_gone()
@@ -415,14 +415,14 @@ def _storage_error(text: str, _context: Context) -> MicromegasError | None:
 
 def file_gone() -> Unavailable:
     """Return the error for a file that was removed or replaced while a statement ran."""
-    return Unavailable("A file of a table was removed or replaced when the query began.")
+    return Unavailable("A table file was removed or replaced when the query began.")
 
 
 def files_removed(table: str) -> Unavailable:
     """Return the error for a table with missing files, before a statement runs."""
     return Unavailable(
         f"The table {table} cannot be read: some of its files were removed or replaced.",
-        remedy="Tell the server's administrator: another program removed files that the table still needs.",
+        remedy="Tell the server's administrator that another program removed files that the table still needs.",
         retryable=False,
     )
 
@@ -439,8 +439,8 @@ def damaged_vector(table: str, why: str) -> Unavailable:
 def _unreadable(text: str) -> Unavailable:
     _log.error("a file of a table cannot be read", extra={"engine_error": text[:_MAX_LOGGED]})  # contains the file
     return Unavailable(
-        "A file of a table cannot be read: it has changed, it is damaged, or the server may not read it.",
-        remedy="Try again. If that does not help, tell the server's administrator; the server's log has details.",
+        "A table file cannot be read: it has changed, it is corrupted, or the server is not allowed to read it.",
+        remedy="Try again. If the problem persists, tell the server's administrator; the server's log has details.",
     )
 
 
@@ -461,18 +461,18 @@ _KINDS: Final[Mapping[str, Callable[[str, Context], MicromegasError | None]]] = 
 
 
 def missing_parameter(written: list[str]) -> InvalidStatement:
-    """Return the error for placeholders without a value, as spelled in the statement."""
+    """Return the error for placeholders without values, as spelled in the statement."""
     return InvalidStatement(
         f"The parameter {', '.join(written[:5])} has no value.",
-        remedy="Send one value for each placeholder of the statement; `micromegas query` takes them with -p.",
+        remedy="Send one value for each placeholder in the statement; with `micromegas query`, use -p.",
     )
 
 
 def _sentence(start: str, text: str) -> str:
-    """Return `text` as a sentence without paths, hints for developers, and line breaks."""
+    """Return `text` as a sentence without paths, developer hints, or line breaks."""
     message = _TAIL.sub("", text)
     if len(message) > _MAX_CLEANED:
-        message = message[:_MAX_CLEANED].rpartition(" ")[0]  # half a path would not be recognized
+        message = message[:_MAX_CLEANED].rpartition(" ")[0]  # a partial path would not be recognized
     message = with_sql_names(_clean(message))
     if len(message) > _MAX_SHOWN:
         message = message[:_MAX_SHOWN] + "…"
@@ -497,7 +497,7 @@ _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Rule(NamedTuple):
-    """One rule for messages: `{1}` in its strings is the matched group, `{last}` is the group `name` without its table.
+    """A message rule; in its strings, `{1}` is the matched group, and `{last}` the group `name` without its table.
 
     Without a name, the error is at the first of the tokens `at` that occurs exactly once in the statement. If that
     token has a trailing blank, the error is at the next token.
@@ -728,7 +728,7 @@ _OTHER_FUNCTIONS: Final = {
     r"getdate|sysdate|curdate": "Write now().",
     r"percentile|quantile": "Write approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY column).",
 }
-#: Other systems' names, by the names here.
+#: Maps other systems' names to this system's names.
 _OTHER_NAMES: Final = {
     "message": "msg", "timestamp": "time", "severity": "level", "logs": "log_entries", "metrics": "measures",
     "spans": "otel_spans", "traces": "otel_spans", "average": "avg", "mean": "avg", "len": "length",
@@ -743,7 +743,7 @@ _WINDOW_FUNCTIONS: Final = frozenset(
 def unknown_name(
     kind: Literal["column", "table", "function"], name: str, candidates: Iterable[str], sql: str
 ) -> InvalidStatement:
-    """Return the error for an unknown name; it and `candidates` are spelled as in DataFusion, with dots and quotes."""
+    """Return the error for an unknown name; names are spelled as in DataFusion, with dots and quotes."""
     last = _last_part(name)
     shown = " ".join(name.removeprefix("datafusion.").removeprefix("public.").split())[:_MAX_NAME_LENGTH]
     candidates = list(candidates)
@@ -797,7 +797,7 @@ def _suggest(tokens: list[Token], name: str, known: list[str], *, kind: str) -> 
     if (tokens and tokens[-1].kind is Kind.QUOTED) or (is_compared and kind == "column"):
         return "Write text in single quotes (') and names in double quotes.", "'" + name.replace("'", "''") + "'"
     listed = ", ".join(_quote(one) for one in known[: _MAX_LISTED + 1])
-    # DataFusion suggests one function out of hundreds, which is worth showing as a guess only.
+    # DataFusion suggests one function out of hundreds, which is worth showing only as a guess.
     is_short = 0 < len(listed) <= _MAX_LIST_LENGTH and len(known) <= _MAX_LISTED
     if kind == "column" and known and not is_short:
         return "DESCRIBE table lists a table's columns.", None

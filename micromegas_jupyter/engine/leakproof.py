@@ -1,4 +1,4 @@
-"""The predicates that may be evaluated on rows that a caller must not see, as data.
+"""Describes, as data, the predicates that may be evaluated on rows that a caller must not see.
 
 An error about a hidden row reveals something about it, so only expressions that have a value for every row are listed:
 no casts of columns, no arithmetic, no functions. Each engine has an adapter that describes its expressions as `Term`s
@@ -51,7 +51,7 @@ CONSTANTS: Final[Mapping[str, frozenset[str]]] = {
     TIMESTAMP: frozenset({TIMESTAMP, DATE, NULL}),
     TIMESTAMPTZ: frozenset({TIMESTAMP, TIMESTAMPTZ, DATE, NULL}),
 }
-#: IN with a query compares with the query's column, and EXISTS is such an IN without operands.
+#: IN with a query compares values with the query's column, and EXISTS is such an IN without operands.
 COMPARISONS: Final = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM", "BETWEEN", "IN"}
 )
@@ -145,7 +145,7 @@ def _are_comparable(operands: Sequence[Term | None]) -> bool:
 def _becomes(term: Term, constant: str, kind: str) -> bool:
     """Return whether a constant can be converted to a column's kind."""
     if constant in CONSTANTS[kind]:
-        # Engines disagree on whether TIMESTAMP '…' has a zone; they would convert a column without one to it.
+        # Engines disagree on whether TIMESTAMP '…' has a zone; some would convert a column without a zone to that type.
         return kind != TIMESTAMP or constant != TIMESTAMP or term.operator == LITERAL
     is_plain_text = constant == TEXT and term.operator == LITERAL
     if not is_plain_text or kind not in {DATE, TIMESTAMP, TIMESTAMPTZ}:
@@ -217,7 +217,7 @@ def _is_short(term: Term | None) -> bool:
 
 
 def is_time(text: str) -> bool:
-    """Return whether every engine parses a text as a time that fits into nanoseconds."""
+    """Return whether every engine parses a string as a time that nanoseconds can represent."""
     if not _TIME.fullmatch(text) or int(text[:4]) not in _YEARS:
         return False
     try:
@@ -228,7 +228,7 @@ def is_time(text: str) -> bool:
 
 
 def number(value: float) -> Term:
-    """Return the term of a number, which must be an int or a float, regardless of its notation."""
+    """Return the term for a number, which must be an int or a float, regardless of its notation."""
     if isinstance(value, int):
         return Term(LITERAL, kind=INTEGER, text=str(value))
     return Term(LITERAL, kind=FLOAT, text=format(Decimal(repr(value)), "f"))
@@ -245,7 +245,7 @@ def column_kind(found: pa.DataType) -> str:
 
 
 _KINDS: Final = (
-    (pa.types.is_uint64, OTHER),  # engines compare it with signed integers by a cast that can fail
+    (pa.types.is_uint64, OTHER),  # engines compare it with signed integers using a cast that can fail
     (pa.types.is_integer, INTEGER),
     (pa.types.is_float16, OTHER),
     (pa.types.is_floating, FLOAT),
@@ -260,7 +260,7 @@ _KINDS: Final = (
 
 
 def is_total_cast(value: pa.DataType, to: pa.DataType) -> bool:
-    """Return whether every value of a type can be cast to another; engines add such casts to comparisons."""
+    """Return whether every value of one type can be cast to the other; engines add such casts to comparisons."""
     types = pa.types
     if types.is_integer(value):
         if types.is_float64(to):

@@ -30,7 +30,7 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCall:
-    """One call, with the relevant arguments; the range of times is for materialized views."""
+    """One call, with the relevant arguments; the time range is for materialized views."""
 
     function: str
     view_set: str
@@ -39,7 +39,7 @@ class PartitionCall:
 
 
 def may_call_partition_function(sql: str) -> bool:
-    """Return whether a statement's text contains one of the functions, which is necessary for a call."""
+    """Return whether a statement contains the name of one of the functions; otherwise, it can't call them."""
     lower = sql.lower()
     return any(name in lower for name in MESSAGE_FUNCTIONS)
 

@@ -27,7 +27,7 @@ SUBQUERY_KEYWORDS: Final = frozenset({"select", "values", "table", "with"})
 _MAX_OPERATORS: Final = 256
 _OPERATOR_KEYWORDS: Final = frozenset({"and", "or", "not", "is", "in", "like", "ilike", "between", "at", "case"})
 
-#: First words of statements. After a semicolon, any other word is a typing mistake.
+#: First words of statements. After a semicolon, any other word is a typo.
 _STATEMENT_START: Final = re.compile(
     r"alter|analyze|begin|call|commit|copy|create|delete|desc(?:ribe)?|drop|execute|explain|from|insert|merge|prepare|"
     r"reset|rollback|select|set|show|start|table|truncate|update|use|values|with"
@@ -83,7 +83,7 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
             depth += 1
             if depth > MAX_BRACKET_DEPTH:
                 raise StatementRefused(
-                    f"The statement nests brackets deeper than the {MAX_BRACKET_DEPTH} levels that this server allows."
+                    f"The statement's bracket nesting exceeds the {MAX_BRACKET_DEPTH} levels that this server allows."
                 )
         elif token.kind is Kind.CLOSE:
             depth -= 1
@@ -92,10 +92,10 @@ def check_statement(sql: str, *, max_bytes: int) -> Scan:
 
 def _after_semicolon(scanned: Scan, token: Token) -> QueryError:
     if token.kind is Kind.OPEN or _STATEMENT_START.fullmatch(token.name):
-        what, remedy = "The text contains several statements.", "Send one statement at a time."
+        what, remedy = "The request contains several statements.", "Send one statement at a time."
         return refused(scanned.sql, token.start, what, remedy, kind=StatementRefused)
     what = "Only a comment can follow the semicolon that ends the statement."
-    return refused(scanned.sql, token.start, what, "Remove this text, or begin it with -- as a comment.")
+    return refused(scanned.sql, token.start, what, "Remove this text, or turn it into a comment with --.")
 
 
 def check_expression(sql: str, *, max_bytes: int) -> Scan:
@@ -114,13 +114,13 @@ def _check_size(sql: str, max_bytes: int) -> None:
     try:
         is_too_long = len(sql) > max_bytes or len(sql.encode()) > max_bytes
     except UnicodeEncodeError as error:
-        raise InvalidStatement("The statement contains half a character (a lone surrogate).") from error
+        raise InvalidStatement("The statement contains an incomplete character (a lone surrogate).") from error
     if is_too_long:
         raise StatementRefused(f"The statement is longer than the {max_bytes} bytes that this server allows.")
 
 
 def check_no_ignored_clause(scanned: Scan) -> None:
-    """Check for the clauses above, which would change the rows, unless they are probably names."""
+    """Reject the clauses above, which would change the rows, unless their words are probably names."""
     tokens = scanned.tokens
     for index, token in enumerate(tokens):
         if token.start >= scanned.certain_until:
@@ -139,20 +139,20 @@ def check_no_ignored_clause(scanned: Scan) -> None:
 
 
 def _describe(token: Token) -> str:
-    """Return a word or an operator unchanged, and one character for any quoted name, string, number, or placeholder."""
+    """Return a word or operator unchanged, and one character for any quoted name, string, number, or placeholder."""
     short = {Kind.QUOTED: '"', Kind.STRING: "'", Kind.NUMBER: "0", Kind.PLACEHOLDER: "?"}
     return short.get(token.kind, token.text.lower()) + " "
 
 
-# A literal with a line break could look like a separate line, so a harmless statement may be rejected, but never the
-# reverse. Lookups in information_schema ignore case.
+# A literal with a line break could look like a separate line, so a harmless statement may be rejected, but a harmful
+# one is never accepted. Lookups in information_schema ignore case.
 _SETTINGS = re.compile(r"^ *TableScan: .*df_settings", re.MULTILINE | re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*(?:Explain|Analyze)\b")
 _DESCRIBE = re.compile(r"\s*DescribeTable\b")
 _CHILDREN: Final = ("predicate", "projections", "left", "right", "expr", "low", "high", "pattern", "list")
 _STEPS_WITHOUT_TABLES: Final = ("Projection:", "EmptyRelation", "Values:", "Filter:", "Limit:", "Sort:")
 _MAX_VISITED: Final = 2000
-# The label of a counter; a name may contain blanks and commas.
+# The label of a counter; a name may contain spaces and commas.
 _FILE_LABEL = re.compile(r"filename=[^}]*")
 _PATH = re.compile(r"\w+://\S+|[^\s\[,{}\"'(]*\.parquet\b[^\s,\]{}\"')]*", re.IGNORECASE)
 _FILE_GROUPS = re.compile(r"file_groups=\{(\d+ groups?): \[.*?\]\}", re.DOTALL)
@@ -172,12 +172,12 @@ def reads_tables(plan_text: str) -> bool:
 
 
 def is_explain(plan_text: str) -> bool:
-    """Return whether a plan's (one step per line) result is a description of a plan, which may contain paths."""
+    """Return whether a plan (one step per line) results in a plan description, which may contain paths."""
     return _EXPLAIN.match(plan_text) is not None
 
 
 def is_run(plan_text: str) -> bool:
-    """Return whether a plan (one step per line) belongs to a statement that runs, not to one that describes another."""
+    """Return whether a plan (one step per line) belongs to a statement that runs, not one that describes it."""
     return not is_explain(plan_text) and _DESCRIBE.match(plan_text) is None
 
 
@@ -229,7 +229,7 @@ def parameter_schema(
 
 
 def without_paths(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch of a described plan with numbers of file groups instead of lists, and `…` for other paths."""
+    """Return the batch of a described plan with file group counts instead of file lists, and `…` for other paths."""
 
     def clean(text: str | None) -> str | None:
         return text and _PATH.sub("…", _FILE_LABEL.sub("filename=…", _FILE_GROUPS.sub(r"file_groups={\1}", text)))
@@ -263,17 +263,17 @@ class Placeholders:
     def bind(self, parameters: pa.RecordBatch) -> dict[str, pa.Scalar]:
         """Return DataFusion's `param_values` for the first row of values, keeping types."""
         if not parameters.num_rows:
-            raise InvalidStatement("The parameters contain no row of values.")
+            raise InvalidStatement("The parameters don't contain any row of values.")
         names = parameters.schema.names
         known = set(self.columns) | self.optional
         for name in names:
             if name not in known or names.count(name) > 1:
-                raise InvalidStatement(f"The statement has no parameter for the value {name[:40]!r}.")
+                raise InvalidStatement(f"The statement doesn't have a placeholder for the value {name[:40]!r}.")
         missing = [text for column, text in zip(self.columns, self.written, strict=True) if column not in names]
         if missing:
             raise missing_parameter(missing)
         values = (parameters.column(index)[0] for index in range(len(names)))
-        # pyarrow 23 fails for a null where it expects a list.
+        # pyarrow 23 fails on a null where it expects a list.
         plain = (pa.scalar(None) if pa.types.is_nested(one.type) and not one.is_valid else one for one in values)
         return dict(zip(map(bound_name, names), plain, strict=True))
 
@@ -289,14 +289,14 @@ def find_placeholders(scanned: Scan) -> Placeholders:
         raise InvalidStatement("Write numbered placeholders as $1, not ?1.")
     if question_marks and question_marks[-1].start >= scanned.certain_until:
         raise InvalidStatement(
-            "The statement combines a ? with dollar quotes, prefixed strings or nested comments.",
-            remedy="Write placeholders as $1, $2, … there.",
+            "The statement combines a ? with dollar quotes, prefixed strings, or nested comments.",
+            remedy="Write the placeholders as $1, $2, … instead.",
         )
     numbers = [_number(token) for token in certain if token.text[1:].isdigit()]
     if question_marks and any(numbers):
         raise InvalidStatement("The statement mixes ? and $1 placeholders.", remedy="Use one style.")
     if not all(numbers):
-        raise InvalidStatement(f"A placeholder's number is not between $1 and ${_MAX_PLACEHOLDERS}.")
+        raise InvalidStatement(f"A placeholder number is not between $1 and ${_MAX_PLACEHOLDERS}.")
     if len(found) > _MAX_PLACEHOLDERS:
         raise InvalidStatement(f"The statement has more than {_MAX_PLACEHOLDERS} placeholders.")
     names = tuple(dict.fromkeys(_column(token) for token in certain if token.text != "?" and not _number(token)))
@@ -346,11 +346,11 @@ class RowByRow:
         self.hides_rows = self._current.hides_rows
         self.explained = self._current.explained
         self.change = self._current.change
-        self._ended = QueryStatistics()  # total of the rows before the current one
+        self._ended = QueryStatistics()  # total for the rows before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
-        """The query's resource use so far."""
+        """The query's resource usage so far."""
         return self._ended.plus(self._current.statistics)
 
     def progress(self) -> None:
@@ -373,8 +373,8 @@ class RowByRow:
             planned = self._plan(replace(self._request, parameters=row, row_limit=remaining))
             if not _nullable(planned.schema).equals(self.schema, check_metadata=True):
                 raise InvalidStatement(
-                    f"Row {following + 1} of the parameters gives other columns than the first.",
-                    remedy="Run the statement for each row alone.",
+                    f"Row {following + 1} of the parameters results in different columns than the first row.",
+                    remedy="Run the statement separately for each row.",
                 )
             # Keep only the statistics, because plans for many rows would add up.
             self._ended = self._ended.plus(self._current.statistics)
@@ -423,7 +423,7 @@ def _without_union(array: pa.Array) -> pa.Array:
         return array
     codes = set(array.type_codes.to_pylist())
     if len(codes) > 1:
-        raise InvalidStatement("The values of one parameter are of several types.")
+        raise InvalidStatement("The values of a parameter have different types.")
     if not codes:
         return pa.nulls(0)
     position = array.type.type_codes.index(codes.pop())

@@ -47,7 +47,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """A statement's tokens, without blanks and comments.
+    """A statement's tokens, without whitespace and comments.
 
     `certain_until` is the offset of the first construct that other rules could parse differently (a dollar quote, a
     nested comment, an unusual prefix, an unterminated quote), or the statement's length. After that offset, nothing is
@@ -69,7 +69,7 @@ class Scan:
         return frozenset(token.name for token in self.tokens if token.kind is Kind.WORD or token.kind is Kind.QUOTED)
 
     def with_replaced(self, changes: Iterable[tuple[Token, str]]) -> str:
-        """Return the statement with other texts in place of some tokens, which are in order."""
+        """Return the statement with some tokens, given in order, replaced."""
         pieces, end = [], 0
         for token, text in changes:
             pieces += [self.sql[end : token.start], text]
@@ -133,7 +133,7 @@ class Mention:
         return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
 
     def among(self, names: frozenset[str]) -> frozenset[str]:
-        """Return those of the lowercase names that the statement may refer to."""
+        """Return which of these lowercase names the statement may refer to."""
         return names & self.names if self.text is None else frozenset(filter(self.has, names))
 
 
@@ -161,7 +161,7 @@ def find_brackets(scanned: Scan) -> dict[int, int]:
 
 
 def find_calls(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
-    """Return the first and last token of each call of these functions, including nested ones.
+    """Return the first and last token of each call to these functions, including nested ones.
 
     With `is_certain`, only calls that end before quoting becomes uncertain.
     """
@@ -175,7 +175,7 @@ def find_calls(scanned: Scan, functions: Container[str], *, is_certain: bool = T
 
 
 def find_calls_in_from(scanned: Scan, functions: Container[str], *, is_certain: bool = True) -> list[tuple[int, int]]:
-    """Return the calls that are items of a FROM clause."""
+    """Return the calls that are items in a FROM clause."""
     calls, found = dict(find_calls(scanned, functions, is_certain=is_certain)), []
     clauses, before = [""], ""
     for place, token in enumerate(scanned.tokens):
@@ -221,7 +221,7 @@ _COMMENT = re.compile(r"/\*|\*/")
 
 
 def sql_hash(sql: str) -> str:
-    """Return a statement's fingerprint, like upstream's query audit: 16 digits of a hash of its tokens.
+    """Return a statement's fingerprint, as in upstream's query audit: 16 digits of a hash of its tokens.
 
     Numbers and all string literals become `?`; blanks and comments are removed; unquoted words are converted to lower
     case, and tokens are separated by one space. Text that can't be tokenized (an open quote) is used unchanged, with
@@ -249,7 +249,7 @@ def _digest(tokens: list[str]) -> str:
 
 
 def _tokens(sql: str) -> list[str] | None:
-    """Return a text's normalized tokens; None if a quote or a comment is not closed."""
+    """Return a statement's normalized tokens; None if a quote or a comment is not closed."""
     found: list[str] = []
     at = 0
     for _ in range(_MAX_STEPS):

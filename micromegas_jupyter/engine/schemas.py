@@ -14,7 +14,7 @@ from micromegas_jupyter.core.jsonb import TYPE_METADATA
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.telemetry.tables import NANOS, PROPERTIES
 
-# Types that are unchanged on the wire.
+# Types that are sent unchanged on the wire.
 _ROWS_PER_BATCH: Final = 1 << 18
 _UNCHANGED: Final = frozenset(one.id for one in (pa.bool_(), pa.int32(), pa.int64(), pa.float64(), pa.string()))
 
@@ -25,7 +25,7 @@ def no_rows(context: SessionContext, schema: pa.Schema) -> DataFrame:
 
 
 def rows_without_values(context: SessionContext, schema: pa.Schema, count: int) -> DataFrame | None:
-    """Return a frame of `count` rows whose values must not matter, or None if a nested column is never null.
+    """Return a frame of `count` rows whose values don't matter, or None if a nested column is never null.
 
     It has a known number of rows. Columns that are never null remain so, because `key IS NOT NULL` is then always true.
     """
@@ -123,7 +123,7 @@ def _wire_field(field: pa.Field, *, preserve_dictionary: bool, keeps_units: bool
 
 
 def to_wire(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return `batch` with exactly `schema`, the result of `wire_schema` for the plan's schema."""
+    """Return `batch` converted to exactly `schema`, which is the result of `wire_schema` for the plan's schema."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = batch.columns
@@ -148,7 +148,7 @@ def _wire_type(found: pa.DataType, *, preserve_dictionary: bool, keeps_units: bo
 
 
 def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """Return a type with changed types inside it; a list view becomes a list."""
+    """Return a type with its nested types changed; a list view becomes a list."""
 
     def child(field: pa.Field) -> pa.Field:
         return field.with_type(change(field.type))
@@ -168,7 +168,7 @@ def _with_children(found: pa.DataType, change: Callable[[pa.DataType], pa.DataTy
 
 def _convert(column: pa.Array, target: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(target):
-        # Convert the values first: they are few, and pyarrow cannot look up views.
+        # Convert the values first, because there are few, and pyarrow cannot look up views.
         return _convert(column.dictionary, target).take(column.indices)
     if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
         return pa.array(column.to_pylist(), target)  # pyarrow's own cast creates too few offsets
@@ -226,7 +226,7 @@ def with_sql_names(text: str) -> str:
 
 
 def with_sql_constants(text: str) -> str:
-    """Return a text, such as the engine's name for a column, with SQL constants: `Int64(1)` becomes `1`."""
+    """Return a string, such as the engine's name for a column, with SQL constants: `Int64(1)` becomes `1`."""
     for pattern, constant in _CONSTANTS if "(" in text else ():
         text = pattern.sub(constant, text)
     return text

@@ -93,7 +93,7 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
     """Return an expression that is true for rows that meet at least one of `conditions`.
 
     Several conditions are not simplified together: NULL counts as false in each. A single condition is unchanged, so
-    that the files' statistics can decide it.
+    that file statistics can be used to evaluate it.
     """
     if len(conditions) == 1:
         return null_safe_condition(rows.parse_sql_expr(conditions[0]))
@@ -104,7 +104,7 @@ def _either(rows: DataFrame, conditions: tuple[str, ...]) -> Expr:
 
 @functools.lru_cache(maxsize=1024)
 def condition_problem(condition: str, schema: pa.Schema) -> str | None:
-    """Return why `condition` can't be used on rows of `schema` (a clause about it), or None."""
+    """Return why `condition` can't be used on rows of `schema`, as a clause about it, or None."""
     condition = _with_far_times(condition, schema)
     return _problem_of_text(condition) or _problem_of_plan(condition, schema)
 
@@ -114,7 +114,7 @@ def _problem_of_text(condition: str) -> str | None:
         # The text for an empty list calls a volatile function, which has no effect.
         scanned = check_expression(condition.replace(NO_TEXTS, "make_array()"), max_bytes=_MAX_CONDITION_BYTES)
     except QueryError:
-        return "it is empty, too long, too deeply nested or more than one expression"
+        return "it is empty, too long, too deeply nested, or more than one expression"
     return _problem_of_tokens(scanned)
 
 
@@ -170,7 +170,7 @@ def _problem_of_plan(condition: str, schema: pa.Schema) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def _find_problem_together(conditions: tuple[str, ...], schema: pa.Schema) -> str | None:
-    """Return why separately valid conditions show other rows when combined with OR, or None."""
+    """Return why separately valid conditions show different rows when combined with OR, or None."""
     sample = trial_rows(schema)
     rows = _context().read_batch(sample)
     found = _evaluated(rows.filter(_either(rows, conditions)))
@@ -221,7 +221,7 @@ def _reason(text: str) -> str:
 
 
 def trial_rows(schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows of `schema` that contain each type's difficult values, and null regardless of the declaration."""
+    """Return rows of `schema` that contain each type's difficult values, and null even in non-nullable columns."""
     values = [_difficult_values(field.type) for field in schema]
     count = max(map(len, values), default=1)
     columns = [
@@ -248,14 +248,14 @@ def _difficult_values(kind: pa.DataType) -> list[Any]:  # noqa: PLR0911 - one pe
 
 
 def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[str]]) -> None:
-    """Check the conditions in `filters`, by table name; warn of missing tables."""
+    """Check the conditions in `filters`, by table name; warn about missing tables."""
     try:
         snapshots = with_views(tables.snapshot())
     except MicromegasError:
         raise
     except Exception as error:
         _log.warning("the tables could not be listed to check conditions", extra={"kind": type(error).__name__})
-        raise Unavailable("The tables cannot be listed now.") from error
+        raise Unavailable("The tables cannot be listed right now.") from error
     known = {name for snapshot in snapshots for name in (snapshot.name, snapshot.raw_name)}
     missing = sorted(filters.keys() - known - {"*"})
     for table in (*missing, "*"):
@@ -266,7 +266,9 @@ def check_role_conditions(tables: TableSource, filters: Mapping[str, Sequence[st
         if snapshot.problem is not None:
             continue  # conditions are checked again when they are used
         if snapshot.raw_name is not None and filters.get(snapshot.raw_name):
-            raise _configuration_error(snapshot.raw_name, f"it belongs on {snapshot.name}, which is made of these rows")
+            raise _configuration_error(
+                snapshot.raw_name, f"set it on {snapshot.name}, which is computed from these rows"
+            )
         own = filters.get(snapshot.name, ())
         problem = _problem_of_role(snapshot, own) if own else None
         if problem is not None:
@@ -288,7 +290,7 @@ def _problem_without_table(condition: str) -> str | None:
 def _problem_of_role(snapshot: TableSnapshot, own: Sequence[str]) -> str | None:
     """Return why one of the table's `own` conditions can't be used, or None."""
     try:
-        # A table without files has its columns, too.
+        # Even a table without files has columns.
         schema = flat_schema(visible_schema(snapshot))
         found = (
             condition_problem(with_caller_in_condition(one, caller, columns=schema.names), schema)
@@ -307,7 +309,7 @@ def _configuration_error(table: str, problem: str) -> ConfigurationError:
     return ConfigurationError(
         f"A condition on the rows of {table} cannot be used: {problem}.",
         key="roles",
-        remedy="Correct the condition: one boolean SQL expression over the table's columns that fails on no value.",
+        remedy="Use a single Boolean SQL expression over the table's columns that doesn't fail for any value.",
     )
 
 

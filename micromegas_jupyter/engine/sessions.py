@@ -33,7 +33,7 @@ _OPTIONS: Final = {
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
     # DataFusion 55 fails its own check if IS TRUE is both a group and inside an aggregate.
     "datafusion.execution.skip_physical_aggregate_schema_check": "true",
-    # Adds lines and columns to messages, if DataFusion has them.
+    # Adds lines and columns to messages, if DataFusion provides them.
     "datafusion.sql_parser.collect_spans": "true",
 }
 
@@ -44,18 +44,19 @@ DYNAMIC_FILTERS: Final = {
     "limit": "datafusion.optimizer.enable_topk_dynamic_filter_pushdown",
 }
 _PARTITIONS: Final = "datafusion.execution.target_partitions"
-# DataFusion 55 computes `max(x)` from the files' footers, and treats footers of another type than the table's as nulls.
+# DataFusion 55 computes `max(x)` from the files' footers, and treats footers with a different type than the table's as
+# nulls.
 _USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
 # Few for local files, because each thread that reads one keeps memory (see `workarounds.scan_folders`).
 _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
-# DataFusion 55 panics if it keeps only the first groups by float columns, and one value is NaN.
+# DataFusion 55 panics if it keeps only the first groups by float columns and a value is NaN.
 _FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
-# DataFusion 55 confuses columns, or fails, when it moves a field access below a projection that gives a column the name
-# of another one.
+# DataFusion 55 confuses columns, or fails, when it moves a field access below a projection that gives one column the
+# name of another.
 _MOVES_FIELDS: Final = "datafusion.optimizer.enable_leaf_expression_pushdown"
-# Cache size for footers, for as long as a session lives.
+# The size of the footer cache, which lives as long as the session.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
 # A folder of links may have been listed while the folder of its files was briefly missing.
 _LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1s'"
@@ -79,7 +80,7 @@ class LentSession:
     _runner: SessionContext | None = None
     _applied: dict[str, str] = field(default_factory=dict)
     _settings: dict[str, str] = field(default_factory=dict)
-    #: Removes additions of the statement other than tables.
+    #: Removes what the statement added to the session, except tables.
     clean_up: Callable[[], None] | None = None
 
     def configure(self, *, partitions: int, uses_footers: bool, is_remote: bool, has_floats: bool) -> None:

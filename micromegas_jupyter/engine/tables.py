@@ -85,21 +85,21 @@ from micromegas_jupyter.telemetry.tables import MODEL_NAMES
 
 _log = logging.getLogger(__name__)
 
-# Several partitions for fewer bytes cost more than they save.
+# Splitting fewer bytes into several partitions costs more than it saves.
 _SMALL_BYTES: Final = 4 * 1024 * 1024
-# Filters in the decoder cost 0.7 ms per file. In larger files, they save more: lookups take 0.6 of the time.
+# Filters in the decoder cost 0.7 ms per file. They save more in larger files, where lookups take 60% of the time.
 _FRAGMENT_BYTES: Final = 64 * 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TICKS_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 # A file that is excluded only when it is opened costs 0.3 ms; planning a statement twice costs 1 ms.
 _MIN_PRUNED: Final = 32
-#: Functions whose value changes when a statement is planned again.
+#: Functions whose values change when a statement is planned again.
 _CLOCKS: Final = frozenset({"now", "current_timestamp", "current_date", "current_time", "today"})
-# Other steps benefit from statistics in footers (25 MB for 500 files); filters exclude files with them.
+# Other steps benefit from statistics in footers (25 MB for 500 files); filters use them to exclude files.
 _STEPS_WITHOUT_STATISTICS: Final = ("Aggregate:", "Projection:", "Sort:", "SubqueryAlias:", "TableScan:")
 _PUSHDOWN: Final = "datafusion.execution.parquet.pushdown_filters"
-# The options of a scan are part of its plan. A footer is a few kilobytes, and DataFusion would read 512 of each file.
+# A scan's options are part of its plan. A footer is a few kilobytes, but DataFusion would read 512 KB of each file.
 _SCAN_OPTIONS: Final = {
     "datafusion.execution.parquet.metadata_size_hint": "32768",
     "datafusion.execution.parquet.schema_force_view_types": "false",
@@ -163,7 +163,7 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
     is_view = snapshot.materialized is not None  # a condition for all tables may not fit its columns
     conditions = access.filters.get(snapshot.name, ()) if is_view else tuple(access.conditions(snapshot.name))
     if conditions:
-        # Conditions are about merged rows, which may have other column names.
+        # Conditions apply to merged rows, which may have other column names.
         columns = visible_schema(snapshot).names if snapshot.merge_sql is not None else snapshot.schema.names
         conditions = tuple(with_caller_in_condition(one, caller, columns=columns) for one in conditions)
     of_source: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ def _restrict(snapshot: TableSnapshot, access: TableAccess, caller: AuthContext)
         if view_condition(snapshot, of_source, condition_problem) is None:
             return None
     raw_name = snapshot.raw_name
-    # Conditions are about merged rows: on partial states, they would have another meaning.
+    # Conditions apply to merged rows; on partial states, they would have a different meaning.
     if conditions or of_source or (raw_name is not None and access.filters.get(raw_name)):
         raw_name = None
     return VisibleTable(snapshot=snapshot, conditions=conditions, source_conditions=of_source, raw_name=raw_name)
@@ -204,7 +204,7 @@ class TableBuilder:
         self._folders = ScanFolders()
         self._vectors = Vectors()
         self._schemas: LRUCache[FoundFile, pa.Schema] = LRUCache(_MAX_SCHEMAS)
-        # About the last registered tables: the size of their files unless they hide rows, and their location.
+        # For the last registered tables: the size of their files (unless they hide rows), and their location.
         self._bytes: int | None = 0
         self.is_remote = False
         # Whether filters may stay out of the decoder for small files, and whether this was used.
@@ -225,7 +225,7 @@ class TableBuilder:
         is_flat: bool = False,
         allows_fragments: bool = False,
     ) -> list[VisibleTable]:
-        """Register the mentioned tables and return them; `files` contains the sufficient files of a table.
+        """Register the mentioned tables and return them; `files` contains the files of a table that are sufficient.
 
         Skips rows that don't meet the `limits` of their table, and stored rows that don't meet `stored_limits`. The
         rows of `counted` tables have no values.
@@ -242,10 +242,10 @@ class TableBuilder:
         lists_names = bool(mentions.among(LISTS))
         is_flat = is_flat and not lists_names and not mentions.among(_TYPE_QUESTIONS)
         registered: list[VisibleTable] = []
-        # Materialized views first, because their queries need their source's name.
+        # Materialized views come first, because their queries need their source's name.
         for table in sorted(tables, key=lambda one: one.snapshot.materialized is None):
             snapshot = table.snapshot
-            # Grouping plain text takes two thirds of the time.
+            # Grouping by plain strings takes two-thirds as long.
             is_flattened = is_flat and not table.needs_barrier
             schema = flat_schema(snapshot.schema, keeps_properties=True) if is_flattened else scanned_schema(table)
             if any(map(mentions.has, table.names)):
@@ -487,7 +487,7 @@ class TableBuilder:
         return parts
 
     def _object(self, location: str) -> tuple[Storage, str]:
-        """Return a file's storage and its path there."""
+        """Return a file's storage and the path in it."""
         if not location.startswith(S3_SCHEME):
             path = Path(location)
             return Storage(path.parent), path.name
@@ -519,7 +519,7 @@ class TableBuilder:
         return context.create_dataframe_from_logical_plan(scan)
 
     def _locate(self, context: SessionContext, paths: Sequence[str]) -> list[FoundFile]:
-        """Return the current files; DataFusion would read a missing file as no rows."""
+        """Return the current files; DataFusion would treat a missing file as empty."""
         keys: dict[str, list[str]] = {}
         if not paths or not paths[0].startswith(S3_SCHEME):
             found = list(map(FoundFile, paths, map(mark_of, map(os.stat, paths))))
@@ -544,7 +544,7 @@ class TableBuilder:
 
 
 def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
-    """Return whether files may have columns with other fields or IDs than a scan matches to the table's.
+    """Return whether files may have columns with fields or IDs that a scan would not match to the table's.
 
     DataFusion matches fields by name, but those in maps by position.
     """
@@ -556,8 +556,9 @@ def _has_files_to_fit(snapshot: TableSnapshot, stored: pa.Schema) -> bool:
 def _cuts_last(table: VisibleTable) -> bool:
     """Whether a time range applies to the merged rows.
 
-    A condition is about complete merged rows: if rows were cut before the merge, they would contain the range's states
-    only, and a hidden row could appear as it was at another time. The merge of a materialized view may change times.
+    A condition applies to complete merged rows: if rows were cut before the merge, they would contain only the range's
+    states, and a hidden row could appear as it was at a different time. The merge of a materialized view may change
+    times.
     """
     snapshot = table.snapshot
     is_merged = snapshot.merge_sql is not None and snapshot.raw_name is not None and snapshot.source is None
@@ -600,7 +601,7 @@ def is_large(table: VisibleTable, mentions: Mention, time_range: TimeRange | Non
 
 
 def has_constants(table: VisibleTable) -> bool:
-    """Return whether a table's columns become constants in plans, which differ by stored values."""
+    """Return whether a table's columns become constants in plans, which then differ by stored values."""
     return not set(table.snapshot.partition_columns).isdisjoint(table.snapshot.schema.names)
 
 
@@ -633,7 +634,7 @@ def needs_statistics(text: str) -> bool:
 
 
 def may_change(mentions: Mention) -> bool:
-    """Return whether a statement may have other constants when it's planned again."""
+    """Return whether a statement may have different constants when it's planned again."""
     return bool(mentions.among(_CLOCKS))
 
 
@@ -654,8 +655,8 @@ def _build(  # noqa: PLR0913 - what a table is built from
 ) -> DataFrame:
     """Return a table's rows as the caller sees them; mentioned raw rows remain registered.
 
-    A `limit` is a condition on stored rows; others are not needed. With `holds_back`, no other expression is evaluated
-    on deleted rows.
+    A `limit` is a condition on stored rows; other rows are not needed. With `holds_back`, no other expression is
+    evaluated on deleted rows.
     """
     snapshot = table.snapshot
     rows = _cut(rows, snapshot, _stored_range(table, time_range), columns=snapshot.range_columns)
@@ -675,7 +676,7 @@ def _build(  # noqa: PLR0913 - what a table is built from
     if table.conditions:
         rows = apply_conditions(rows, table.conditions, table=snapshot.name)
     for name, value in table.equal:
-        # Text of this type is converted to the column's dictionary; lit(value) would cast the column instead.
+        # A string of this type is converted to the column's dictionary; lit(value) would cast the column instead.
         rows = rows.filter(col(quoted(name)) == lit(pa.scalar(value, pa.utf8())))
     if table.cuts_times:
         rows = cut_times(rows, snapshot.split_times)
@@ -686,7 +687,7 @@ def _build(  # noqa: PLR0913 - what a table is built from
 
 @contextmanager
 def _definition_errors(table: VisibleTable) -> Iterator[None]:
-    """Report errors of a materialized view's definition as such."""
+    """Report errors in a materialized view's definition as such."""
     try:
         yield
     except BaseException as error:
@@ -694,7 +695,7 @@ def _definition_errors(table: VisibleTable) -> Iterator[None]:
             raise
         reason = "" if table.needs_barrier else f": {' '.join(str(error).split())[:_MAX_REASON]}"
         raise UnsupportedStatement(
-            f"The definition of the materialized view {table.snapshot.name} does not fit its source any more{reason}",
+            f"The definition of the materialized view {table.snapshot.name} no longer fits its source{reason}",
             remedy="Ask one of the server's administrators to replace or drop the view.",
         ) from error
 
@@ -708,7 +709,7 @@ def _without_deleted(rows: DataFrame, table: VisibleTable, *, holds_back: bool) 
 
 
 def check_scans() -> None:
-    """Check that this version of DataFusion scans a list of files as planned here; takes some milliseconds."""
+    """Check that this version of DataFusion scans a list of files as planned here; takes a few milliseconds."""
     rows = pa.table({"n": [1, 2], "word": ["x", None]})
     schema = rows.schema.append(pa.field("day", pa.date32()))
     with tempfile.TemporaryDirectory() as folder:
@@ -726,7 +727,7 @@ def check_scans() -> None:
         raise InternalError("This server doesn't support this DataFusion version.")
 
 
-#: Rows 3, 4, 7, 11, 18, and 29 are deleted: the example of PROTOCOL.md.
+#: Rows 3, 4, 7, 11, 18, and 29 are deleted: the example from PROTOCOL.md.
 _EXAMPLE: Final = DeletionVector("^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", None, 44, 6, 40)
 _LIVE: Final = [number for number in range(40) if number not in {3, 4, 7, 11, 18, 29}]
 
@@ -739,7 +740,7 @@ def hides_deleted_rows(context: SessionContext | None = None) -> bool:
     texts = [str(number) if number in _LIVE else "hidden" for number in range(40)]
     rows = pa.table({"text": texts, "number": [int(number in _LIVE) for number in range(40)], "shown": range(40)})
     with tempfile.TemporaryDirectory() as folder:
-        for count in (1, 6):  # in a separate scan; in one scan with others, which are found by links
+        for count in (1, 6):  # a file in a separate scan, and files in one scan, which are found by links
             paths = [f"{folder}/{count}.{number}" for number in range(count)]
             for path in paths:
                 pyarrow.parquet.write_table(rows, path, row_group_size=20)
@@ -783,7 +784,7 @@ def _template(schema: pa.Schema, file_format: FileFormat, *, pushes_down: bool) 
     node = message_class("Node").FromString(rows.logical_plan().to_bytes())
     scan = node.f1[0]
     del scan.f2[:]
-    del scan.f3[:]  # the extension: files with another extension would be skipped
+    del scan.f3[:]  # the extension, because files with a different one would be skipped
     return bytes(node.SerializeToString())
 
 
@@ -842,7 +843,7 @@ def _cut(
     schema = rows.schema()
     if first not in schema.names or last not in schema.names:
         _log.error("a merged table lacks the columns of its time range", extra={"table": snapshot.name})
-        raise InternalError("A table cannot be cut to a time range, so the statement wasn't run.")
+        raise InternalError("A table cannot be restricted to a time range, so the statement wasn't run.")
     return rows.filter(
         (col(quoted(first)) <= lit(_bound(time_range.end, schema.field(first).type, round_up=False)))
         & (col(quoted(last)) >= lit(_bound(time_range.begin, schema.field(last).type, round_up=True)))
@@ -850,7 +851,7 @@ def _cut(
 
 
 def _bound(time: datetime, column: pa.DataType, *, round_up: bool) -> pa.Scalar:
-    """Return `time` in the column's own type, because a cast would prevent the use of files' statistics."""
+    """Return `time` in the column's own type, because a cast would prevent the use of file statistics."""
     stamp = column if pa.types.is_timestamp(column) else pa.timestamp("ns", "UTC")
     microseconds = (time - _EPOCH) // timedelta(microseconds=1)
     scaled = microseconds * _TICKS_PER_SECOND[stamp.unit]

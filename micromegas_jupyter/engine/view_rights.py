@@ -25,7 +25,7 @@ from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.sessions import READ_ONLY
 
 _NOTHING: Final = pa.schema([])
-#: Equal values of other types may differ, such as 0.0 and -0.0, or be stored in another form.
+#: Equal values of other types may differ, such as 0.0 and -0.0, or be stored in different forms.
 _EXACT: Final = (
     pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
     pa.types.is_date32, pa.types.is_timestamp,

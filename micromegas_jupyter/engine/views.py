@@ -45,10 +45,10 @@ from micromegas_jupyter.telemetry.tables import (
 )
 
 GLOBAL: Final = "global"
-#: The functions whose calls `instance_tables` handles.
+#: The functions for which `instance_tables` handles calls.
 VIEW_FUNCTIONS: Final = frozenset({VIEW_INSTANCE, PROCESS_SPANS.name, PERFETTO_CHUNKS.name})
 _SPAN_KINDS: Final = ("thread", "async", "both")
-#: Functions of a process and a kind of spans: their table, and their other arguments.
+#: Functions that take a process and a span kind, with their table and their other arguments.
 _OF_SPANS: Final = {
     PROCESS_SPANS.name: (PROCESS_SPANS, ()),
     PERFETTO_CHUNKS.name: (PERFETTO_CHUNKS, ("begin", "end")),
@@ -112,7 +112,7 @@ def _listed(definition: TableDefinition, **computed: str) -> str:
 
 
 # The first point of a cumulative series that began within the lookback counts completely; for others, it is unknown. It
-# is also unknown if the start equals the time of the first point, which is OpenTelemetry's sign for an unknown start.
+# is also unknown if the start equals the time of the first point, which is how OpenTelemetry marks an unknown start.
 _HISTOGRAM_INCREASES: Final = _View(
     definition=HISTOGRAM_INCREASES,
     columns=tuple(HISTOGRAMS.schema.names),
@@ -197,7 +197,7 @@ VIEW_SETS: Final[Mapping[str, ViewSet]] = {
 def instance_tables(
     calls: Sequence[Call], tables: Sequence[VisibleTable], *, values: Mapping[str, pa.Scalar] | None, sql: str
 ) -> list[VisibleTable]:
-    """Return the tables that replace calls of `view_instance`, from those that the caller sees.
+    """Return the tables that replace calls to `view_instance`, from those that the caller sees.
 
     `values` are the statement's parameters; None if it is planned without them.
     """
@@ -215,8 +215,8 @@ def _instance_table(
         raise refused(
             sql,
             call.start,
-            f"{VIEW_INSTANCE} takes a view set and an id.",
-            f"Write {VIEW_INSTANCE}('log_entries', '…').",
+            f"{VIEW_INSTANCE} takes a view set and an ID.",
+            f"Use {VIEW_INSTANCE}('log_entries', '…').",
         )
     (set_text, set_at), (id_text, id_at) = call.arguments
     name = _fold(set_text, values, sql=sql, at=set_at)
@@ -249,12 +249,12 @@ def _spans_of_process(
     if len(call.arguments) != 2 + len(more):
         what = "".join(f", {name}" for name in more)
         raise refused(
-            sql, call.start, f"{call.function} takes an id and one of {kinds}{what}.", "Specify a process by its ID."
+            sql, call.start, f"{call.function} takes an ID and one of {kinds}{what}.", "Specify a process by its ID."
         )
     (process, process_at), (kind, kind_at), *_ = call.arguments
     _equal(VIEW_SETS["async_events"], _fold(process, values, sql=sql, at=process_at), sql=sql, at=process_at)
     if _fold(kind, values, sql=sql, at=kind_at) not in {None, *_SPAN_KINDS}:
-        raise refused(sql, kind_at, f"{call.function} has no such kind of spans.", f"Write one of {kinds}.")
+        raise refused(sql, kind_at, f"{call.function} doesn't support this kind of span.", f"Use one of {kinds}.")
     snapshot = TableSnapshot(name=call.stand_in, schema=definition.schema, files=())
     return VisibleTable(snapshot=snapshot, instance_of=f"{call.function}()")
 
@@ -267,9 +267,9 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
     if instance == GLOBAL and view_set.has_global:
         return ()
     if view_set.of is None:
-        raise refused(sql, at, f"{name} has the instance {GLOBAL!r} only.", f"Query the table: FROM {name}.")
+        raise refused(sql, at, f"The only instance of {name} is {GLOBAL!r}.", f"Query the table: FROM {name}.")
     if instance == GLOBAL:
-        what = f"{name} has no instance {GLOBAL!r}."
+        what = f"{name} doesn't have an instance {GLOBAL!r}."
         remedy = f"Query the table: FROM {name}." if not view_set.is_empty else f"Specify a {view_set.of} by its ID."
         raise refused(sql, at, what, remedy)
     try:
@@ -278,13 +278,13 @@ def _equal(view_set: ViewSet, instance: str | None, *, sql: str, at: int) -> tup
         raise refused(
             sql,
             at,
-            f"{instance[:_MAX_SHOWN]!r} is not the ID of a {view_set.of}: ids are UUIDs.",
-            f"Take it from the table {PROCESSES.name if view_set.of == 'process' else STREAMS.name}.",
+            f"{instance[:_MAX_SHOWN]!r} is not the ID of a {view_set.of}: IDs are UUIDs.",
+            f"Get it from the table {PROCESSES.name if view_set.of == 'process' else STREAMS.name}.",
         ) from None
     return ((_PROCESS, found),)
 
 
-_CONSTANTS: Final = "Write a text, a parameter, or an expression of these."
+_CONSTANTS: Final = "Use a string, a parameter, or an expression of these."
 _context: Final = functools.cache(SessionContext)
 
 
@@ -292,19 +292,19 @@ def _fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: in
     """Return the text of a constant expression; None for an unbound parameter."""
     found = fold(text, values, sql=sql, at=at)
     if found is not None and not isinstance(found, str):
-        raise refused(sql, at, "An argument of a view isn't a string.", _CONSTANTS)
+        raise refused(sql, at, "A view argument is not a string.", _CONSTANTS)
     return found
 
 
 def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int) -> object:
-    """Return the value of a constant expression, with aware times; None for an unbound parameter."""
+    """Return the value of a constant expression, with timezone-aware times; None for an unbound parameter."""
     tokens = scan(text).tokens
     if len(tokens) == 1 and tokens[0].kind is Kind.STRING and text[0] == "'":
         return text[1:-1].replace("''", "'")
     if values is None and any(token.kind is Kind.PLACEHOLDER for token in tokens):
         return None
     if any(token.kind is Kind.WORD and token.name in SUBQUERY_KEYWORDS for token in tokens):
-        raise refused(sql, at, "An argument of the view is not a constant.", _CONSTANTS)
+        raise refused(sql, at, "A view argument is not a constant.", _CONSTANTS)
     try:
         rows = _context().sql_with_options(f"SELECT ({text}\n) AS value", READ_ONLY, param_values=dict(values or {}))
         found = pa.chunked_array([one.column(0) for one in rows.collect()])
@@ -314,7 +314,7 @@ def fold(text: str, values: Mapping[str, pa.Scalar] | None, *, sql: str, at: int
     except BaseException as error:
         if isinstance(error, MicromegasError) or not is_engine_failure(error):
             raise
-        raise refused(sql, at, "An argument of the view is not a constant.", _CONSTANTS) from error
+        raise refused(sql, at, "A view argument is not a constant.", _CONSTANTS) from error
     if value is None:
-        raise refused(sql, at, "An argument of a view is null.", _CONSTANTS)
+        raise refused(sql, at, "A view argument is null.", _CONSTANTS)
     return value

@@ -1,4 +1,4 @@
-"""MCP as stateless JSON-RPC: revision 2026-07-28, and the three before it, whose clients start with `initialize`.
+"""MCP as stateless JSON-RPC: revision 2026-07-28, and the three earlier ones, in which clients start with `initialize`.
 
 Sessions are not supported. Source: https://modelcontextprotocol.io/specification/2026-07-28 and, for the older
 revisions, …/2025-11-25, …/2025-06-18 and …/2025-03-26.
@@ -41,7 +41,7 @@ Notify = Callable[[Message], Awaitable[None]]
 
 
 class ProtocolError(Exception):
-    """A message that gets a JSON-RPC error in response."""
+    """A message whose response is a JSON-RPC error."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
         super().__init__(message)
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A client no longer waits for one of its requests."""
+    """A notification that a client is no longer waiting for one of its requests."""
 
     request_id: str | int
 
@@ -99,13 +99,13 @@ class Handler(Protocol):
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Parse the message in a body or on a line."""
+    """Parse the message in a request body or on a line."""
     try:
         message = decode_strict_json(body.decode("utf-8"), max_depth=_MAX_DEPTH)
     except (UnicodeDecodeError, JsonError):
         raise ProtocolError(PARSE_ERROR, "The body is not valid JSON.") from None
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
-        raise ProtocolError(INVALID_REQUEST, "The body is not one JSON-RPC request or notification.")
+        raise ProtocolError(INVALID_REQUEST, "The body is not a single JSON-RPC request or notification.")
     return message
 
 
@@ -114,7 +114,7 @@ def message_id(message: Message) -> str | int | None:
     if "id" not in message:
         return None
     if not _is_id(message["id"]):
-        raise ProtocolError(INVALID_REQUEST, "The id is neither a string nor an integer.")
+        raise ProtocolError(INVALID_REQUEST, "The ID is neither a string nor an integer.")
     found: str | int = message["id"]
     return found
 
@@ -135,7 +135,7 @@ def read(message: Message, headers: Mapping[str, tuple[str, ...]] | None) -> Req
         version, capabilities = meta.get(f"{PREFIX}protocolVersion"), meta.get(f"{PREFIX}clientCapabilities")
         if not isinstance(version, str) or not isinstance(capabilities, dict):
             names = f"{PREFIX}protocolVersion or {PREFIX}clientCapabilities"
-            raise ProtocolError(INVALID_PARAMS, f"params._meta lacks {names}.")
+            raise ProtocolError(INVALID_PARAMS, f"params._meta doesn't contain {names}.")
         if headers is not None:
             _check_headers(headers, method, params, version)
         if version != MODERN:

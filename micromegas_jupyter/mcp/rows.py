@@ -1,4 +1,4 @@
-"""Rows for a model: CSV within a limit, and the same rows as JSON. Cell data cannot imitate the frame around it."""
+"""Formats rows for a model as CSV within a limit, and as JSON. Cell data cannot imitate the frame around it."""
 
 import csv
 import io
@@ -18,7 +18,8 @@ _MAX_CELL_CHARACTERS: Final = 2000
 _MAX_NAME_CHARACTERS: Final = 200
 _MAX_SAFE_INTEGER: Final = 2**53  # JavaScript rounds larger numbers
 _ROWS_AT_A_TIME: Final = 64
-# Control, soft-hyphen, zero-width, bidirectional, variation, and tag characters: a cell cannot hide or draw text.
+# Control, soft-hyphen, zero-width, bidirectional, variation, and tag characters, so that a cell cannot hide or draw
+# text.
 _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
@@ -72,12 +73,12 @@ def render(table: pa.Table, *, max_rows: int, max_bytes: int, truncated_by: str 
 
 
 def visible(text: str) -> str:
-    """Return text with hiding or drawing characters escaped."""
+    """Return text with invisible and layout-changing characters escaped."""
     return _HIDDEN.sub(lambda found: _SHORT_ESCAPES.get(found[0]) or f"\\u{{{ord(found[0]):x}}}", text)
 
 
 def type_name(kind: pa.DataType) -> str:
-    """Return the name of a column's type; for dictionaries, which are only an encoding, that of their values."""
+    """Return the name of a column's type; for dictionaries, which are only an encoding, it is the value type's name."""
     return type_name(kind.value_type) if pa.types.is_dictionary(kind) else str(kind)
 
 

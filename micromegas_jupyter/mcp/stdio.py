@@ -49,7 +49,7 @@ class StdioServer:
                     if not line:
                         return
 
-        # A daemon, because a thread that waits for input cannot be interrupted.
+        # A daemon thread, because a thread that waits for input cannot be interrupted.
         threading.Thread(target=read, name="mcp-input", daemon=True).start()
         while line := await lines.get():
             if len(line) > _MAX_LINE_BYTES:
@@ -76,7 +76,9 @@ class StdioServer:
             if (task := self._running.pop(request.request_id, None)) is not None:
                 task.cancel()
         elif request is not None and request.id in self._running:
-            await self._send(ProtocolError(protocol.INVALID_REQUEST, "A request with this id is running.").body(None))
+            await self._send(
+                ProtocolError(protocol.INVALID_REQUEST, "A request with this ID is already running.").body(None)
+            )
         elif request is not None:
             if request.method == "initialize":
                 self._capabilities = request.capabilities

@@ -1,1 +1,1 @@
-"""The telemetry data model as pure functions: tables, levels, rows, and text that is fit to be stored."""
+"""The telemetry data model as pure functions: tables, levels, rows, and text that is safe to store."""

@@ -1,4 +1,4 @@
-"""Converts rows that clients send for the data model's tables to the stored columns.
+"""Converts the rows that clients send for the data model's tables to the columns that are stored.
 
 Strings, times, and properties are accepted in every lossless form, such as upstream's replication.
 """
@@ -48,8 +48,8 @@ def check_targets(rows: pa.RecordBatch) -> None:
     """Check that log entries with the table's columns do not use targets of the server's own loggers."""
     if pc.any(find_own_targets(rows.column("target").dictionary)).as_py():
         raise UsageError(
-            f"The targets {_PACKAGE}, all below it, and {QUERY_AUDIT_TARGET} are for what the server itself records.",
-            remedy="Send other targets, or have an administrator send these rows.",
+            f"The targets {_PACKAGE}, {_PACKAGE}.*, and {QUERY_AUDIT_TARGET} are reserved for the server's own logs.",
+            remedy="Use different targets, or have an administrator send these rows.",
         )
 
 
@@ -59,11 +59,11 @@ def check_origin(rows: pa.RecordBatch, definition: TableDefinition) -> None:
     if name not in rows.schema.names:
         return
     for one in rows.column(name).dictionary.to_pylist():
-        # A key's bytes are its text, so most sets need no decoding. Queries find it in any ASCII case.
+        # A key's bytes are its text, so most sets need no decoding. Queries match it regardless of ASCII case.
         if one is not None and ORIGIN_PROPERTY.encode() in one.lower() and jsonb.find(one, ORIGIN_PROPERTY) is not None:
             raise UsageError(
-                f"The property {ORIGIN_PROPERTY} of a process is for what the server itself records.",
-                remedy=f"Leave it out of {name}.",
+                f"The process property {ORIGIN_PROPERTY} is reserved for the server's own telemetry.",
+                remedy=f"Remove it from {name}.",
             )
 
 
@@ -74,14 +74,14 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
     for name in schema.names:
         if name not in known and (table, name) not in _IGNORED:
             raise UsageError(
-                f"The table {table} has no column {shown(name)}.",
-                remedy=f"Send the columns {', '.join(definition.schema.names)}.",
+                f"The table {table} doesn't have a column {shown(name)}.",
+                remedy=f"Send only the columns {', '.join(definition.schema.names)}.",
             )
     for field in definition.schema:
         if field.name not in schema.names:
             if (table, field.name) not in _STAND_INS and (table, field.name) not in _LEFT_TO_THE_SERVER:
                 raise UsageError(
-                    f"The column {field.name} of {table} is missing.", remedy=f"Send it, as {_wanted(field)}."
+                    f"The column {field.name} of {table} is missing.", remedy=f"Send it as {_wanted(field)}."
                 )
         elif not _is_convertible(schema.field(field.name).type, field.type):
             found = str(schema.field(field.name).type)[:_MAX_NAME_LENGTH]
@@ -89,7 +89,7 @@ def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
 
 
 def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.RecordBatch:
-    """Return rows whose columns `check_columns` accepted with the table's columns; errors contain the column's name."""
+    """Convert rows that `check_columns` accepted to the table's columns; errors contain the column's name."""
     columns = []
     for field in definition.schema:
         name = field.name
@@ -102,11 +102,11 @@ def convert_rows(rows: pa.RecordBatch, definition: TableDefinition) -> pa.Record
             column = _convert(rows.column(name), field.type)
         except (pa.ArrowException, ValueError) as error:
             raise UsageError(
-                f"The column {field.name} holds a value that does not fit {_wanted(field)}.",
+                f"The column {field.name} contains a value that cannot be converted to {_wanted(field)}.",
                 remedy="Correct the value.",
             ) from error
         if column.null_count and not field.nullable:
-            raise UsageError(f"The column {field.name} lacks a value.", remedy="Each row needs one there.")
+            raise UsageError(f"A value in the column {field.name} is missing.", remedy="Send a value for each row.")
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=definition.schema)
 
@@ -204,7 +204,7 @@ def _distinct_properties(column: pa.Array) -> tuple[pa.Array, Sequence[bytes]]:
         _plain(pc.struct_field(pairs, index)).cast(pa.utf8()).dictionary_encode(null_encoding="encode")
         for index in (0, 1)
     )
-    # Rows with equal pairs of positions are equal, so only few rows become Python objects.
+    # Rows with equal pairs of positions are equal, so only a few rows become Python objects.
     numbers = np.stack([keys.indices.to_numpy(), values.indices.to_numpy()], axis=1).astype(np.int32).tobytes()
     key_texts, value_texts = keys.dictionary.to_pylist(), values.dictionary.to_pylist()
     known: dict[bytes, int] = {}
@@ -238,10 +238,12 @@ def _offsets(column: pa.Array) -> pa.Array:
 
 def _wanted(field: pa.Field) -> str:
     if field.type == PROPERTIES:
-        return "properties as a map, as a list of structs of key and value, or as JSONB"
+        return "properties (a map, a list of key-value structs, or JSONB)"
     if field.type == DICTIONARY:
-        return "text, plain or as a dictionary"
-    return {pa.utf8(): "text, plain or as a dictionary", TIMESTAMP: "a timestamp"}.get(field.type, str(field.type))
+        return "a string (plain or dictionary-encoded)"
+    return {pa.utf8(): "a string (plain or dictionary-encoded)", TIMESTAMP: "a timestamp"}.get(
+        field.type, str(field.type)
+    )
 
 
 def check_properties(data: bytes) -> None:
@@ -250,7 +252,7 @@ def check_properties(data: bytes) -> None:
         found = jsonb.decode(data)
     except jsonb.MalformedJsonb:
         raise UsageError(
-            "A value is not binary JSON (JSONB).", remedy="Send properties as a map or a list of key and value."
+            "A value is not binary JSON (JSONB).", remedy="Send properties as a map or a list of key-value pairs."
         ) from None
     if not isinstance(found, dict):
-        raise UsageError("Properties are not a JSON object.", remedy="Send key and value pairs.")
+        raise UsageError("Properties are not a JSON object.", remedy="Send key-value pairs.")

@@ -1,11 +1,11 @@
-"""Log severities; imports nothing heavy, because the command's help contains them."""
+"""Log severities; has no heavy imports, because the command's help lists the levels."""
 
 import enum
 from typing import Final
 
 
 class Level(enum.IntEnum):
-    """A log entry's severity as in the column `level` of `log_entries`; a lower number is worse."""
+    """A log entry's severity as in the `level` column of `log_entries`; lower numbers are more severe."""
 
     FATAL = 1
     ERROR = 2
@@ -19,7 +19,7 @@ LEVEL_NAMES: Final = tuple(level.name.lower() for level in Level)
 
 
 def level_from_logging(levelno: int) -> Level:
-    """Return the level for a `logging` number; numbers between two levels count as the less severe one."""
+    """Return the level for a `logging` number; a number between two levels counts as the less severe one."""
     return Level(6 - min(max(levelno // 10, 0), 5))
 
 

@@ -1,4 +1,4 @@
-"""Conditions on log lines, the same in a terminal, a notebook, and a follow."""
+"""Conditions on log lines, which are the same in a terminal, in a notebook, and when following."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -11,7 +11,7 @@ VIEW_COLUMNS: Final = (*LINE_COLUMNS, "properties")
 
 
 class ValueFilter(NamedTuple):
-    """Only lines with a value of a column or property, or all others."""
+    """Keeps only the lines with a value in a column or property, or only the others."""
 
     key: str
     value: str
@@ -30,7 +30,7 @@ class LogFilter:
     values: tuple[ValueFilter, ...] = ()
 
     def build_sql(self, *columns: str) -> tuple[str, dict[str, object]]:
-        """Return a statement for the columns of the lines, without an order, and its parameters.
+        """Return a statement that selects these columns of the lines, in no particular order, and its parameters.
 
         >>> LogFilter(search="time out").build_sql("msg")
         ('SELECT msg FROM log_entries WHERE strpos(lower(msg), lower(:msg)) > 0', {'msg': 'time out'})

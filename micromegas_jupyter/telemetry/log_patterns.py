@@ -13,10 +13,10 @@ _MAX_KNOWN: Final = 100_000
 _PREFIX_TOKENS: Final = 2
 #: The share of tokens, not counting wildcards, that a message must have in common with its pattern.
 _MIN_SIMILARITY: Final = 0.6
-#: A message is compared with at most this many patterns that start the same, newest first.
+#: A message is compared with at most this many patterns with the same start, newest first.
 _MAX_COMPARED: Final = 200
 _MAX_PATTERNS: Final = 10_000
-# UUIDs, hexadecimal numbers, and numbers, times, dates, and addresses, also with a unit. Each starts at a word
+# UUIDs, hexadecimal numbers, and numbers, times, dates, and addresses, with or without a unit. Each starts at a word
 # boundary, which keeps the search fast.
 _VARIABLE: Final = re.compile(
     r"\b(?:[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|0x[0-9a-fA-F]+|\d[0-9a-fA-F]{7,}"

@@ -71,7 +71,7 @@ def role_metadata(role: ColumnRole | None) -> pa.KeyValueMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRule:
-    """How to merge partial states with the same key: maximum of `latest` columns, first value of the others.
+    """How to merge partial states with the same key: the maximum of `latest` columns, the first value of the others.
 
     It exists twice, as SQL for queries and as a function for compaction; both give the same rows.
     """
@@ -100,7 +100,7 @@ _Column = tuple[str, pa.DataType, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
-    """One table; without a `merge_rule` the stored rows are its rows. A time range filters by `range_columns`.
+    """One table; without a `merge_rule`, its rows are the stored rows. A time range filters by `range_columns`.
 
     Times are stored in microseconds; those of `split_times` have their nanoseconds in a second column (`NANOS`).
     """
@@ -116,7 +116,7 @@ class TableDefinition:
 
     @property
     def raw_name(self) -> str | None:
-        """Table name of the partial states, or None if the table has none."""
+        """The name of the table of partial states, or None."""
         return None if self.merge_rule is None else f"__{self.name}__partitions"
 
     @property

@@ -1,4 +1,4 @@
-"""Makes text fit to be stored: free of secrets, valid Unicode, and limited in length.
+"""Makes text safe to store: free of secrets, valid Unicode, and limited in length.
 
 Redaction is a second line of defense: it catches secrets that libraries log and users paste, and prefers hiding too
 much.

@@ -40,7 +40,7 @@ class SpanTree:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of the critical path: nothing but this span kept the trace from ending earlier during this time."""
+    """A segment of the critical path, during which only this span kept the trace from ending earlier."""
 
     span: int
     begin: int
@@ -192,7 +192,7 @@ def merge_call_paths(tree: SpanTree, labels: Integers, is_error: NDArray[np.bool
 
 
 def _cut_cycles(parents: Integers, starts: Integers) -> Integers:
-    """Make the earliest span of each cycle of parents a root, in place, and return the depth of each span."""
+    """Make the earliest span of each parent cycle a root, in place, and return the depth of each span."""
     steps = len(parents).bit_length()
     depths, ancestors = _climb(parents, steps)
     is_on_cycle = ancestors[ancestors >= 0]

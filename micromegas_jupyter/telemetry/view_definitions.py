@@ -70,7 +70,7 @@ class ViewDefinition:
         except InvalidStatement as error:
             raise ValueError(error.what) from error
         if not isinstance(found, CreateView):
-            raise ValueError("the definition of a materialized view is damaged")  # noqa: TRY004 - of a value
+            raise ValueError("the definition of a materialized view is corrupted")  # noqa: TRY004 - of a value
         return found.definition
 
 
@@ -123,7 +123,7 @@ def _parse(sql: str) -> CreateView | DropView | None:
 
 
 def _scan(sql: str) -> Iterator[tuple[str, str]]:
-    """Yield the kinds and texts of tokens, with string values unquoted, up to the first invalid token."""
+    """Yield the kind and text of each token, with string values unquoted, up to the first invalid token."""
     at = 0
     while at < len(sql):
         found = _TOKEN.match(sql, at)
@@ -160,11 +160,15 @@ def _definition(sql: str, tokens: Sequence[tuple[str, str]]) -> ViewDefinition:
         kind, sign, value, end = [*kinds[place : place + 4], "", "", "", ""][:4]
         has_form = kind == "word" and texts[place + 1] == "=" and value in {"text", "number"} and sign and end
         if not has_form or texts[place + 3] != (")" if place + 4 == len(tokens) else ","):
-            raise InvalidStatement("The options of the view are not written as name = value.", remedy=_SYNTAX)
+            raise InvalidStatement("The options of the view must be written as name = value.", remedy=_SYNTAX)
         name = texts[place].lower()
         if name not in _OPTIONS or name in options:
-            what = f"There is no option {name[:_MAX_SHOWN]}." if name not in options else f"{name} is there twice."
-            raise InvalidStatement(what, remedy=f"The options are {', '.join(_OPTIONS)}.")
+            what = (
+                f"There is no option named {name[:_MAX_SHOWN]}."
+                if name not in options
+                else f"{name} is specified twice."
+            )
+            raise InvalidStatement(what, remedy=f"Use only the options {', '.join(_OPTIONS)}.")
         options[name] = texts[place + 2]
         numbers |= {name} if value == "number" else set()
     columns = _check_options(options, numbers)
@@ -185,17 +189,21 @@ def _check_options(options: Mapping[str, str], numbers: Collection[str]) -> tupl
     last = options.get("max_time_column", options.get("time_column", ""))
     missing += [] if first and last else ["time_column"]
     if missing:
-        raise InvalidStatement(f"The view lacks {', '.join(missing)}.", remedy="Add it to the options.")
+        raise InvalidStatement(f"The view doesn't have {', '.join(missing)}.", remedy="Specify it in the options.")
     if numbers != {"update_group"} or int(options["update_group"]) > _MAX_GROUP:
         raise InvalidStatement(
-            "update_group is not a 32-bit number, or another option is one.",
+            "update_group must be a 32-bit number, and all other options must be strings.",
             remedy="Write queries and other values as strings.",
         )
     if "{begin}" not in options["count_src_query"] or "{end}" not in options["count_src_query"]:
-        raise InvalidStatement("The count_src_query lacks {begin} or {end}.", remedy="Count the rows between them.")
+        raise InvalidStatement(
+            "The count_src_query doesn't contain {begin} and {end}.", remedy="Count the rows between them."
+        )
     if SOURCE_PLACEHOLDER not in options["merge_partitions_query"]:
-        raise InvalidStatement("The merge_partitions_query lacks {source}.", remedy="Write FROM {source}.")
+        raise InvalidStatement("The merge_partitions_query doesn't contain {source}.", remedy="Write FROM {source}.")
     for name in _DELTAS:
         if name in options and _DELTA.fullmatch(options[name]) is None:
-            raise InvalidStatement(f"The {name} is not a time such as '1 day'.", remedy="Use seconds to days.")
+            raise InvalidStatement(
+                f"{name} is not a duration such as '1 day'.", remedy="Use a unit from seconds to days."
+            )
     return first, last

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def micromegas_server() -> Iterator["LocalServer"]:
-    """A server on a temporary lake, for all tests; define a fixture with this name for one with roles or rows."""
+    """A server on a temporary lake, for all tests; override this fixture for one with roles or rows."""
     from micromegas_jupyter.testing.server import local_server
 
     with local_server() as server:

@@ -119,7 +119,7 @@ class LocalServer:
         )
 
     def ingest(self, table: str, rows: "pa.Table") -> int:
-        """Append rows to a table, which is created if it does not exist; return the number of rows."""
+        """Append rows to a table, creating it if it does not exist; return the number of rows."""
         from micromegas_jupyter.client.flight_client import FlightSQLClient
 
         with FlightSQLClient(self.uri, auth_provider=StaticTokenAuthProvider(self._ingest_key.reveal())) as client:
@@ -129,9 +129,9 @@ class LocalServer:
     def _sign_in(self, person: str, roles: frozenset[str], number: int) -> dict[str, str]:
         """Store a sign-in as `micromegas login` does, and return the environment variables to find it."""
         if not _PERSON.fullmatch(person):
-            raise UsageError("A user is a lower-case name, such as alice.")
+            raise UsageError("A user must be a lowercase name, such as alice.")
         if not roles <= self._roles:
-            raise UsageError("The server has no such role.", remedy="Add it to local_server(roles=…).")
+            raise UsageError("The server doesn't have one of these roles.", remedy="Add it to local_server(roles=…).")
         variables = {
             "MICROMEGAS_ANALYTICS_URI": self.uri,
             "MICROMEGAS_OIDC_ISSUER": self.provider.issuer,

@@ -1,4 +1,4 @@
-"""Functions for administrators, and how to find a statement's calls of them.
+"""Administrators' functions, and a way to find calls to them in a statement.
 
 DataFusion's planner finds the calls: it calls table functions during planning, and evaluates functions that don't
 depend on rows. Names in strings, comments, aliases, and CTEs are therefore not calls, and no spelling hides a call.
@@ -45,7 +45,7 @@ _DENIALS: Final = "change query denials"
 
 @dataclass(slots=True, kw_only=True)
 class AdministrationCalls:
-    """The calls of administrators' functions that DataFusion finds in one statement.
+    """The calls to administrators' functions that DataFusion finds in one statement.
 
     `failures` are the functions' errors; `rejections` are those that are about permission.
     """
@@ -80,7 +80,7 @@ class AdministrationCalls:
             session.register_udf(self._without_right(name, _SCALARS[name]))
 
     def check_denial(self) -> None:
-        """Check that the statement may change denials now; called by functions that do so."""
+        """Check that the statement may change denials; called by the functions that change them."""
         with self._noting():
             check_may_change_state(self.request, _DENIALS)
             if self.is_explained:
@@ -108,7 +108,7 @@ class AdministrationCalls:
         return rows
 
     def _without_right(self, function: str, arity: int) -> ScalarUDF:
-        """Return a function that fails, during planning if its arguments are constants."""
+        """Return a function that always fails; if its arguments are constants, it fails during planning."""
 
         def call(*_columns: pa.Array) -> pa.Array:
             with self._noting():

@@ -25,7 +25,7 @@ _Value = bytes | str | None
 
 
 def holds_pairs(kind: pa.DataType) -> bool:
-    """Return whether a column type contains text by key: a map, or a list of key-value structs."""
+    """Return whether a column type maps keys to strings, as a map or a list of key-value structs."""
     if pa.types.is_dictionary(kind):
         return not pa.types.is_dictionary(kind.value_type) and holds_pairs(kind.value_type)
     if pa.types.is_map(kind):
@@ -54,7 +54,7 @@ def _identity(values: pa.Array) -> tuple[object, ...]:
 
 
 class PerValue:
-    """Applies a function of a value, and possibly of a text, to columns; malformed bytes result in null.
+    """Applies a function of a value, and possibly a string, to columns; the result for malformed bytes is null.
 
     Results are cached for later batches, up to a limit, because batches of a file often share their dictionary.
     """

@@ -42,11 +42,11 @@ _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class MalformedFile(Exception):
-    """The file cannot be parsed; `args[0]` describes the problem, without its content."""
+    """The file cannot be parsed; `args[0]` describes the problem without quoting its content."""
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule: an expression over `MATCH_COLUMNS`, a reason that denied callers see, and when it last denied one."""
+    """One rule: an expression over `MATCH_COLUMNS`, a reason that denied callers see, and its last hit."""
 
     rule_id: _Text
     created_at: _Time
@@ -57,7 +57,7 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A server's report that it rejects a user's calls: the number of stopped calls, and the first of their IDs."""
+    """A server's report that it rejects a user's calls: the number of stopped calls, and the first few query IDs."""
 
     server: _Text
     ended: int = 0
@@ -127,7 +127,7 @@ class DenialStore:
         self._change(lambda file: msgspec.structs.replace(file, rules=tuple(change(file.rules))))
 
     def change_cut_off(self, change: Callable[[tuple[CutOff, ...]], Sequence[CutOff]]) -> None:
-        """Replace the users who are cut off in the same way, without expired entries.
+        """Replace the list of cut-off users in the same way, and drop expired entries.
 
         Raises:
             Unavailable: The file cannot be read or written now.
@@ -136,7 +136,7 @@ class DenialStore:
         def changed(file: DenialFile) -> DenialFile:
             now = self._clock.now()
             kept = [one for one in change(file.cut_off) if not one.is_over(now)]
-            # Reports are for the administrator who waits for them.
+            # Reports are for the administrator who is waiting for them.
             newest = sorted(one.created_at for one in kept)[-_MAX_REPORTED:]
             kept = [
                 one
@@ -168,16 +168,16 @@ class DenialStore:
                     return
                 written = _encode(changed)
                 if len(written) > MAX_FILE_BYTES:
-                    # Servers could not read it.
+                    # Servers couldn't read a larger file.
                     raise UsageError(
-                        "The file of denials would become larger than 1 MiB.",
+                        "The denial file would exceed 1 MiB.",
                         remedy="Remove denials, or restore the access of former users.",
                     )
                 if self._storage.replace(self.name, written, mark=mark):
                     return
         except (private_files.FileProblem, MalformedFile, ResourcesExhausted) as error:
-            raise Unavailable("The list of denied queries can't be changed now.") from error
-        raise Unavailable("The list of denied queries is being changed by others.")
+            raise Unavailable("The list of denied queries can't be changed right now.") from error
+        raise Unavailable("Other users keep changing the list of denied queries.")
 
     def _load(self) -> tuple[bytes, str] | None:
         if self._storage.is_local:
@@ -185,21 +185,21 @@ class DenialStore:
         try:
             return self._storage.read(self.name, max_bytes=MAX_FILE_BYTES)
         except Unavailable as error:
-            raise private_files.FileProblem("is too large, or cannot be read") from error
+            raise private_files.FileProblem("is too large or cannot be read") from error
 
     def rules(self) -> Sequence[Denial]:
         """Return all rules."""
         try:
             return self.read().rules
         except (private_files.FileProblem, MalformedFile) as error:
-            raise Unavailable("The list of denied queries cannot be read now.") from error
+            raise Unavailable("The list of denied queries cannot be read right now.") from error
 
     def add(self, match_expr: str, reason: str, *, created_by: str) -> str:
         """Add a rule and return its ID."""
         if not 0 < len(reason.strip()) <= _MAX_REASON_LENGTH or not reason.isprintable():
             raise InvalidStatement(
-                f"A denial needs a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
-                remedy="Specify a reason: denied callers see it.",
+                f"A denial requires a reason of 1 to {_MAX_REASON_LENGTH} printable characters.",
+                remedy="Specify a reason, which denied callers will see.",
             )
         rule_id, now = str(uuid.uuid4()), self._clock.now()
         maker = created_by[:_MAX_NAME_LENGTH]

@@ -35,7 +35,7 @@ _SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name == "last_hit_at")
 
 
 class MatchRules:
-    """Expressions that are ready to be matched with queries."""
+    """Expressions that are ready to be matched against queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
         for expression in expressions:
@@ -60,7 +60,7 @@ def check_match(expression: str) -> None:
         if not is_engine_failure(error):
             raise
         translated = translate(error, Context(sql=expression))
-        # The engine's messages are about a whole statement.
+        # The engine's messages refer to a whole statement.
         what = re.sub("^The (statement|expression) ", "It ", translated.what)
         raise InvalidStatement(f"The rule's expression cannot be used. {what}", remedy=translated.remedy) from None
 
@@ -69,16 +69,16 @@ def _check_tokens(scanned: Scan) -> None:
     kinds = {token.kind for token in scanned.tokens}
     names = {token.name for token in scanned.tokens if token.kind in {Kind.WORD, Kind.QUOTED}}
     if not scanned.is_certain or kinds & {Kind.SEMICOLON, Kind.PLACEHOLDER} or names & SUBQUERY_KEYWORDS:
-        raise InvalidStatement("It contains a subquery, a placeholder, a semicolon or an open quote.")
+        raise InvalidStatement("It contains a subquery, a placeholder, a semicolon, or an unclosed quote.")
     if not names & set(MATCH_COLUMNS):
         raise InvalidStatement(
-            "It doesn't contain any of the columns, so it would deny every query or none.",
-            remedy=f"Compare one of these with a text: {', '.join(MATCH_COLUMNS)}.",
+            "It doesn't use any of the columns, so it would deny either every query or none.",
+            remedy=f"Compare one of these columns with a string: {', '.join(MATCH_COLUMNS)}.",
         )
 
 
 def _evaluate(rows: Sequence[Mapping[str, str | None]], expressions: Sequence[str]) -> dict[str, bool]:
-    """Return for each expression whether it is true for at least one of the rows."""
+    """For each expression, return whether it is true for at least one of the rows."""
     try:
         frame = _frame(rows)
         # The line break ends a comment at the end of the expression.
@@ -108,7 +108,7 @@ def names_denial_function(sql: str) -> bool:
 
 
 def with_denial_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which `deny_queries(…)`, a table in upstream's SQL, is a row with `time` and `msg`.
+    """Return a statement in which a row with `time` and `msg` replaces `deny_queries(…)`, a table function upstream.
 
     DataFusion-Python runs table functions during planning, and scalar functions during execution.
     """
@@ -132,7 +132,7 @@ class DenialCalls(Protocol):
     failures: list[MicromegasError]
 
     def check_denial(self) -> None:
-        """Check that the statement may change denials now."""
+        """Check that the statement may change denials at this point."""
 
 
 def register_denial_functions(
@@ -142,13 +142,13 @@ def register_denial_functions(
     *,
     mentions: Mention,
 ) -> None:
-    """Register those of the functions that an administrator's statement mentions."""
+    """Register the functions that an administrator's statement mentions."""
 
     def deny(match_expr: str | None, reason: str | None) -> str:
         calls.check_denial()
         if match_expr is None or reason is None:
             raise InvalidStatement(
-                "A denial needs an expression and a reason.", remedy=f"Write {DENY}('sql_hash = ''…''', 'why')."
+                "A denial requires an expression and a reason.", remedy=f"Use {DENY}('sql_hash = ''…''', 'why')."
             )
         check_match(match_expr)
         return denials.add(match_expr, reason, created_by=calls.caller.subject)

@@ -1,4 +1,4 @@
-"""SQL functions for histograms, with the type and the arithmetic of Micromegas's own server.
+"""SQL functions for histograms, with the same type and arithmetic as Micromegas's own server.
 
 A histogram has bins of equal width from `start` to `end`. Values outside count in the first or the last bin. NaN counts
 in the first bin, and so do all values if the width is 0.
@@ -37,7 +37,7 @@ class _Shape(NamedTuple):
 
 
 class _Histogram(Accumulator):
-    """The sum of all input; `failures` gets the error that stops the statement."""
+    """The sum of all input; `failures` receives the error that stops the statement."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures

@@ -1,4 +1,4 @@
-"""The caller in SQL: `current_user`, `is_admin()`, `my_rights()`, and related functions, each with the caller's values.
+"""SQL functions that describe the caller: `current_user`, `is_admin()`, `my_rights()`, and related functions.
 
 In row conditions, literals replace them. For a delegating service, they describe the service itself; only the audit
 records the user that it acts for.
@@ -17,7 +17,7 @@ from micromegas_jupyter.engine.schemas import register_rows
 
 _Value = str | bool | tuple[str, ...] | None
 
-#: These are written without brackets in SQL; the parser rejects brackets after the first two.
+#: These are written without parentheses in SQL; the parser rejects parentheses after the first two.
 _BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
 #: The functions without arguments that describe the caller.
 IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
@@ -106,7 +106,7 @@ def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:
-    """Return a statement in the syntax of DataFusion's parser.
+    """Return a statement in syntax that DataFusion's parser accepts.
 
     `SHOW RIGHTS` and `SHOW TABLES` become queries, and `current_user()` loses its brackets. Blanks replace removed
     text, so that positions in messages stay correct.
@@ -134,7 +134,7 @@ def register_identity_functions(
         is_list = isinstance(value, tuple)
         kind = pa.list_(pa.string()) if is_list else pa.bool_() if isinstance(value, bool) else pa.string()
         column = pa.array([value], kind)
-        # Immutable: the optimizer inserts the value, so that files' statistics can decide a comparison.
+        # Immutable: the optimizer inserts the value, so that file statistics can be used for comparisons.
         session.register_udf(udf(lambda *_, column=column: column, [], kind, "immutable", name))
     if RIGHTS in mentioned:
         rows = (dict(zip(_RIGHTS_SCHEMA.names, row, strict=True)) for row in _rights(caller, tables))

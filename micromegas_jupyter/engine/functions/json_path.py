@@ -1,4 +1,4 @@
-"""SQL/JSON paths for binary JSON, like Micromegas's own server: `$.items[*] ? (@.type == "active").id`.
+"""SQL/JSON paths for binary JSON, as in Micromegas's own server: `$.items[*] ? (@.type == "active").id`.
 
 Supports names, `.*`, `[*]`, indices (including `last`), and filters with comparisons, `starts with`, `&&`, and `||`.
 A step that does not fit a value (a name on a number, an index on an object) finds nothing; `[*]` on a value that is
@@ -17,7 +17,7 @@ from micromegas_jupyter.core import jsonb
 
 _MAX_LENGTH: Final = 4096
 _MAX_NESTING: Final = 32
-_Step = Callable[[bytes, bytes], Iterator[bytes]]  # takes the whole value and a part of it
+_Step = Callable[[bytes, bytes], Iterator[bytes]]  # takes both the whole value and a part of it
 _Predicate = Callable[[bytes, bytes], bool | None]
 _Operand = Callable[[bytes, bytes], list[object]]
 
@@ -38,11 +38,11 @@ _CONTAINER: Final = object()
 
 
 class PathError(ValueError):
-    """The text is not a path; `args[0]` explains why, without repeating the text."""
+    """The string is not a valid path; `args[0]` explains why, without repeating the string."""
 
 
 def select(path: str, data: bytes) -> list[bytes]:
-    """Return the results of a path in order, each as separate binary JSON."""
+    """Return the results of a path in order, each as a separate binary JSON value."""
     return _follow(_parse(path), data, data)
 
 
@@ -66,7 +66,7 @@ def _parse(path: str) -> tuple[_Step, ...]:
 
 
 class _Parser:
-    """Parses a path; `kind` and `token` are the next token."""
+    """Parses a path; `kind` and `token` describe the next token."""
 
     def __init__(self, path: str) -> None:
         self._path = path.rstrip()

@@ -56,7 +56,7 @@ def object_keys(data: bytes) -> tuple[str, ...] | None:
 
 
 def array_length(data: bytes) -> int | None:
-    """Return the number of an array's elements."""
+    """Return the number of elements in an array."""
     found = jsonb.items(data)
     return len(found) if isinstance(found, list) else None
 
@@ -77,7 +77,7 @@ def _select(path: str, data: bytes) -> list[bytes]:
     except PathError as error:
         raise InvalidStatement(
             f"The JSON path cannot be used: {error}.",
-            remedy='Write a path like $.items[*] ? (@.type == "active" && @.size > 10).name.',
+            remedy='Use a path such as $.items[*] ? (@.type == "active" && @.size > 10).name.',
         ) from None
 
 
@@ -87,7 +87,7 @@ def entries(data: bytes) -> tuple[tuple[str, bytes], ...]:
     if found is None:
         raise InvalidStatement(
             "jsonb_each requires objects or arrays, but a value is neither.",
-            remedy="Take the value itself: jsonb_format_json(value).",
+            remedy="Use the value itself: jsonb_format_json(value).",
         )
     return tuple(found.items()) if isinstance(found, dict) else tuple((str(at), one) for at, one in enumerate(found))
 

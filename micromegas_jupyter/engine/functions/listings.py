@@ -1,4 +1,4 @@
-"""`list_view_sets()`, `list_view_set_definitions()`, `list_partitions()` with upstream's columns; `running_queries()`.
+"""Table functions with upstream's columns, such as `list_view_sets()` and `list_partitions()`; `running_queries()`.
 
 They list what can be queried, where it is stored, and what is running. If a caller may read only some rows of a table,
 files are listed without facts about their rows.
@@ -65,7 +65,7 @@ def register_listing_functions(
     running: Sequence[Mapping[str, object]],
     mentions: Mention,
 ) -> None:
-    """Register those functions that the statement mentions, over the tables that its caller sees."""
+    """Register the functions that the statement mentions, over the tables that its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
         register_rows(session, VIEW_SETS_FUNCTION, _view_sets(tables), _VIEW_SETS)
     if mentions.has(VIEW_DEFINITIONS_FUNCTION):

@@ -33,5 +33,5 @@ def lerp(start: _Numbers, end: _Numbers, ratio: _Numbers) -> _Numbers:
 
 
 def unlerp(start: _Numbers, end: _Numbers, value: _Numbers) -> _Numbers:
-    """Return the ratio of a value between start and end."""
+    """Return the relative position of a value between start and end."""
     return np.asarray((value - start) / (end - start))

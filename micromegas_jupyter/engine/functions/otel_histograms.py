@@ -1,4 +1,4 @@
-"""SQL functions for the column `histogram`: quantile, merge, increase, buckets. All process whole columns."""
+"""SQL functions for the `histogram` column: quantile, merge, increase, and buckets. All process whole columns."""
 
 import functools
 import threading
@@ -23,10 +23,10 @@ from micromegas_jupyter.telemetry.histograms import (
 
 BUCKETS: Final = pa.list_(pa.struct({"lower": pa.float64(), "upper": pa.float64(), "count": pa.int64()}))
 _MAX_SPREAD: Final = 4096  # indices between the first and the last bucket of a merged histogram
-_WAITING_ROWS: Final = 65_536  # in all groups together
+_WAITING_ROWS: Final = 65_536  # across all groups
 _WAITING_SLICES: Final = 8192  # a slice of a few rows keeps its whole batch in memory
 _DENSE: Final = 4  # maximum ratio of a sum table's size to the number of buckets
-_ROW_SHIFT: Final = 33  # a bucket's key is its row, then its index, which has 32 bits and a sign
+_ROW_SHIFT: Final = 33  # a bucket's key is its row, followed by its index, a signed 32-bit integer
 
 
 _Columns = dict[str, pa.Array | Numbers | Lists]
@@ -51,8 +51,8 @@ class _Parts:
                 wrong = ((at < 0) | (at > ends)).any()
             if wrong or (scale < MIN_SCALE).any() or (scale > MAX_SCALE).any():
                 raise InvalidStatement(
-                    "A histogram has buckets that its bounds, counts, or scale contradict.",
-                    remedy="Pass the column histogram, or the result of a histogram function.",
+                    "A histogram's buckets are inconsistent with its bounds, counts, or scale.",
+                    remedy="Pass the histogram column, or the result of a histogram function.",
                 )
 
     def _read(self, name: str, missing: float) -> Numbers:
@@ -200,7 +200,7 @@ def buckets(column: pa.Array) -> pa.Array:
 
 
 def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Array) -> pa.Array:
-    """Return histograms with bins of equal width; a bucket's values are distributed evenly over its bins."""
+    """Return histograms with equal-width bins; a bucket's values are distributed evenly over its bins."""
     parts = _Parts(column)
     ranges = _find_ranges(parts)
     lowers, uppers = _closed(parts, ranges)
@@ -212,7 +212,7 @@ def to_bins(column: pa.Array, starts: pa.Array, ends: pa.Array, numbers: pa.Arra
             continue
         if not np.isfinite([start, end]).all() or start > end or not 1 <= bins <= MAX_BINS:
             raise InvalidStatement(
-                f"histogram_to_bins needs a finite start that is not above its end, and 1 to {MAX_BINS} bins.",
+                f"histogram_to_bins requires a finite start and end, with start <= end, and 1 to {MAX_BINS} bins.",
                 remedy="For example: histogram_to_bins(histogram, 0.0, 1000.0, 50).",
             )
         own = slice(first, first + int(ranges.lengths[row]))
@@ -291,7 +291,7 @@ def increase(column: pa.Array, starts: pa.Array, previous: pa.Array, previous_st
         parts[f"{prefix}counts"] = Lists.of_rows(left[used], rows[used], now.length)
     whole = dict(zip(OTEL_HISTOGRAM.names, column.flatten(), strict=True))
     parts |= {name: whole[name] for name in ("bounds", "scale", "zero_threshold")}
-    # Minimum and maximum of a cumulative point cover its whole life.
+    # A cumulative point's minimum and maximum cover its entire lifetime.
     ended = pa.array(~goes_on)
     parts |= {name: pc.if_else(ended, whole[name], pa.scalar(None, pa.float64())) for name in ("min", "max")}
     parts["count"] = np.where(goes_on, now.count - before.count, now.count)
@@ -311,7 +311,7 @@ def _positions(lists: Lists, rows: Numbers) -> Numbers:
 def _subtract(  # noqa: PLR0913, PLR0917 - two columns of buckets
     indices: Lists, counts: Lists, old_indices: Lists, old_counts: Lists, shift: Numbers, goes_on: Numbers
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Return row, index, and count of each bucket, minus the earlier counts of continuing rows, in a finer scale."""
+    """Return row, index, and count of each bucket, minus the earlier counts of continuing rows, on a finer scale."""
     old_rows = old_indices.rows
     used = goes_on[old_rows]
     old_rows = old_rows[used]
@@ -327,7 +327,7 @@ def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, 
     low, height = int(indices.min()), int(rows.max()) + 1
     width = int(indices.max()) - low + 1
     if width * height <= _DENSE * len(rows):
-        sums = np.zeros(width * height, np.int64)  # whole numbers stay exact beyond 2^53
+        sums = np.zeros(width * height, np.int64)  # integers stay exact beyond 2^53
         np.add.at(sums, rows * width + (indices - low), counts)
         keys = np.flatnonzero(sums)
         return keys // width, keys % width + low, sums[keys]
@@ -340,7 +340,7 @@ def _add_up(rows: Numbers, indices: Numbers, counts: Numbers) -> tuple[Numbers, 
 
 
 class MergePool:
-    """The pending input of a statement's groups, summed together because a call per group is much slower."""
+    """The pending input of a statement's groups, summed together because one call per group is much slower."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures
@@ -408,7 +408,7 @@ def merge_groups(column: pa.Array, groups: Numbers, count: int) -> pa.Array:
     """Return the sums of histograms by group number, for `count` groups; null for empty groups."""
     keep: Numbers = column.is_valid().to_numpy(zero_copy_only=False)
     counted = pc.fill_null(column.field("count"), 0).to_numpy(zero_copy_only=False) > 0
-    # Empty histograms have no effect: neither on minimum and maximum nor on bounds or scale.
+    # Empty histograms don't affect the minimum, maximum, bounds, or scale.
     has_counted = np.zeros(count, bool)
     has_counted[groups[keep & counted]] = True
     idle = np.flatnonzero(keep & ~has_counted[groups])
@@ -422,7 +422,7 @@ def merge_groups(column: pa.Array, groups: Numbers, count: int) -> pa.Array:
         is_exponential[groups[parts.is_exponential]] = True
         if is_exponential[groups[~parts.is_exponential]].any():
             raise InvalidStatement(
-                "histogram_merge can't add explicit and exponential histograms.",
+                "histogram_merge can't merge explicit histograms with exponential ones.",
                 remedy="Add histogram['scale'] IS NULL to GROUP BY, or select one kind with WHERE.",
             )
         exponential, explicit = (

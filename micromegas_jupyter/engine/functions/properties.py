@@ -1,4 +1,4 @@
-"""SQL functions for properties: text by key, stored as binary JSON, maps, or lists of pairs."""
+"""SQL functions for properties, which map keys to strings and are stored as binary JSON, maps, or lists of pairs."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ from micromegas_jupyter.engine.functions.columns import PAIRS, PerValue, distinc
 
 
 def get_text(data: bytes, key: str) -> str | None:
-    """Return a property as text; falls back to a case-insensitive (ASCII) match; other values are returned as JSON."""
+    """Return a property as text, falling back to a case-insensitive (ASCII) match; non-string values become JSON."""
     found = jsonb.find(data, key)
     return None if found is None else _text(found)
 
@@ -47,6 +47,6 @@ class ToArray(ToPairs):
     """Converts to a plain list of pairs."""
 
     def __call__(self, column: pa.Array) -> pa.Array:
-        """Return the column without a dictionary."""
+        """Return the column without dictionary encoding."""
         found = super().__call__(column)
         return found.dictionary.take(found.indices)

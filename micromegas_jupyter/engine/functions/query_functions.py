@@ -1,4 +1,4 @@
-"""Micromegas's own SQL functions, and how to register those that a statement mentions.
+"""Micromegas's own SQL functions, and registration of those that a statement mentions.
 
 DataFusion-Python requires one exact type per argument. A function that accepts several types is registered for the most
 likely one, and for the next one if the statement cannot be planned. DataFusion runs table functions during planning,
@@ -123,9 +123,9 @@ _ROWS: Final = {
     "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
     "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
 }
-#: Functions of properties and binary JSON, which return null for unreadable values.
+#: Functions on properties and binary JSON, which return null for unreadable values.
 CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
-#: All names that SQL may call.
+#: All function names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
 _ROUTINES: Final = "routines"
 #: Tables of `information_schema` that list the functions in a statement's session.
@@ -289,7 +289,7 @@ _STABLE_FUNCTIONS: Final = frozenset({"now", "today", "current_date", "current_t
 
 @functools.cache
 def changing_functions() -> frozenset[str]:
-    """Return the names of functions whose result depends on more than their arguments."""
+    """Return the names of functions whose results depend on more than their arguments."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql(
         "SELECT DISTINCT routine_name FROM information_schema.routines WHERE NOT is_deterministic"
@@ -300,7 +300,7 @@ def changing_functions() -> frozenset[str]:
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
     """Return the columns that a condition on the table may use, after the merge, if any."""
     if snapshot.materialized is not None:
-        return snapshot.schema  # its definition may fail now; otherwise it has these columns
+        return snapshot.schema  # its definition may no longer work; if it does, it has these columns
     return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 
@@ -316,7 +316,7 @@ def _merged_schema(schema: pa.Schema, merge_sql: str | None, raw_name: str | Non
 
 
 def without_numbers(text: str) -> str:
-    """Return a text, such as a column's name, without the numbers that were added to calls."""
+    """Return a string, such as a column name, without the numbers that were added to calls."""
     return re.sub(rf"{_NUMBERED}\d+\b", "", text) if _NUMBERED in text else text
 
 
@@ -325,7 +325,7 @@ def _base(name: str) -> str:
 
 
 def with_functions_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which table functions are subselects, including those in arguments."""
+    """Return a statement with table functions, including those in arguments, replaced by subselects."""
     for _ in range(_MAX_REWRITES):
         if scanned.names.isdisjoint(_ROWS):
             break
@@ -337,7 +337,7 @@ def with_functions_as_rows(scanned: Scan) -> Scan:
 
 
 def _with_last_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which the last innermost call of a table function is a subselect."""
+    """Return a statement with the last innermost call to a table function replaced by a subselect."""
     tokens = scanned.tokens
     for index, end in reversed(find_calls_in_from(scanned, _ROWS)):
         if end == index + 2:

@@ -1,4 +1,4 @@
-"""`table_at(table, version or time)` and `table_history(table)`: earlier versions of tables, in FROM.
+"""`table_at(table, version or time)` and `table_history(table)`, which read earlier versions of tables in FROM.
 
 The table that replaces the call has the files of that version. The caller's restrictions on the current version apply;
 permission to read earlier versions is checked when they are read.
@@ -26,15 +26,15 @@ _COUNTS: Final = ("files_added", "files_removed", "rows_added", "rows_removed")
 _MAX_SHOWN: Final = 80
 _MAX_VERSION: Final = 2**63
 _EXAMPLES: Final = {
-    TABLE_AT: "Write table_at('orders', 12) or table_at('orders', '2026-11-30T12:00Z').",
-    TABLE_HISTORY: "Write table_history('orders').",
+    TABLE_AT: "Use table_at('orders', 12) or table_at('orders', '2026-11-30T12:00Z').",
+    TABLE_HISTORY: "Use table_history('orders').",
 }
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeTravel:
-    """Reads the tables that replace the calls of one statement; `values` are None if they are not known yet.
+    """Reads the tables that replace the calls in one statement; `values` are None if they are not known yet.
 
     `tables` are the tables that the caller sees, by name. `restrict` applies the caller's restrictions to a version.
     """
@@ -84,8 +84,8 @@ class TimeTravel:
             raise refused(
                 self.sql,
                 at,
-                f"{name} is a view that each query computes, so it has no earlier versions.",
-                f"Read those of {table.snapshot.source.table}.",
+                f"{name} is a view that is computed for each query, so it doesn't have earlier versions.",
+                f"Read earlier versions of {table.snapshot.source.table}.",
             )
         return table.snapshot.name
 
@@ -101,11 +101,11 @@ class TimeTravel:
             except ValueError:
                 found = text
         if isinstance(found, datetime):
-            with suppress(OverflowError):  # the year 1 in some time zones doesn't exist in UTC
+            with suppress(OverflowError):  # in UTC, year 1 of some time zones is out of range
                 return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
         if found is None or (type(found) is int and 0 <= found < _MAX_VERSION):
             return found
-        raise refused(self.sql, at, "That is neither a version nor a time.", _EXAMPLES[TABLE_AT])
+        raise refused(self.sql, at, "This argument is neither a version nor a time.", _EXAMPLES[TABLE_AT])
 
     def _read(self, call: Call, name: str, read: Callable[[FileSource], _Found | None]) -> _Found:
         if self.files is None:

@@ -1,4 +1,4 @@
-"""Constants of a statement that can't be evaluated: they fail before data is read, regardless of the tables' contents.
+"""Finds constants that can't be evaluated: their statements fail before reading data, whatever the tables contain.
 
 Otherwise they would fail when a row is read. Whether a row is read depends on the bounds of files and row groups, which
 include hidden rows.
@@ -149,7 +149,7 @@ def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) ->
 
 
 def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
-    """Return an SQL expression over one simple row, if a constant in it may fail for every row."""
+    """Return an SQL expression over a single simple row, if a constant in it may fail for every row."""
     kind = expression.variant_name()
     name = expression.rex_call_operator() if kind in {"ScalarFunction", "BinaryExpr", *_PATTERNS} else ""
     if kind == "ScalarFunction" and name in _TRIED:
@@ -180,7 +180,7 @@ def _written(expression: Any) -> str | None:
 
 @functools.cache
 def _unchanging_functions() -> frozenset[str]:
-    """Return the names of DataFusion's functions whose result depends only on their arguments."""
+    """Return the names of DataFusion's functions whose results depend only on their arguments."""
     context = SessionContext(SessionConfig().with_information_schema(True))
     found = context.sql("SELECT DISTINCT routine_name FROM information_schema.routines WHERE is_deterministic")
     return frozenset(row["routine_name"] for row in found.to_pylist())

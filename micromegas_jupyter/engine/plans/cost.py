@@ -1,4 +1,4 @@
-"""Estimated reads of a statement: the sizes of its files, times the share of the columns that its scans need.
+"""Estimates what a statement reads: the sizes of its files, multiplied by the share of the columns that its scans need.
 
 DataFusion reads the last bytes of each file for its footer, and the columns of a scan. Shares come from the footer of
 one file per table, so nothing else is read before the statement runs. See docs/decisions/0074.
@@ -26,7 +26,7 @@ from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.errors import ScanTooLarge
 from micromegas_jupyter.telemetry.tables import NANOS
 
-#: Per file, for its footer.
+#: Added to each file's estimate for its footer.
 FOOTER_BYTES: Final = 32 * 1024
 # The text of a plan also contains scans of subqueries that are still inside an expression.
 _SCAN: Final = re.compile(r"TableScan: (scan_of_table_\d{4})(?: projection=\[(.*?)\])?(?=,|$)(.*)$", re.MULTILINE)
@@ -62,7 +62,7 @@ class TableCost:
 
 @dataclass(frozen=True, slots=True)
 class _Footer:
-    """The share of each column in a file, the rows of its largest row group, and the file's bytes per row group."""
+    """The share of each column in a file, the row count of its largest row group, and its bytes per row group."""
 
     shares: Mapping[str, float]
     group_rows: int
@@ -90,7 +90,7 @@ def _shares(footer: FileMetaData) -> _Footer:
     for group in groups:
         for column in map(group.column, range(group.num_columns)):
             sizes[column.path_in_schema.partition(".")[0]] += column.total_compressed_size
-    # Excludes the footer, so that shares of a small file fit larger ones.
+    # Excludes the footer, so that a small file's shares also apply to larger files.
     total = sum(sizes.values()) or 1
     shares = {name: size / total for name, size in sizes.items()}
     return _Footer(
@@ -131,7 +131,7 @@ def whole_files(plan: str, scans: Mapping[str, VisibleTable]) -> list[TableCost]
 
 
 def whole_days(time_range: TimeRange | None) -> TimeRange | None:
-    """Return a time range extended to whole days in UTC."""
+    """Return a time range extended to whole UTC days."""
     if time_range is None:
         return None
     begin = time_range.begin - (time_range.begin - _EPOCH) % _DAY
@@ -145,8 +145,8 @@ def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_co
     """Return the bytes that a statement will read; raises if they exceed `allowed`, the remainder of a `limit`."""
     if any(cost.size is None for cost in costs):
         raise ScanTooLarge(
-            "The sizes of a table's files are unknown, so the server can't check that this statement reads at "
-            f"most the {bytes_text(limit)} that your roles allow.",
+            "The sizes of a table's files are unknown, so the server can't check whether this statement "
+            f"exceeds the {bytes_text(limit)} that your roles allow.",
             remedy="Tell the server's administrator.",
             limit="scan_bytes",
         )
@@ -155,16 +155,16 @@ def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_co
         return size
     if not names_costs:
         raise ScanTooLarge(
-            f"This statement may read more than the {bytes_text(limit)} that your roles allow for one statement.",
-            remedy="Set a shorter time range for the call.",
+            f"This statement may read more than the {bytes_text(limit)} that your roles allow per statement.",
+            remedy="Specify a shorter time range for the call.",
             limit="scan_bytes",
         )
     columns = Counter({f"{cost.name}.{name}": one for cost in costs for name, one in cost.columns.items()})
     days = sum((cost.days for cost in costs), Counter[int]())
     raise ScanTooLarge(
-        f"This statement would read about {bytes_text(size)} of {files_text(sum(cost.files for cost in costs))}, and "
-        f"your roles allow {bytes_text(limit)} for one statement. Columns that cost most: {_list_top(columns, str)}."
-        + (f" Days that cost most: {_list_top(days, _day_text)}." if len(days) > 1 else ""),
+        f"This statement would read about {bytes_text(size)} of {files_text(sum(cost.files for cost in costs))}, but "
+        f"your roles allow only {bytes_text(limit)} per statement. Most expensive columns: {_list_top(columns, str)}."
+        + (f" Most expensive days: {_list_top(days, _day_text)}." if len(days) > 1 else ""),
         limit="scan_bytes",
     )
 
@@ -174,7 +174,7 @@ def _no_cost(table: VisibleTable) -> TableCost:
 
 
 def _rests(snapshot: TableSnapshot) -> list[str]:
-    """Return the columns that contain the remainder of times in nanoseconds."""
+    """Return the columns that contain the nanosecond remainders of times."""
     return [f"{name}{NANOS}" for name in snapshot.split_times]
 
 
@@ -192,7 +192,7 @@ def _add_scan(
         cost.size = cost.rows = None
         return
     rows = find_total(snapshot, files, "rows")
-    # Other formats are read completely.
+    # Files in other formats are read completely.
     shares: Mapping[str, float] = dict.fromkeys(columns, 1.0)
     stored, spare = sizes.astype(np.float64), 0.0
     if snapshot.file_format is FileFormat.PARQUET:
@@ -223,7 +223,7 @@ def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapp
 
 
 def _of_files(table: VisibleTable, name: str) -> Int64s | None:
-    """Return the bytes or rows of each needed file, or None if the table's log lacks them."""
+    """Return the byte or row count of each needed file, or None if the table's log lacks them."""
     snapshot = table.snapshot
     if snapshot.bounds is None or name not in snapshot.bounds.column_names:
         return None

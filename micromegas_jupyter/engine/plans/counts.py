@@ -1,4 +1,4 @@
-"""A plan's counters: files, bytes, and rows, during and after its run; and the totals from the table's log."""
+"""Reads a plan's counters (files, bytes, and rows) during and after its run, and totals from the table's log."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +41,7 @@ def without_counts(statistics: QueryStatistics) -> QueryStatistics:
 
 
 def find_progress(plan: ExecutionPlan, tables: Sequence[VisibleTable]) -> ScanProgress | None:
-    """Return how much of the files of `tables` a running plan has scanned; None if it doesn't scan any.
+    """Return the fraction of the files of `tables` that a running plan has scanned; None if it doesn't scan any.
 
     DataFusion has no cheap way to report the number of pieces, so it is estimated: tables may be read several times,
     and each partition of a scan except the first begins within a file. The result is therefore never too high for plans
@@ -70,7 +70,7 @@ def _scan_count(table: VisibleTable) -> int:
 
 
 def find_total(snapshot: TableSnapshot, files: FileList, name: str) -> int | None:
-    """Return the bytes or rows of some files of a table, or None if its log lacks them for a file."""
+    """Return the byte or row count of some of a table's files, or None if the log lacks the count for a file."""
     if snapshot.bounds is None or name not in snapshot.bounds.column_names:
         return None
     paths = FileList.of(snapshot.files).columns.column("path")

@@ -1,4 +1,4 @@
-"""Rows of Delta tables as the log defines them: those that are not deleted, under the table's column names.
+"""Provides rows of Delta tables as the log defines them: only live rows, under the table's column names.
 
 Both are expressions over the native scan of the files, so that filters, pruning, and limits work as in other tables.
 DataFusion's row numbers within a file include rows that a scan skips. The functions here are not registered in any
@@ -67,7 +67,7 @@ class Vectors:
 def live_rows(
     rows: DataFrame, paths: Sequence[str], urls: Sequence[str], live: Mapping[str, pa.BooleanArray]
 ) -> DataFrame:
-    """Return the live rows of a scan of files; `urls` are the scan's URLs: the files, or a folder of links."""
+    """Return the live rows of a scan of files; `urls` are the scan's URLs, of the files or of a folder of links."""
     if len(paths) == 1:
         return _filtered(rows, functools.partial(_is_live, live[paths[0]]), f.file_row_index())
     is_linked = len(urls) < len(paths)
@@ -157,7 +157,7 @@ def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema, fits: Fits
 
 
 class _Renamed:
-    """An array with the field names of another type with the same structure."""
+    """An array with the field names of a different type that has the same structure."""
 
     def __init__(self, wanted: pa.DataType, values: pa.Array) -> None:
         self._wanted = wanted
@@ -211,7 +211,7 @@ def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
 
 
 def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.Field | None]:
-    """Return the file's field for each wanted field, by ID. Files without IDs have the physical names."""
+    """Return the file's field for each wanted field, by ID. Files without IDs use the physical names."""
     others = list(found)
     by_id = {one.metadata[FIELD_ID]: one for one in others if FIELD_ID in (one.metadata or {})}
     by_name = {one.name: one for one in others}

@@ -41,9 +41,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _INT64: Final = (-(1 << 63), (1 << 63) - 1)
 # Some writers truncate time bounds to milliseconds.
 _CUT: Final = 1000
-# Maximum difference of constants that depend on the planning time, because planning happens twice.
+# Maximum difference between constants that depend on the planning time, because planning happens twice.
 _DRIFT: Final = 60_000_000
-# Per condition; examining more takes longer than it saves.
+# Per condition; examining more of them takes longer than it saves.
 _MAX_TERMS: Final = 256
 # Units of `date_trunc`, in microseconds.
 _UNITS: Final[Mapping[object, int]] = {
@@ -99,7 +99,7 @@ def bounded_columns(snapshot: TableSnapshot) -> Collection[str]:
 
 
 def partition_value(text: str | None, kind: pa.DataType) -> pa.Scalar:
-    """Return the value of a Delta log's text; according to the protocol, empty text means null."""
+    """Return the value of a string in a Delta log; according to the protocol, an empty string means null."""
     if text is None or text == "":
         return pa.scalar(None, kind)
     if pa.types.is_binary(kind):

@@ -17,7 +17,7 @@ from micromegas_jupyter.telemetry.tables import DEFINITIONS, ColumnRole, find_ro
 _log = logging.getLogger(__name__)
 #: For columns outside the data model, and for values from JSON.
 _UNKNOWN: Final = ColumnRole("")
-#: For constants and parameters: strings among them are a group's name, as in `CASE level WHEN 1 THEN 'fatal' END`.
+#: For constants and parameters: strings among them are group names, as in `CASE level WHEN 1 THEN 'fatal' END`.
 _CONSTANT: Final = ColumnRole("constant")
 #: For values that aren't measures and have no other role, such as a sum of severities.
 _NO_ROLE: Final = ColumnRole("none")
@@ -150,7 +150,7 @@ def _outputs(node: Any, models: _Models) -> _Outputs:  # noqa: PLR0911 - one per
 
 
 def _is_table(node: Any, alias: str, models: _Models) -> bool:
-    """Return whether an alias is the table's own, which is the only way a statement reads the table.
+    """Return whether an alias is the table's own; it is the only alias through which a statement reads the table.
 
     Otherwise, it's the caller's name for other rows.
     """

@@ -1,4 +1,4 @@
-"""A followed statement: it runs over the files that were added to its table, one after another.
+"""Runs a followed statement over the files that are added to its table, one after another.
 
 Over one file and in one partition, a statement without joins, sorts, and aggregates returns its rows in the file's
 order. The number of returned rows is therefore the position where the follow continues.
@@ -33,7 +33,7 @@ _BATCH_ROWS: Final = 8192
 
 
 def read_instead(tables: Sequence[VisibleTable], tail: Tail) -> list[VisibleTable]:
-    """Return tables for a follow: the followed one has the files of a part, the others have no files."""
+    """Return tables for a followed statement: the followed one with the files of one part, the others without files."""
     return [replace(one, snapshot=_with_files(one.snapshot, tail)) for one in tables]
 
 
@@ -51,12 +51,12 @@ def check_followable(
     computed = next((one for one in snapshots if one.source is not None or one.merge_sql is not None), None)
     if computed is not None:
         raise UnsupportedStatement(
-            f"{computed.name} cannot be followed: its rows are computed from others when it is read.", remedy=_REMEDY
+            f"{computed.name} cannot be followed because its rows are computed when it is read.", remedy=_REMEDY
         )
     is_known = is_plain and [one.name for one in snapshots] == [table] and not mentions.among(_VOLATILE)
     if not is_known or steps.count("TableScan") != 1 or not _STEPS.issuperset(steps):
         raise UnsupportedStatement(
-            "This statement cannot be followed: it doesn't only filter and compute rows of one table.",
+            "This statement cannot be followed because it does more than filter and compute rows of one table.",
             remedy=_REMEDY,
         )
 
@@ -77,7 +77,7 @@ class FileByFile:
         self.explained: Sequence[TableFiles] = ()
         self.change = self._current.change
         self.reached: tuple[int, int] | None = (0, tail.offset)
-        self._ended = QueryStatistics()  # total of the files before the current one
+        self._ended = QueryStatistics()  # total for the files before the current one
 
     @property
     def statistics(self) -> QueryStatistics:
@@ -85,7 +85,7 @@ class FileByFile:
         return self._ended.plus(self._current.statistics)
 
     def progress(self) -> ScanProgress | None:
-        """Return None, because a read of a follow is short."""
+        """Return None, because each read of a followed table is short."""
         return None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -124,12 +124,12 @@ class FileByFile:
                 return
             planned = self._plan_file(index + 1, rows)
             if not planned.schema.equals(self.schema, check_metadata=True):
-                raise InternalError("The files of a follow have different columns.")
+                raise InternalError("The files of a followed table have different columns.")
             self._ended, self._current = self._ended.plus(self._current.statistics), planned
             current = planned.batches()
 
 
 def _rows_that_fit(batch: pa.RecordBatch, size: int, *, takes_one: bool) -> int:
-    """Return how many rows of a batch, which have about the same size, fit into this many bytes."""
+    """Return how many rows of a batch, which have about the same size, fit in this many bytes."""
     rows, taken = int(batch.num_rows), int(batch.nbytes)
     return rows if taken <= size else max(int(takes_one), max(size, 0) * rows // taken)

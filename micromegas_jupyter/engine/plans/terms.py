@@ -44,7 +44,7 @@ _DAY_NS: Final = 86_400_000_000_000
 def is_leakproof(
     session: SessionContext, written: LogicalPlan, optimized: LogicalPlan, scans: Mapping[str, pa.Schema]
 ) -> bool:
-    """Return whether no row's values can make a statement fail that is planned without the barrier.
+    """Return whether a statement that is planned without the barrier can't fail because of any row's values.
 
     `scans` are the schemas of its tables by scan name. The plan is examined before optimization, as other engines would
     see it, and as it is evaluated, with the casts that the engine adds.

@@ -85,7 +85,7 @@ class _Changes:
         return self._tokens[position].name if 0 <= position < len(self._tokens) else ""
 
     def _types(self) -> Iterator[tuple[Token, str]]:
-        """Return the names of types, and the functions for the current time, which is in nanoseconds."""
+        """Return the type names, and the current-time functions, which return nanoseconds."""
         tokens = self._tokens
         casts = {
             position

@@ -1,4 +1,4 @@
-"""Does the same as `in_lists`, but in syntax trees of statements for another engine: Sail has the same defect."""
+"""Does the same as `in_lists`, but in the syntax trees of statements for Sail, an engine with the same defect."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -31,11 +31,11 @@ from micromegas_jupyter.engine.workarounds.plan_messages import (
 )
 from micromegas_jupyter.errors import UnsupportedStatement, UsageError
 
-# Without simplification, the NULL of a list would become a column.
+# Without simplification, the NULL in a list would become a column.
 _LEFT_OUT: Final = ("simplify_expressions", "common_sub_expression_eliminate", *EMPTYING_RULES)
 _MAY_BE_AFFECTED: Final = re.compile(r"(?: IN \(\[| OR ).*(?: IN \(\[| OR )|\(\"\.\*\"\)| BIT_XOR ", re.DOTALL)
 _LISTED: Final = re.compile(r" IN \(\[| OR ")
-# Expressions that use a truth value for more than a condition: a function except a literal, a comparison, NOT, CASE,
+# Expressions that use a truth value for more than a condition: a function (except a literal), a comparison, NOT, CASE,
 # IS.
 _USED: Final = re.compile(
     r"\b(?:NOT|CASE|IS) |\.\*|\bBIT_XOR |[])] (?!(?:AND|OR|[-+*/%]) )\S|"
@@ -88,7 +88,7 @@ def with_null_safe_lists(session: SessionContext, frame: DataFrame, text: str) -
 
 
 def _is_plain(step: Step) -> bool:
-    """Return whether a step has no lists, or is a condition of only AND, OR, and comparisons."""
+    """Return whether a step has no lists, or is a condition that consists only of AND, OR, and comparisons."""
     if not _LISTED.search(step.text) and ".*" not in step.text and "BIT_XOR" not in step.text:
         return True
     return _CONDITION.match(step.text) is not None and not _USED.search(step.text)
@@ -109,10 +109,10 @@ def null_safe_condition(condition: Expr) -> Expr:
 
 
 def check_null_safe(condition: Any) -> None:
-    """Check that an expression that a library simplifies itself keeps NULL."""
+    """Check that an expression that a library simplifies itself preserves NULL."""
     if null_safe_condition(condition) is not condition:
         raise UsageError(
-            "The condition has several IN lists of one column, and would hold for rows in which it is NULL.",
+            "The condition has several IN lists for one column, and would be true for rows where the column is NULL.",
             remedy="Combine the lists into one.",
         )
 
@@ -128,7 +128,7 @@ def _check_unchanged(plan: LogicalPlan) -> None:
             continue  # a function or subquery without a protobuf form
         if _rewrite_expression(message, None, is_condition=is_condition):
             raise UnsupportedStatement(
-                "The engine cannot evaluate several IN lists of one column correctly in this statement.",
+                "The engine cannot evaluate several IN lists for one column correctly in this statement.",
                 remedy="Combine the lists into one, or remove table functions and information_schema.",
             )
 

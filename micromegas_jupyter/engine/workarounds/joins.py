@@ -40,7 +40,7 @@ from micromegas_jupyter.engine.workarounds.plan_messages import (
 )
 from micromegas_jupyter.errors import UnsupportedStatement
 
-# A literal with a line break can look like a separate line, so a plan may seem to have a join that it does not have.
+# A literal with a line break can look like a separate line, so a plan may seem to have a join when it doesn't.
 _JOIN: Final = re.compile(r"^ *(?:(?:\w+ )+Join:|Subquery:)", re.MULTILINE)
 _OUTER_JOIN: Final = re.compile(r"^ *(?:Left|Right|Full|LeftMark|RightMark) Join:", re.MULTILINE)
 _NESTED_LOOP_JOIN: Final = re.compile(r"^ *(?!Cross )(?:\w+ )+Join: *(?:Filter:.*)?$", re.MULTILINE)
@@ -54,7 +54,7 @@ _SUBQUERY_KEY: Final = bytes([0xA2, 0x02])  # of field 36
 _FILTER_PUSHDOWN: Final = "physical_plan after FilterPushdown"
 _SAME: Final = "SAME TEXT AS ABOVE"
 _NULLABLE_INPUTS: Final = {"Left": {1}, "Right": {0}, "Full": {0, 1}}
-# The first of several window expressions represents all, because they have the same keys.
+# The first of several window expressions represents all of them, because they have the same keys.
 _SORT: Final = re.compile(r"^ *(?:Sort(?:Exec)?: .*|WindowAggr: .*?(?= BETWEEN ))", re.MULTILINE)
 _SORT_KEY: Final = re.compile(r"([^ ,[][^,[]*) (?:ASC|DESC)\b")
 _PARTITION: Final = re.compile(r"PARTITION BY \[([^\]]*)\]")
@@ -62,7 +62,7 @@ _OUTER_JOIN_STEP: Final = re.compile(r"JoinExec: .*join_type=(?:Left|Right|Full|
 _GROUPS_BY_ORDER: Final = "ordering_mode="
 
 
-# By column name, the expressions that define each; empty text for a table's column.
+# Maps each column name to the expressions that define it; an empty string stands for a table's column.
 _Definitions = defaultdict[str, list[str]]
 
 
@@ -165,7 +165,7 @@ def _is_clear(expression: Expr, columns: _Definitions, floats: set[str]) -> bool
 def _try_rewrite(
     session: SessionContext, plan: Callable[[], LogicalPlan], *, unchanged: LogicalPlan
 ) -> LogicalPlan | None:
-    """Return a plan with changed filters, `unchanged` if no change is needed, or None without a protobuf form."""
+    """Return a plan with changed filters, `unchanged` if no change is needed, or None if it has no protobuf form."""
     try:
         node = message_class("Node").FromString(plan().to_bytes(session))
         rewriter = _Rewriter()
@@ -216,7 +216,7 @@ class _Rewriter:
         for field, _ in body.ListFields():
             rest.ClearField(field.name)
         if _SUBQUERY_KEY in rest.SerializeToString():
-            raise ValueError("a subquery in an expression that is not known")
+            raise ValueError("a subquery in an unknown expression")
 
     def _rewrite_subqueries(self, expression: Any) -> None:
         if _SUBQUERY_KEY not in expression.SerializeToString():

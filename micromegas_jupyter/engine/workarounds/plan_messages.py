@@ -13,15 +13,15 @@ from datafusion import SessionContext
 from datafusion.plan import LogicalPlan
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# By message of DataFusion's datafusion.proto, the numbers of fields and their types; field number n has the name
-# `f<n>`. `Node` is DataFusion's `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
+# For each message in DataFusion's datafusion.proto, the field numbers and types; field number n is named `f<n>`. `Node`
+# is DataFusion's `LogicalPlanNode`, `Expr` its `LogicalExprNode`.
 _MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
     "Leaf": {},
     "Scan": {2: "string", 3: "string", 6: "Expr", 14: "Reference"},
     "Reference": {1: "Name"},
     "Name": {1: "string"},
     "Node": {
-        **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, work table of a recursive query
+        **dict.fromkeys((10, 16, 32), "Leaf"),  # empty relation, values, recursive query work table
         1: "Scan",
         3: "Projection",
         4: "Filter",
@@ -106,7 +106,7 @@ def find_steps(plan: LogicalPlan) -> list[Step]:
 
 @functools.cache
 def optimizer_without(*rules: str) -> SessionContext:
-    """Return a session that optimizes plans without some rules; it has no other use."""
+    """Return a session that optimizes plans without some rules; it must not be used for anything else."""
     context = SessionContext()
     for rule in rules:
         context.remove_optimizer_rule(rule)

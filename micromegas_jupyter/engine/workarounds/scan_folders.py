@@ -24,26 +24,26 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 
-# Fewer paths need no more threads than the scan itself.
+# Fewer paths don't need more threads than the scan itself.
 _MIN_LINKED: Final = 5
-# In all folders together; scans beyond that use their paths directly.
+# Across all folders; scans beyond this limit use their paths directly.
 _MAX_LINKS: Final = 50_000
 # Statements that were planned before this have finished or no longer read files.
 _IDLE_SECONDS: Final = 3600.0
 
-#: Identifies a file: replacing it, or removing it temporarily, changes the mark.
+#: Identifies a file: replacing the file or removing it temporarily changes the mark.
 Mark = tuple[int, ...]
 
 
 class FoundFile(NamedTuple):
-    """A file of a scan by its absolute path, or by its URL without a mark."""
+    """A file in a scan, by its absolute path, or by its URL without a mark."""
 
     path: str
     mark: Mark = ()
 
     @property
     def size(self) -> int | None:
-        """The number of its bytes, if known."""
+        """Its size in bytes, if known."""
         return self.mark[0] if self.mark else None
 
     @property
@@ -86,7 +86,7 @@ class ScanFolders:
 
     def _find(self, files: tuple[FoundFile, ...]) -> str | None:
         folder = self._folders.get(files)
-        # A cleanup of temporary files may have run, and a missing link reads as no rows.
+        # A cleanup of temporary files may have run, and a missing link would be read as no rows.
         if folder is not None and os.stat(folder.path).st_mtime_ns != folder.changed_at:  # noqa: PTH116 - as below
             raise FileNotFoundError(folder.path)
         if folder is None:
@@ -113,7 +113,7 @@ class ScanFolders:
     def _link(self, files: Sequence[FoundFile]) -> str:
         if not self._root:
             self._root = tempfile.mkdtemp(prefix="scans-")
-            # Not with this object: plans may outlive it, and a missing folder reads as no rows.
+            # Not removed with this object, because plans may outlive it, and a missing folder would be read as no rows.
             atexit.register(shutil.rmtree, self._root, ignore_errors=True)
         self._made += 1
         folder = f"{self._root}/{self._made}"

@@ -93,8 +93,8 @@ def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
 
 def _unsupported() -> UnsupportedStatement:
     return UnsupportedStatement(
-        "The engine cannot evaluate EXISTS or IN (SELECT …) in this place.",
-        remedy="Write it in WHERE, NOT IN (SELECT …) as NOT EXISTS (…), and names with their table's alias in front.",
+        "The engine cannot evaluate EXISTS or IN (SELECT …) here.",
+        remedy="Move it to WHERE, replace NOT IN (SELECT …) with NOT EXISTS (…), and qualify names with table aliases.",
     )
 
 

@@ -22,7 +22,7 @@ CanPlan = Callable[[str], bool]
 
 
 class DataFusionSQL(Postgres):
-    """DataFusion's SQL: PostgreSQL's, with all functions unchanged."""
+    """DataFusion's SQL dialect, which is PostgreSQL's with all functions unchanged."""
 
     class Parser(PostgresParser):
         """Omits functions that would be generated differently."""
@@ -35,7 +35,7 @@ class DataFusionSQL(Postgres):
         NO_PAREN_FUNCTION_PARSERS: ClassVar[Any] = {"CASE": PostgresParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
     class Generator(PostgresGenerator):
-        """Omits conversions for features that PostgreSQL lacks."""
+        """Omits conversions to features that PostgreSQL lacks."""
 
         TRY_SUPPORTED = True
         TRANSFORMS: ClassVar[Any] = {
@@ -50,10 +50,10 @@ class DataFusionSQL(Postgres):
 
 
 class _Statements(DataFusionSQL):
-    """The same, in the form of DataFusion's plans."""
+    """The same SQL, in the form of DataFusion's plans."""
 
     class Generator(DataFusionSQL.Generator):
-        """Places NOT in the middle."""
+        """Places NOT in the middle of expressions."""
 
         def not_sql(self, expression: exp.Not) -> str:
             """Generate `x NOT IN (…)` for `NOT x IN (…)`, and similar."""
@@ -91,7 +91,7 @@ def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
     for subquery in list(tree.find_all(exp.Exists)):
         if _is_one_row(subquery.this):
             subquery.replace(exp.true())
-    # The innermost first, because the enclosing ones are copied.
+    # Innermost subqueries come first, because the enclosing ones are copied.
     for membership in reversed(list(tree.find_all(exp.In))):
         if membership.args.get("query") is not None and not rewriter.replace_membership(membership):
             return None
@@ -167,7 +167,7 @@ class _Rewriter:
         return exp.Exists(this=exp.select("1").from_(rows).where(found))
 
     def _correlated(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr | None:
-        """Return EXISTS with the comparison inside the query; None if it would have another meaning there."""
+        """Return EXISTS with the comparison inside the query; None if that would change its meaning."""
         kept = {"expressions", "from_", "joins", "where", "kind", "operation_modifiers"}
         if not isinstance(query, exp.Select) or any(value for name, value in query.args.items() if name not in kept):
             return None
@@ -189,7 +189,7 @@ class _Rewriter:
         return exp.Exists(this=inner)
 
     def clear_condition(self, join: exp.Join) -> bool:
-        """Remove the subqueries from the condition of a join; return whether that was possible."""
+        """Remove the subqueries from a join condition; return whether that was possible."""
         subqueries = list(_subqueries(join.args["on"]))
         select = join.parent
         if not subqueries:
@@ -253,7 +253,7 @@ class _Rewriter:
 
 
 class _QualifiedRewriter(_Rewriter):
-    """Determines by names what a subquery depends on."""
+    """Determines, by name, what a subquery depends on."""
 
     def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
         del scope
@@ -288,7 +288,7 @@ def _equal(value: exp.Expr, operand: exp.Expr, *, or_null: bool) -> exp.Expr:
 
 
 def _subqueries(condition: exp.Expr) -> Iterator[exp.Expr]:
-    """Find EXISTS and IN (SELECT …) that are not inside another one or a subquery."""
+    """Find EXISTS and IN (SELECT …) that are not nested in one another or in a subquery."""
     if isinstance(condition, exp.Exists) or (isinstance(condition, exp.In) and condition.args.get("query")):
         yield condition
     elif not isinstance(condition, exp.Query):

@@ -147,7 +147,7 @@ def test_conditions_are_checked_against_the_tables_and_missing_tables_are_named(
         ("log_entries", "level", "not true or false"),
         ("measures", "CAST(msg AS INT) = 1", "TRY_CAST"),
         ("processes", "insert_time > now()", "of processes cannot be used: it names insert_time"),
-        ("__processes__partitions", "process_id = 'p1'", "belongs on processes"),
+        ("__processes__partitions", "process_id = 'p1'", "set it on processes"),
         ("not_there_yet", "whatever = 3 AND", "of not_there_yet cannot be used: it is not one SQL expression"),
         ("*", "whatever IN (SELECT 1)", "of * cannot be used: it contains a subquery"),
     ],

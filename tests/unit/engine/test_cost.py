@@ -211,9 +211,9 @@ def test_a_rejection_names_the_columns_and_days_that_cost_most(telemetry):
     assert rejection(limited(telemetry, size), sql) is None
     what, _, code, limit = rejection(limited(telemetry, size - 1), sql)
     assert (code, limit) == ("SQL010", "scan_bytes")
-    assert "Columns that cost most: log_entries." in what
+    assert "Most expensive columns: log_entries." in what
     assert "log_entries.msg (" in what
-    assert "Days that cost most: 2024-10-0" in what
+    assert "Most expensive days: 2024-10-0" in what
     assert rejection(limited(telemetry, size - 1), f"EXPLAIN {sql}") is None
     assert rejection(limited(telemetry, size - 1), f"EXPLAIN ANALYZE {sql}")[2] == code
 

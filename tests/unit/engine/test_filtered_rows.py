@@ -182,7 +182,7 @@ def test_raw_rows_with_a_condition_of_their_own_do_not_exist(everything):
 def test_how_a_filtered_table_is_read_is_not_described(everything, sql):
     ask = everything.seeing({"ledger": ("shown",), "visible": ()})
 
-    with pytest.raises(StatementRefused, match="plan and the estimate of this statement aren't shown"):
+    with pytest.raises(StatementRefused, match="plan and cost estimate of this statement aren't shown"):
         ask.rows(sql)
 
 

@@ -253,5 +253,5 @@ def test_a_single_value_is_for_the_only_placeholder_whatever_its_name(sql, sent,
 def test_a_null_inside_a_value_where_a_list_of_a_fixed_size_belongs_is_invalid(ask):
     row = pa.record_batch({"0": pa.array([[None]], pa.list_(pa.list_(pa.int8(), 2)))})
 
-    with pytest.raises(InvalidStatement, match="fixed size"):
+    with pytest.raises(InvalidStatement, match="fixed-size"):
         ask.plan("SELECT $1", parameters=row)

@@ -264,20 +264,20 @@ def test_spans_of_a_process_have_upstreams_columns_and_no_rows(everything):
 
 
 REFUSED = [
-    (f"process_spans('{P1}', 'some')", "no such kind", 69),
-    (f"process_spans('{P1}')", "an id and one of", 15),
+    (f"process_spans('{P1}', 'some')", "doesn't support this kind", 69),
+    (f"process_spans('{P1}')", "an ID and one of", 15),
     ("process_spans('x', 'both')", "not the ID of a process", 29),
     (f"perfetto_trace_chunks('{P1}', 'both')", "begin, end", 15),
     ("view_instance('log_entry', 'global')", "no view set named 'log_entry'", 29),
     ("view_instance('log_entries', 'p')", "'p' is not the ID of a process", 44),
-    ("view_instance('thread_spans', 'global')", "no instance 'global'", 45),
+    ("view_instance('thread_spans', 'global')", "doesn't have an instance 'global'", 45),
     ("view_instance('otel_spans', 'global')", "Query the table", 43),
-    (f"view_instance('blocks', '{P1}')", "'global' only", 39),
-    ("view_instance('log_entries')", "a view set and an id", 15),
-    ("view_instance()", "a view set and an id", 15),
+    (f"view_instance('blocks', '{P1}')", "The only instance of blocks is 'global'", 39),
+    ("view_instance('log_entries')", "a view set and an ID", 15),
+    ("view_instance()", "a view set and an ID", 15),
     ("view_instance('log_entries', msg)", "not a constant", 44),
     ("view_instance('log_entries', (SELECT 'global'))", "not a constant", 44),
-    ("view_instance('log_entries', 7)", "isn't a string", 44),
+    ("view_instance('log_entries', 7)", "not a string", 44),
     ("view_instance('measures', 'global')", "no table named measures", 29),
 ]
 

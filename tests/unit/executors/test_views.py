@@ -327,7 +327,7 @@ def test_a_view_whose_column_is_gone_fails_alone(views):
     views.refresh("lost")
     views.store_table("counted", {"time": [NOON], "m": [1]}, mode="replace")
 
-    with pytest.raises(UnsupportedStatement, match="view lost does not fit its source"):
+    with pytest.raises(UnsupportedStatement, match="view lost no longer fits its source"):
         views.rows("SELECT * FROM lost")
     with pytest.raises(MicromegasError):
         views.refresh("lost")

@@ -92,19 +92,19 @@ def test_streams_are_converted_with_tags():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tsc_frequency": pa.array([2**63], pa.uint64())}, "tsc_frequency holds a value"),
+        ({"tsc_frequency": pa.array([2**63], pa.uint64())}, "tsc_frequency contains a value"),
         ({"tsc_frequency": pa.array([1.0])}, "tsc_frequency has the type double"),
         ({"start_time": pa.array([1])}, "start_time has the type int64"),
-        ({"start_time": pa.array([2**40], pa.timestamp("s"))}, "start_time holds a value"),
+        ({"start_time": pa.array([2**40], pa.timestamp("s"))}, "start_time contains a value"),
         ({"exe": pa.array([b"x"])}, "exe has the type binary"),
-        ({"process_id": pa.nulls(1)}, "process_id lacks a value"),
+        ({"process_id": pa.nulls(1)}, "value in the column process_id is missing"),
         ({"properties": pa.array([encode([1])])}, "not a JSON object"),
         ({"properties": pa.array([encode({"a": 1})[:-1]])}, "not binary JSON"),
-        ({"properties": pa.array([[{"key": None, "value": "b"}]], PAIRS)}, "properties holds a value"),
+        ({"properties": pa.array([[{"key": None, "value": "b"}]], PAIRS)}, "properties contains a value"),
         ({"properties": pa.array(["{}"])}, "properties has the type string"),
         ({"properties": pa.array([[{"k": "a", "v": "b"}]])}, "properties has the type list"),
         ({"insert_time": None}, "insert_time of processes is missing"),
-        ({"extra\u202e": pa.array([1])}, "no column"),
+        ({"extra\u202e": pa.array([1])}, "doesn't have a column"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_column(changes, words):
