@@ -159,7 +159,7 @@ class _Reading:
         return self._with_config(None if self.config is None else self.config.require())
 
     def candidates(self, last: _Texts) -> Iterator[Callable[[], _Texts]]:
-        """Yield readers of possibly usable contents: the newest, one with a file from `last`, then `last`."""
+        """Yield readers for possibly usable contents: the newest, mixes with one file from `last`, then `last`."""
         yield self.newest
         yield lambda: self._with_config(last.config)
         yield lambda: self._with_keys(last)

@@ -1,1 +1,1 @@
-"""The OpenTelemetry protocol (OTLP): exporters' requests as rows of the data model."""
+"""The OpenTelemetry protocol (OTLP): converts exporters' requests to rows of the data model."""
