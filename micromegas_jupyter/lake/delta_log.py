@@ -65,6 +65,7 @@ _LOG_OBJECT: Final = re.compile(
 _IN_CHECKPOINTS: Final = ("add", "metaData", "protocol", "txn", "sidecar")
 _MAX_REPLAYED: Final = 100_000
 _READERS: Final = 32
+_MAX_LISTINGS: Final = 3
 _MAX_LOOK_BACK: Final = 8
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -566,9 +567,17 @@ class TableLog:
     def __init__(self, storage: Storage, table: str) -> None:
         self._storage = storage
         self._table = table
+        # A listing can miss an entry that is written in the meantime but contain the next one. Cleanups begin with the
+        # oldest entries, so they don't leave such gaps.
+        for _ in range(_MAX_LISTINGS):
+            self._list()
+            if self._newest_missing() <= min(self.entries, default=0):
+                break
+
+    def _list(self) -> None:
         self.entries: dict[int, float] = {}
         parts: dict[tuple[int, str | None, str | None], tuple[list[str], float]] = {}
-        for entry in storage.list(f"{table}/{LOG_FOLDER}".lstrip("/")):
+        for entry in self._storage.list(f"{self._table}/{LOG_FOLDER}".lstrip("/")):
             match = _LOG_OBJECT.fullmatch(entry.path.rpartition("/")[2])
             if match is None:
                 continue
@@ -581,12 +590,17 @@ class TableLog:
         self.checkpoints = {key[0]: found for key, found in parts.items() if len(found[0]) == int(key[1] or 1)}
         self.newest = max([*self.entries, *self.checkpoints], default=-1)
 
-    @property
-    def first(self) -> int:
-        """The first version that can be rebuilt, because all entries after it exist."""
+    def _newest_missing(self) -> int:
+        """Return the newest version without an entry, or -1."""
         missing = self.newest
         while missing in self.entries:
             missing -= 1
+        return missing
+
+    @property
+    def first(self) -> int:
+        """The first version that can be rebuilt, because all entries after it exist."""
+        missing = self._newest_missing()
         kept = (version for version in self.checkpoints if version >= missing)
         return min(kept, default=self.newest + 1) if missing >= 0 else 0
 
@@ -595,9 +609,7 @@ class TableLog:
 
         All entries after it exist.
         """
-        missing = self.newest
-        while missing in self.entries:
-            missing -= 1
+        missing = self._newest_missing()
         earliest = datetime.fromtimestamp(max(self.entries.values(), default=0.0), UTC)
         for version in sorted(self.checkpoints, reverse=True):
             if version < missing:

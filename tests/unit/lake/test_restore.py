@@ -61,6 +61,21 @@ def ids(storage):
     return call
 
 
+def test_a_log_entry_that_the_first_listing_misses_is_found(storage, store, monkeypatch):
+    for rows in (ROWS, MORE, MORE):
+        store("t", rows, "create_append")
+    list_objects, listings = Storage.list, []
+
+    def miss_one(self, folder):
+        listings.append(folder)
+        found = list_objects(self, folder)
+        return [one for one in found if len(listings) > 1 or not one.path.endswith("01.json")]
+
+    monkeypatch.setattr(Storage, "list", miss_one)
+    assert delta_log.replay(storage, "t", 0).then.version == 0
+    assert len(listings) == 2
+
+
 def _undo(at):
     return at - dt.timedelta(milliseconds=1)
 
