@@ -160,12 +160,12 @@ def _act(
 
 
 def control_call(call: Call, timeout_seconds: float = CONTROL_TIMEOUT_SECONDS) -> Call:
-    """Return the next RPC of a call: with the same record, a current token, and a short deadline, as it has no rows."""
+    """Return a call's next RPC, with its record, a current token, and a short deadline, because it has no rows."""
     return replace(next_rpc(call), timeout_seconds=min(timeout_seconds, call.timeout_seconds or timeout_seconds))
 
 
 def next_rpc(call: Call) -> Call:
-    """Return the next RPC of a call, with a current token, because the first one's may have expired."""
+    """Return a call's next RPC, with a current token, because the first RPC's token may have expired."""
     return call if call.credentials is None else replace(call, credential=call.credentials.fetch())
 
 
@@ -188,7 +188,7 @@ def _read_description(data: bytes) -> pa.Schema:
 
 
 def open_bound(transport: Transport, statement: BoundStatement, call: Call) -> BatchStream:
-    """Start a statement with its values; returns when the result's schema has arrived."""
+    """Start a statement with its values; return once the result's schema has arrived."""
 
     def read(command: bytes, close: Callable[[], None]) -> BatchStream:
         with _unless_unsupported(call):
@@ -252,7 +252,7 @@ def _create(transport: Transport, sql: str, call: Call) -> Any:
 
 
 def _bind(transport: Transport, handle: bytes, row: pa.RecordBatch, call: Call) -> bytes:
-    """Send the values; returns the handle to use from now on (Flight SQL, DoPutPreparedStatementResult)."""
+    """Send the values; return the handle to use from now on (Flight SQL, DoPutPreparedStatementResult)."""
     command = pack_any(messages.CommandPreparedStatementQuery(prepared_statement_handle=handle))
     with _unless_unsupported(call):
         answer = transport.do_put(command, row.schema, [row], control_call(call))
@@ -456,7 +456,7 @@ class _Revoked(msgspec.Struct, frozen=True):
 
 
 class AccessMethods(ABC):
-    """The client's methods for access to the server."""
+    """The client's methods for managing access to the server."""
 
     @abstractmethod
     def _run(self, work: Callable[[Transport, Call], _T], *, may_repeat: bool = True) -> _T: ...

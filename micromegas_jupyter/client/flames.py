@@ -34,7 +34,7 @@ class TraceSet(NamedTuple):
     """The parameters of `where`."""
 
     def fetch(self) -> pa.Table:
-        """Return the spans of all traces that have a span of the service (and that matches `where`, if set).
+        """Return the spans of all traces with a span from the service (matching `where`, if set).
 
         Raises:
             UsageError: There are no such traces that the caller can read.
@@ -140,7 +140,7 @@ class Flame:
 
     @property
     def summary(self) -> str:
-        """Return the flame graph in one line."""
+        """Return a one-line summary of the flame graph."""
         now, *before = self.trace_counts
         compared = f" compared with {before[0]:,} (time per trace)" if before else ""
         counts = f"{self.span_count:,} spans · {self.paths.num_rows:,} call paths"
@@ -196,7 +196,7 @@ def fetch_flame(traces: TraceSet, against: TraceSet | None = None) -> Flame:
 
 
 def _encode(column: pa.ChunkedArray, change: Callable[[str], str] | None = None) -> tuple[Integers, list[str]]:
-    """Return a number per value, and the distinct values, made fit for display; equal values share a number."""
+    """Return a number per value and the distinct values, prepared for display; equal values share a number."""
     encoded = column.combine_chunks()
     encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
     codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
@@ -214,7 +214,7 @@ def _add_up(parent: Integers, self_time: Integers) -> Integers:
 
 
 def _arrange(parent: Integers, self_time: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return an order with each path before those below it, siblings by width, and each path's start and width."""
+    """Return an order with parents before children and siblings by width, and each path's start and width."""
     widths = _add_up(parent, self_time)
     below: dict[int, list[int]] = {}
     for path in np.argsort(widths, kind="stable").tolist():

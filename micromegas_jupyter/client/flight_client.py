@@ -182,7 +182,7 @@ class QueryMethods(ABC):
 
 
 class TelemetryQueries(QueryMethods):
-    """Ready-made queries, most of them upstream's; they raise the errors of `query`."""
+    """Ready-made queries, most of them from upstream; they raise the same errors as `query`."""
 
     def trace(self, trace_id: str, begin: TimeArgument = None, end: TimeArgument = None) -> "Trace":
         """Return the spans of a trace with their tree, self times, and critical path.
@@ -211,7 +211,7 @@ class TelemetryQueries(QueryMethods):
         process_id: str | None = None,
         tag_filter: str | None = None,
     ) -> "pd.DataFrame":
-        """Return up to `limit` streams, optionally for one process or with a tag (`log`, `metrics`, `trace`)."""
+        """Return up to `limit` streams, optionally filtered by process or by tag (`log`, `metrics`, `trace`)."""
         conditions = []
         if process_id is not None:
             conditions.append(f"process_id = {quote_literal(process_id)}")
@@ -388,7 +388,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         poll_seconds: float = 10.0,
         max_reconnects: int = 10,
     ) -> "Follow":
-        """Follow a table's new rows: an iterator of Arrow tables, each row in exactly one of them.
+        """Follow a table's new rows; return an iterator of Arrow tables, with each row in exactly one of them.
 
         Args:
             sql: `SELECT … FROM` one table, optionally with `WHERE`; it cannot sort, join, aggregate, or limit.
@@ -472,7 +472,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self.query_stream(statement.query)
 
     def list_tables(self, *, timeout_seconds: float | None = None) -> dict[str, pa.Schema]:
-        """Return the schema of each table that the server shows to the caller, by name.
+        """Return the schema of each table that is visible to the caller, by table name.
 
         If the server has descriptions, the metadata of a field or schema contains them under
         `ARROW:FLIGHT:SQL:REMARKS`.
@@ -480,7 +480,7 @@ class FlightSQLClient(TelemetryQueries, TableMethods, AccessMethods, ConnectionM
         return self._run(fetch_tables, timeout_seconds=timeout_seconds)
 
     def whoami(self) -> ServerIdentity:
-        """Return the caller's identity according to the server; raises `UnsupportedRequest` if it reports none."""
+        """Return the caller's identity according to the server; raises `UnsupportedRequest` if it isn't reported."""
         try:
             results = self._run(lambda transport, call: transport.do_action(WHO_AM_I_ACTION, b"", call))
         except (InvalidStatement, UnsupportedStatement, UnsupportedRequest, UsageError) as error:

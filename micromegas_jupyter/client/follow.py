@@ -1,4 +1,4 @@
-"""A follow: tables with the rows that are added to one of the server's tables, as they are committed."""
+"""A follow yields tables of the rows added to one of the server's tables, as they are committed."""
 
 import threading
 import time
@@ -51,7 +51,7 @@ class Follow:
         self._max_reconnects = max_reconnects
         self._stopped = threading.Event()
         self._is_closed = False
-        self.schema = pa.schema([])  # if an earlier follow is continued, unknown until the first rows
+        self.schema = pa.schema([])  # unknown until the first rows arrive if an earlier follow is continued
         self.cursor: str = start
         self.rows = 0
         self.reconnects = 0
@@ -62,7 +62,7 @@ class Follow:
         return self
 
     def __next__(self) -> pa.Table:
-        """Return the next rows, no matter how long that takes; stops after `cancel`, from any thread."""
+        """Return the next rows, however long that takes; calling `cancel` from any thread stops the wait."""
         while not self._stopped.is_set():
             with suppress(QueryCancelled):
                 if (table := self.read()).num_rows:
@@ -70,7 +70,7 @@ class Follow:
         raise StopIteration
 
     def read(self, wait_seconds: float | None = None) -> pa.Table:
-        """Return the next rows, or an empty table if none arrive in `wait_seconds` (default: `poll_seconds`).
+        """Return the next rows, or an empty table if none arrive within `wait_seconds` (default: `poll_seconds`).
 
         Raises:
             CursorExpired: The server no longer has the rows added since the last read.
@@ -91,7 +91,7 @@ class Follow:
         self._stopped.set()
 
     def close(self) -> None:
-        """End the follow on the server, too; its `cursor` remains valid. Repeated calls do nothing."""
+        """End the follow, including on the server; its `cursor` remains valid. Repeated calls do nothing."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -81,7 +81,7 @@ def _decode_nested(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
         kind = field.type
         if pa.types.is_dictionary(kind) and pa.types.is_nested(kind.value_type):
-            # Arrow can't cast such a dictionary, but can take from it by index.
+            # Arrow can't cast this kind of dictionary, but it can take from it by index.
             chunks = [chunk.dictionary.take(chunk.indices) for chunk in table.column(index).chunks]
             decoded = pa.chunked_array(chunks, type=kind.value_type)
             table = table.set_column(index, field.with_type(kind.value_type), decoded)

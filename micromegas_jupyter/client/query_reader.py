@@ -1,4 +1,4 @@
-"""A query's result as it arrives: batches that can be canceled and counted, and attempts that are retried.
+"""A query's result as it arrives, in batches, with cancellation, counting, and retries.
 
 A thread inside the Flight library never receives Ctrl-C, so calls are made on separate threads.
 """
@@ -356,7 +356,7 @@ class QueryReader:
             self._pump.stop()
 
     def _take(self) -> pa.Schema | pa.RecordBatch | None:
-        """Return the next event; raises a failure, unless there is another attempt."""
+        """Return the next event; raises a failure unless another attempt remains."""
         try:
             while isinstance(event := self._pump.take(), BaseException):
                 credential = None

@@ -25,7 +25,7 @@ from micromegas_jupyter.errors import UsageError
 _CHUNK_ROWS: Final = 4000  # fewer are slower, more use more memory
 _LAYOUT_ROWS: Final = 1000
 _ELLIPSIS: Final = "..."
-# As in the other commands' tables, which tabulate formats.
+# Same as in the other commands' tables, which are formatted by tabulate.
 _MIN_PADDING: Final = 2
 _DIGITS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _Columns = Sequence[pa.StringArray]

@@ -94,7 +94,7 @@ class Undo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreResult(Undo):
-    """The result of a restore, or with `dry_run` the expected one.
+    """The result of a restore, or the expected result with `dry_run`.
 
     Attributes:
         restored_version: The version that was restored.

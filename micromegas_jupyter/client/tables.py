@@ -1,4 +1,4 @@
-"""The client's operations on the server's tables, besides reading and sending rows: describe, create, change, drop."""
+"""The client's operations on the server's tables, except reading and sending rows: describe, create, change, drop."""
 
 import base64
 from abc import ABC, abstractmethod
@@ -69,7 +69,7 @@ class TableMethods(ABC):
     def _run_on_tables(self, operation: TableOperation, answer: type[Answer]) -> Answer: ...
 
     def table_summaries(self) -> "tuple[TableSummary, ...]":
-        """Return the tables that the caller may read or write to; `list_tables` returns schemas of readable ones."""
+        """Return the tables that the caller may read or write to; `list_tables` returns schemas of readable tables."""
         from micromegas_jupyter.client.table_answers import Tables
 
         return self._run_on_tables(TableOperation(name="list", is_read=True), Tables).tables
@@ -93,7 +93,7 @@ class TableMethods(ABC):
         self._run_on_tables(TableOperation(name="create", members=members), _Nothing)
 
     def drop_table(self, table_name: str) -> "Undo":
-        """Drop a table that the caller owns, and return how `restore_table` can bring it back.
+        """Drop a table that the caller owns, and return how to restore it with `restore_table`.
 
         The name is free immediately. The files are removed once the drop can no longer be undone.
         """
@@ -102,7 +102,7 @@ class TableMethods(ABC):
         return self._run_on_tables(TableOperation(name="drop", members={"table": _checked(table_name)}), Undo)
 
     def delete_rows(self, table_name: str, where: str) -> "DeletedRows":
-        """Delete the rows that match a SQL condition from a table that the caller owns, and return their number.
+        """Delete the rows that match a SQL condition from a table that the caller owns, and return the row count.
 
         The number's `undo` has how `restore_table` can bring them back.
         """
@@ -113,7 +113,7 @@ class TableMethods(ABC):
         return DeletedRows(done.deleted_rows, done.undo)
 
     def restore_table(self, table_name: str, *, to: "datetime | str | int", dry_run: bool = False) -> "RestoreResult":
-        """Restore an earlier state of a table that the caller owns; a dropped table gets its name back.
+        """Restore an earlier state of a table that the caller owns; a dropped table is restored under its old name.
 
         Rows that were stored later are removed, and the columns are those of that state. Rows that retention deleted
         are not restored. The restore is one commit, and can be undone like any other change.
@@ -141,7 +141,7 @@ class TableMethods(ABC):
         self._run_on_tables(TableOperation(name="add_column", members=members), _Nothing)
 
     def optimize_table(self, table_name: str) -> "OptimizeResult":
-        """Merge the small files of one of the caller's tables now; the server also does so automatically."""
+        """Merge the small files of one of the caller's tables right now; the server also does this automatically."""
         from micromegas_jupyter.client.table_answers import OptimizeResult
 
         operation = TableOperation(name="optimize", members={"table": _checked(table_name)}, is_slow=True)
@@ -155,12 +155,12 @@ class TableMethods(ABC):
         return self._run_on_tables(TableOperation(name="history", members=members, is_read=True), Versions).versions
 
     def set_retention(self, table_name: str, days: int | None) -> None:
-        """Set for how many days rows of one of the caller's tables are kept; None means the server's setting."""
+        """Set how many days the rows of one of the caller's tables are kept; None means the server's setting."""
         members = {"table": _checked(table_name), "days": days}
         self._run_on_tables(TableOperation(name="set_retention", members=members), _Nothing)
 
     def set_undo_hours(self, table_name: str, hours: int) -> None:
-        """Set for how many hours (1 to 8,760) changes of one of the caller's tables can be undone."""
+        """Set how long (1 to 8,760 hours) changes to one of the caller's tables can be undone."""
         members = {"table": _checked(table_name), "hours": hours}
         self._run_on_tables(TableOperation(name="set_undo_hours", members=members), _Nothing)
 

@@ -40,7 +40,7 @@ def claimed_end(claims: Mapping[str, object] | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDescription:
-    """Sentences about a token for its user: its origin, and the meaning of its times.
+    """Sentences that describe a token's origin and times to its user.
 
     `is_clock_wrong` if this machine's clock explains a rejection.
     """
@@ -52,7 +52,7 @@ class TokenDescription:
 
 
 def describe_token(token: Secret, *, now: datetime, clock_offset_seconds: float = 0.0) -> TokenDescription:
-    """Describe a token by its claims, which are not verified; only a JWT has any.
+    """Describe a token by its unverified claims; only JWTs have claims.
 
     Args:
         token: The token.

@@ -142,7 +142,7 @@ class Trace:
 
     @property
     def summary(self) -> str:
-        """Return the trace in one line."""
+        """Return a one-line summary of the trace."""
         services, errors, orphans = (
             pc.count_distinct(self.spans["exe"]).as_py(),
             *map(int, (self.is_error.sum(), self.tree.is_orphan.sum())),
@@ -267,7 +267,7 @@ class Trace:
         return self.to_html()
 
     def fetch_details(self, span: int) -> dict[str, object]:
-        """Return what `spans` doesn't contain about a row's span: attributes, events, links, and logs.
+        """Return the details of a row's span that `spans` doesn't contain: attributes, events, links, and logs.
 
         Raises:
             UsageError: The trace was built without a client.

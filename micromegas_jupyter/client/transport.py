@@ -226,7 +226,7 @@ class CredentialSource:
         )
 
     def renew(self, refused: Credential) -> Credential | None:
-        """Return a fresh credential after the server rejected one, or None if there is no other."""
+        """Return a fresh credential after the server rejected one, or None if there is no other credential."""
         invalidate: Callable[[str], object] | None = getattr(self._provider, "invalidate", None)
         token = refused.token
         if token is None or invalidate is None:
@@ -377,7 +377,7 @@ def _explain_unreachable(text: str, call: Call) -> ServerUnavailable:
 
 
 def _permanent(what: str, remedy: str) -> ServerUnavailable:
-    """Return an error that another attempt would repeat."""
+    """Return an error that a retry would not fix."""
     return ServerUnavailable(what, remedy=remedy, retryable=False)
 
 
@@ -633,7 +633,7 @@ class Uses:
         self._close_if_unused()
 
     def share(self, user: object) -> Callable[[], None]:
-        """Count another use while one is counted, until the returned function is called or `user` is collected."""
+        """Count another use while one is counted, until the result is called or `user` is garbage-collected."""
         with self._lock:
             self._count += 1
         finalizer = weakref.finalize(user, self.finish)
@@ -819,7 +819,7 @@ def _options(call: Call) -> flight.FlightCallOptions:
 RETRY_SECONDS: Final = 20.0
 """How long after the first failure a read is retried, unless its own deadline is earlier."""
 
-# A wrong address should be reported sooner: a server that has never responded to this client gets less time.
+# A wrong address should be reported sooner, so a server that has never responded to this client gets less time.
 _FIRST_CONTACT_SECONDS: Final = 2.0
 _MAX_ATTEMPTS: Final = 12
 

@@ -31,7 +31,7 @@ _HINT: Final = (
 
 
 class Statements(Protocol):
-    """The methods of its connection that a cursor uses."""
+    """The connection methods that a cursor uses."""
 
     def open_query(  # noqa: D102
         self, sql: str, begin: TimeArgument = None, end: TimeArgument = None, params: Params = None
@@ -79,7 +79,7 @@ class Cursor:
         return self
 
     def executemany(self, operation: str, seq_of_parameters: Iterable[Parameters]) -> None:
-        """Run a statement for each of several rows of parameters; only the result of the last one can be fetched."""
+        """Run a statement once per row of parameters; only the last result can be fetched."""
         for parameters in seq_of_parameters:
             self.execute(operation, parameters)
 
@@ -88,7 +88,7 @@ class Cursor:
         return next(self._fetched(), None)
 
     def fetchmany(self, size: int | None = None) -> list[Row]:
-        """Return the next `size` rows, by default `arraysize`."""
+        """Return the next `size` rows (default: `arraysize`)."""
         return list(islice(self._fetched(), self.arraysize if size is None else size))
 
     def fetchall(self) -> list[Row]:
@@ -120,7 +120,7 @@ class Cursor:
         return pl.DataFrame(self.fetch_arrow_table())
 
     def adbc_ingest(self, table_name: str, data: Any, mode: str = "create", **options: Any) -> int:
-        """Add the rows of Arrow data to a table, and return their number; `mode` as for `bulk_ingest`.
+        """Add rows of Arrow data to a table and return the row count; `mode` is the same as for `bulk_ingest`.
 
         ADBC's options `catalog_name`, `db_schema_name`, and `temporary` only accept their defaults.
         """

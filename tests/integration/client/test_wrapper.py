@@ -98,10 +98,10 @@ def test_what_another_client_cannot_do_is_said(wrapper):
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("", "has no function connect"),
+        ("", "doesn't have a connect"),
         ("def connect():\n    raise OSError('sesame')", r"connect\(\) failed \(OSError\)"),
         ("raise RuntimeError('sesame')", r"cannot be imported \(RuntimeError\)"),
-        ("def connect(): return None", "not a client"),
+        ("def connect(): return None", "isn't a client"),
     ],
 )
 def test_a_wrapper_that_cannot_be_used_is_a_configuration_error(wrapper, source, what):
