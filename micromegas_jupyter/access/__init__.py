@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from micromegas_jupyter.core.protocols import AuthContext, AuthType, TokenValidator
     from micromegas_jupyter.errors import Rejected, Unavailable
 
-# Executors import one module of this package, but not those that validate tokens.
+# Executors import one module from this package, but not the ones that validate tokens.
 _HOME = {
     "ApiKeyValidator": "access.api_keys",
     "AuthContext": "core.protocols",

@@ -1,4 +1,4 @@
-"""API keys: the validator of configured keys, and the file in which `micromegas keys` stores keys."""
+"""API keys: the validator for configured keys, and the file in which `micromegas keys` stores keys."""
 
 import hashlib
 import logging
@@ -43,7 +43,7 @@ API_KEY_PREFIX = "mmk_"
 MAX_KEY_FILE_BYTES = 32 * 1024 * 1024
 LOCK_TIMEOUT_SECONDS = 20.0
 LEGACY_NOTICE = (
-    "The server keeps your API key in an older form, which will be refused one day. "
+    "The server stores your API key in an older format, which it will reject in a later version. "
     "Ask the server's administrator for a new key."
 )
 NOTICE_PERIOD = timedelta(days=14)
@@ -94,7 +94,7 @@ def find_keys(keys: Sequence[ApiKeySetting], wanted: str) -> list[ApiKeySetting]
 
 
 def daily_warnings(clock: Clock) -> TokenBuckets[bytes]:
-    """Return limits that allow each warning once a day; kept across reloads so that no warning repeats."""
+    """Return limits that allow each warning once a day; they are kept across reloads so that no warning repeats."""
     return TokenBuckets(per_second=1 / _ONE_DAY_SECONDS, burst=1, max_tracked=_MAX_WARNED_KEYS, clock=clock)
 
 
@@ -299,7 +299,7 @@ class KeyFile:
         return _parse(content, self._path.name)
 
     def change(self, changed: Callable[[Keys], Keys], *, creates: bool = False) -> None:
-        """Replace the keys with the result of `changed`, while no other writer interferes."""
+        """Replace the keys with the result of `changed` while excluding other writers."""
         if not self._path.parent.is_dir():
             raise UsageError(
                 f"The folder of the key file {self._path.name} does not exist.",
@@ -312,7 +312,7 @@ class KeyFile:
                 private_files.remove_temporaries(self._path)
                 is_new = creates and private_files.mark_of(self._path) is None
                 text = render_api_keys(changed(() if is_new else self.load()))
-                _parse(text.encode(), self._path.name)  # never write what the server could not read
+                _parse(text.encode(), self._path.name)  # never write a file that the server could not read
                 private_files.write_private_file(self._path, text.encode(), keeps_rights=True)
         except private_files.FileProblem as problem:
             raise self._unusable(problem) from problem.__cause__

@@ -1,4 +1,4 @@
-"""Output of access checks: audit lines, events, Prometheus metrics, and the token buckets that limit them.
+"""Access check output: audit lines, events, Prometheus metrics, and the token buckets that limit them.
 
 Each decision about a credential is one JSON line on the logger `micromegas_jupyter.audit.access`, next to the query
 audit, and never contains the credential. The log record has the same facts as fields. Other events (fetched keys, a
@@ -71,7 +71,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class AccessMetrics:
-    """Metrics of one server's validators; labels are reason codes and configured issuers, so their number is small.
+    """Metrics for one server's validators; labels are reason codes and configured issuers, so there are few of them.
 
     Counts without the Prometheus library, which only the server installs.
     """
@@ -104,7 +104,7 @@ class AccessMetrics:
             self._latency_seconds += seconds
 
     def count_key_fetch(self, issuer: str, *, succeeded: bool | None) -> None:
-        """Count one fetch of an issuer's keys; None only creates the counters, so that they report zero."""
+        """Count one fetch of an issuer's keys; None only creates the counters so that they report zero."""
         for outcome, is_it in (("succeeded", succeeded), ("failed", succeeded is False)):
             self._count("key_fetches", issuer, outcome, times=1 if is_it else 0)
 
@@ -177,7 +177,7 @@ class TokenBuckets(Generic[Key]):
         self._full_at: LRUCache[Key, float] = LRUCache(max_tracked)
 
     def take(self, key: Key) -> float:
-        """Take a token and return 0, or return the seconds until one is available."""
+        """Take a token and return 0, or return the number of seconds until one is available."""
         now = self._monotonic()
         with self._lock:
             full_at = max(now, self._full_at.get(key, now))
@@ -188,7 +188,7 @@ class TokenBuckets(Generic[Key]):
             return 0.0
 
     def release(self, key: Key, *, share: float = 1.0) -> None:
-        """Return a token to the bucket, or a share of it."""
+        """Return a token, or a fraction of one, to the bucket."""
         now = self._monotonic()
         with self._lock:
             full_at = self._full_at.get(key, now) - self._seconds_per_token * share
@@ -240,7 +240,7 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What is known about the call with the credential: its method, address, and ID in other logs."""
+    """Known facts about the call that carries the credential: its method, address, and ID in other logs."""
 
     method: str | None = None
     client_address: str | None = None
@@ -248,7 +248,7 @@ class CallFacts:
 
 
 def network_of(client_address: str) -> str | bytes:
-    """Return what shares a limit: an IPv4 address, an IPv6 network, or all unknown addresses together."""
+    """Return the unit that shares a limit: an IPv4 address, an IPv6 network, or all unknown addresses together."""
     if ":" not in client_address:
         return client_address
     try:
@@ -280,7 +280,7 @@ def current_network() -> str | bytes | None:
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims of a credential, verified or not; for the audit log only."""
+    """A credential's claims, verified or not; for the audit log only."""
 
     issuer: str | None = None
     subject: str | None = None
@@ -324,7 +324,7 @@ class AccessAudit:
         return outcome != "accepted" or _has_listener(logging.INFO)
 
     def record(self, event: AccessEvent) -> None:
-        """Write one event with the facts of the call. A failing log sink does not change the decision."""
+        """Write one event with the facts about the call. A failing log sink does not change the decision."""
         with suppress(Exception):
             is_written, left_out = self._admit(event)
             if left_out:
@@ -342,7 +342,7 @@ class AccessAudit:
                 if not self._left_out:
                     self._left_out_since = now
                 self._left_out[event.reason or event.outcome] += 1
-            # During a long flood, a few events pass the limit repeatedly; one summary per second is enough.
+            # During a long flood, a few events repeatedly get past the limit; one summary per second is enough.
             delay_seconds = _SUMMARY_SECONDS if is_written else _MAX_SUMMARY_DELAY_SECONDS
             if not self._left_out or now - self._left_out_since < delay_seconds:
                 return is_written, {}
@@ -354,7 +354,7 @@ class AccessAudit:
             return
         record["time"] = utc_text(self._clock.now())
         fields = {key: presentable(value) if isinstance(value, str) else value for key, value in record.items()}
-        # The code location is useless here, and finding it would cost more than everything else.
+        # The code location is useless here, and finding it would cost more than everything else combined.
         line = AUDIT_LOGGER.makeRecord(AUDIT_LOGGER.name, level, "", 0, encode_line(record), (), None, extra=fields)
         AUDIT_LOGGER.handle(line)
 
@@ -381,7 +381,7 @@ def _facts_of(event: AccessEvent, call: CallFacts) -> dict[str, object]:
 
 
 class AuditFile:
-    """A file that several processes append lines to; each batch is appended in one step.
+    """A file that several processes append lines to; each batch is appended in a single write.
 
     The file is opened for each batch, so it follows a rotation. Written lines are in the operating system's cache: they
     survive a crash of this process, but not necessarily a power failure.
@@ -411,7 +411,7 @@ class AuditFile:
         except ConfigurationError as error:
             raise OSError(errno.EPERM, error.what) from None
         try:
-            # Begin on a new line after a partial line that a full disk left.
+            # Start on a new line if a full disk left a partial line.
             prefix = b"\n" if self._has_partial_line else b""
             left = os.write(descriptor, prefix + b"".join(lines)) - len(prefix)
         finally:

@@ -54,7 +54,7 @@ _PERMISSION_REMEDY = (
     "Make sure that the server's account or root owns the file, and that other users can't write to it (chmod o-w)."
 )
 _RETRY_REMEDY = "The server reloads the file when it changes, without a restart."
-# How often an invalid version is retried although its files have not changed.
+# How often an invalid version is retried even though its files have not changed.
 _RETRY_SECONDS = 5.0
 _STOP_SECONDS = 10.0
 _MAX_LOOKS = 3
@@ -66,7 +66,7 @@ _FETCH_DEADLINE_SECONDS = 2 * _PROVIDER_TIMEOUT_SECONDS  # an issuer has two doc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ConfigFile:
-    """One file as read once: its text, or the problem with it."""
+    """One file, read once: its text, or the problem with it."""
 
     path: Path
     setting: str
@@ -80,7 +80,7 @@ class _ConfigFile:
         return self.text or ""
 
     def warn(self) -> None:
-        """Warn if others may change the file, or read plain-text keys in it."""
+        """Warn if other users may change the file or read plaintext keys in it."""
         if self.status is None:
             return
         _warn_of_group(self.status, self.setting)
@@ -92,7 +92,7 @@ class _ConfigFile:
             )
 
     def read_keys(self) -> tuple[ApiKeySetting, ...]:
-        """Return its keys, even if the rest is invalid; empty if they cannot be read."""
+        """Return the file's keys, even if the rest is invalid; empty if the keys cannot be read."""
         try:
             is_config = self.setting == _CONFIG_FILE
             text = self.require()
@@ -104,7 +104,7 @@ class _ConfigFile:
 def _read_file(
     path: Path, setting: str, max_bytes: int, *, encoding: str = "utf-8", is_token: bool = False
 ) -> _ConfigFile:
-    """Read a file. A token file may appear later and may have any owner, like mounted secrets."""
+    """Read a file. A token file may appear later and, like mounted secrets, may have any owner."""
     remedy = _REMEDY
     try:
         content, status = read_shared_file(path, max_bytes=max_bytes)
@@ -141,8 +141,8 @@ class _Texts:
 class _Reading:
     """A snapshot of the files, each read once, so that all results are consistent.
 
-    Follows links, because mounted configuration is often linked. Also reads the key file of the version in force
-    (`last`).
+    Follows symlinks, because mounted configuration files are often symlinks. Also reads the key file of the version in
+    force (`last`).
     """
 
     def __init__(self, environ: Mapping[str, str], *, last: _Texts | None = None) -> None:
@@ -166,7 +166,7 @@ class _Reading:
         yield lambda: last
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Return a value that is equal for the same contents and the same problems."""
+        """Return a value that is equal if the contents and the problems are the same."""
         return tuple((file.path, HiddenText(file.text or ""), str(file.problem)) for file in self.files.values())
 
     def _with_config(self, config_text: str | None) -> _Texts:
@@ -175,7 +175,7 @@ class _Reading:
 
     def _with_keys(self, last: _Texts) -> _Texts:
         config_text = None if self.config is None else self.config.require()
-        # Never use the keys of one file for another.
+        # Never use one file's keys for a different file.
         return replace(last, config=config_text) if self._key_path(config_text) == last.key_path else last
 
     def _key_file(self, config_text: str | None) -> _ConfigFile | None:
@@ -208,7 +208,7 @@ def check_issuer_files(issuers: Iterable[IssuerSetting]) -> None:
     for issuer, member, path in _issuer_files(issuers):
         setting, is_token = f"{issuer.path}.{member}", member == "bearer_token_file"
         has_keys = member == "jwks_file"
-        encoding = "utf-8" if has_keys else "latin-1"  # certificate files may have comments in any encoding
+        encoding = "utf-8" if has_keys else "latin-1"  # certificate files may contain comments in any encoding
         text = _read_file(path, setting, MAX_KEY_SET_BYTES, encoding=encoding, is_token=is_token).require()
         if not has_keys:
             continue
@@ -307,11 +307,11 @@ class ReloadingValidator(BaseValidator):
         return self._current.cached_by_digest(digest)
 
     def decide(self, token: str) -> Decision:
-        """Decide with the current validator."""
+        """Check the credential with the current validator."""
         return self._current.decide(token)
 
     def reload(self) -> None:
-        """Reload everything, changed or not, and discard all cached decisions.
+        """Reload everything, whether or not it changed, and discard all cached decisions.
 
         Raises:
             ConfigurationError: The new version cannot be used completely; the log reports what is in force.
@@ -342,7 +342,7 @@ class ReloadingValidator(BaseValidator):
     def look_for_changes(self) -> None:
         """Reload if a file has changed since it was read, or if it is time to retry an invalid version."""
         if not self._lock.acquire(blocking=False):
-            return  # a reload is running, and the next check comes soon
+            return  # a reload is in progress, and the next check is soon
         try:
             if self._watch.has_changed() or (not self._is_whole and self._clock.monotonic() >= self._retry_at):
                 self._read_again(is_requested=False)
@@ -350,7 +350,7 @@ class ReloadingValidator(BaseValidator):
             self._lock.release()
 
     def issuer_problems(self) -> list[str]:
-        """Fetch each issuer's keys, which otherwise happens at the first token; return the problems."""
+        """Fetch each issuer's keys, which otherwise happens when the first token arrives; return any problems."""
         issuers = () if self.settings.oidc is None else self.settings.oidc.issuers
 
         def problem(setting: IssuerSetting) -> str | None:
@@ -393,7 +393,7 @@ class ReloadingValidator(BaseValidator):
                 logged = kind
 
     def _look(self, last: _Texts | None) -> _Reading:
-        """Read the files, and watch them from before the read; repeat if their contents refer to other files."""
+        """Start watching the files, and then read them; repeat if their contents refer to other files."""
         for _ in range(_MAX_LOOKS):
             reading = _Reading(self._environ, last=last)
             if tuple(reading.files) == self._watched:
@@ -403,7 +403,7 @@ class ReloadingValidator(BaseValidator):
         return reading
 
     def _read_again(self, *, is_requested: bool) -> Exception | None:
-        """Apply the current contents, and return the problem if they cannot be used completely; the lock is held."""
+        """Apply the current contents, and return the problem if they are not completely usable; the lock is held."""
         reading = self._look(self._texts)
         found = reading.fingerprint()
         if self._is_whole and found == self._fingerprint and not is_requested:
@@ -456,13 +456,13 @@ class ReloadingValidator(BaseValidator):
         return settings
 
     def _check_settings(self, settings: AccessSettings) -> None:
-        """Check what else a new configuration file depends on; skipped if only keys changed."""
+        """Check what else a new configuration file depends on; skip this if only keys changed."""
         if self._check is not None:
             self._check(settings)
         check_issuer_files(() if settings.oidc is None else settings.oidc.issuers)
 
     def _build(self, settings: AccessSettings) -> MultiValidator:
-        """Return a validator of API keys, which are checked first, and of tokens; does not contact providers yet."""
+        """Return a validator for API keys, which are checked first, and tokens; it does not contact providers yet."""
         issuers = () if settings.oidc is None else settings.oidc.issuers
         roles = Roles(settings.roles, settings.default_roles)
         denied = split_denied(settings.denied, issuers=issuers)
@@ -503,7 +503,7 @@ class ReloadingValidator(BaseValidator):
         self.metrics.in_force_since = self._clock.now().timestamp()
 
     def _warn(self, reading: _Reading) -> None:
-        """Log risky but permitted settings: files that others may change, names that match no user."""
+        """Log risky but permitted settings: files that other users may change, and names that don't match any user."""
         for file in reading.files.values():
             file.warn()
         for issuer, member, path in _issuer_files(self._issuers):
@@ -534,7 +534,7 @@ class ReloadingValidator(BaseValidator):
         )
 
     def _log_problem(self, error: Exception, reading: _Reading, *, is_part: bool, is_requested: bool) -> None:
-        """Log why a version is not completely in force, once per contents and problem."""
+        """Log why a version is not completely in force, once for each combination of contents and problem."""
         own = error if isinstance(error, MicromegasError) else None
         state = (self._fingerprint, type(error), str(own))
         if state == self._logged_problem and not is_requested:
@@ -549,7 +549,7 @@ class ReloadingValidator(BaseValidator):
             sentence = "A part of a new version of the access configuration cannot be used; the rest is in force."
         remedy = None if own is None else own.remedy
         if refused is not None:
-            # The default remedy, a restart, fits only at startup.
+            # The default remedy, a restart, is appropriate only at startup.
             is_usual = remedy == ConfigurationError.default_remedy
             remedy = f"{'Correct what it says.' if is_usual else remedy} {_RETRY_REMEDY}"
         texts = self._texts
@@ -568,7 +568,7 @@ class ReloadingValidator(BaseValidator):
         )
 
     def _counts(self) -> dict[str, float]:
-        """Return how many of each are in force; keys count only if they still grant access."""
+        """Return how many of each setting are in force; keys count only if they still grant access."""
         settings, now = self.settings, self._clock.now()
         return {
             "issuers": len(self._issuers),
@@ -592,7 +592,7 @@ def validator_from_environment(
     legacy_api_keys: LegacyApiKeys | None = None,
     check: Callable[[AccessSettings], None] | None = None,
 ) -> ReloadingValidator:
-    """Build a validator of the API keys and OpenID tokens that `environ` accepts; API keys are checked first.
+    """Build a validator for the API keys and OpenID tokens that `environ` accepts; API keys are checked first.
 
     Reads the variables `MICROMEGAS_OIDC_CONFIG`, `MICROMEGAS_API_KEYS`, `MICROMEGAS_ADMINS` and
     `MICROMEGAS_LEGACY_API_KEYS`, and the files in `MICROMEGAS_ACCESS_CONFIG` and `MICROMEGAS_API_KEY_FILE`. Changes to
@@ -611,7 +611,7 @@ def validator_from_environment(
 
 
 def _accepting(settings: OidcServerSettings, audience: str) -> OidcServerSettings:
-    """Return settings that also accept tokens for `audience`; issuers without an audience stay unchanged."""
+    """Return settings that also accept tokens for `audience`; issuers without an audience are unchanged."""
     issuers = tuple(
         replace(one, audiences=(*one.audiences, audience)) if one.audiences else one for one in settings.issuers
     )

@@ -52,7 +52,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedStep:
-    """One step: whether it was passed (None if undecided), what was checked, and what was found."""
+    """One step: whether the token passed (None if undecided), what was checked, and what was found."""
 
     is_passed: bool | None
     title: str
@@ -81,7 +81,7 @@ class _Case:
 def explain_decision(
     token: str, decision: Decision, *, settings: AccessSettings, now: datetime
 ) -> tuple[ExplainedStep, ...]:
-    """Return the steps that led to `decision` about `token`; the last one has the reason."""
+    """Return the steps that led to the `decision` about `token`; the last one contains the reason."""
     if isinstance(decision, Accepted) and decision.context.auth_type is AuthType.API_KEY:
         return (ExplainedStep(is_passed=True, title="API key", found=f"the key of {_shown(decision.context.subject)}"),)
     reason = None if isinstance(decision, Accepted) else decision.reason
@@ -99,7 +99,7 @@ def explain_decision(
         steps.append(ExplainedStep(is_passed=is_passed, title=title, found=find(case)))
         if is_end:
             return (*steps, _ending(str(reason)))
-    # The step of an unknown reason is unknown, so only the first step is certain.
+    # The step for an unknown reason is unknown, so only the first step is certain.
     return tuple(steps) if reason is None else (steps[0], _ending(reason))
 
 

@@ -1,4 +1,4 @@
-"""An issuer's public keys: fetched once for all waiting threads, and kept for a limited time during an outage.
+"""An issuer's public keys, fetched once for all waiting threads and kept for a limited time during an outage.
 
 A fetch runs on its own thread. `KeyCache` never waits for it: callers get `KeysPending` with a future, wait for it in
 their own way, and retry.
@@ -41,8 +41,8 @@ _FIRST_PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0)
 _FILE_CHECK_SECONDS = 1.0
 _SLOW_FETCH_SECONDS = 1.0
 _LONG_AGO = float("-inf")
-# A network that sends tokens with unknown keys causes a few fetches, and then only a share of those that the cool-down
-# allows. The rest remain available for valid tokens after a rotation.
+# A network that sends tokens with unknown keys can cause a few fetches, and then only a fraction of those that the
+# cool-down allows. The rest remain available for valid tokens after a rotation.
 _MAX_FETCHES_OF_NETWORK = 3
 _COOL_DOWNS_PER_FETCH = 4
 _MAX_NETWORKS = 10_000
@@ -63,7 +63,7 @@ class KeyFetcher:
     def __init__(self, setting: IssuerSetting, *, http: ProviderHttp) -> None:
         self._setting = setting
         self._http = http
-        # The URL, and whether it must not be private: a provider with a public address returned it.
+        # The URL, and whether it must not be private, because a provider with a public address returned it.
         self._known_location: tuple[str, bool] | None = None
 
     def fetch(self, *, rediscover: bool) -> KeySet:
@@ -100,8 +100,8 @@ class KeyFetcher:
     def _headers_for(self, url: str) -> FormFields | None:
         setting = self._setting
         configured = setting.jwks_url or setting.discovery_url or setting.issuer
-        # With its own CA file, the administrator trusts every host of this issuer. Without one, a discovery document
-        # could send the token anywhere.
+        # If this issuer has its own CA file, the administrator trusts all of its hosts. Without one, a discovery
+        # document could send the token anywhere.
         is_trusted = setting.ca_file is not None or _origin(url) == _origin(configured)
         if setting.bearer_token_file is None or not is_trusted:
             return None
@@ -142,7 +142,7 @@ class KeyPolicy:
     cool_down_seconds: float = 30.0
 
     def pause_seconds(self, *, failures: int, has_keys: bool) -> float:
-        """Return how long to pause after this many consecutive failures."""
+        """Return how long to wait after this many consecutive failures."""
         if has_keys or failures > len(_FIRST_PAUSES_SECONDS):
             return self.cool_down_seconds
         return _FIRST_PAUSES_SECONDS[failures - 1]
@@ -152,7 +152,7 @@ Fetch: TypeAlias = Future[KeySet | None]
 
 
 class KeysPending(Exception):
-    """The result depends on a fetch that has not finished."""
+    """The result depends on a fetch that hasn't finished yet."""
 
     def __init__(self, fetch: Fetch) -> None:
         super().__init__("the keys are being fetched")
@@ -205,9 +205,9 @@ class KeyCache:
         self._fetched_at = 0.0
         self._discovered_at = _LONG_AGO
         self._failures = 0
-        # Before this time, unknown key IDs cause no fetch; after a failure, nothing does.
+        # Before this time, unknown key IDs don't cause a fetch; after a failure, nothing does.
         self._retry_at = _LONG_AGO
-        # The signature of the token that caused the last fetch, which decides about that token.
+        # The signature of the token that caused the last fetch, whose result is final for that token.
         self._sought: bytes | None = None
         self._fetches_of_networks: TokenBuckets[str | bytes] = TokenBuckets(
             per_second=1 / (_COOL_DOWNS_PER_FETCH * policy.cool_down_seconds),
@@ -218,7 +218,7 @@ class KeyCache:
         self._reported = _Freshness.FRESH
 
     def age_seconds(self) -> float | None:
-        """Return the age of the keys, or None without keys."""
+        """Return the age of the keys, or None if there are none."""
         with self._lock:
             return None if self._keys is None else self._clock.monotonic() - self._fetched_at
 
@@ -251,7 +251,7 @@ class KeyCache:
         return usable
 
     def get_newer(self, seen: KeySet, *, signature: bytes) -> KeySet:
-        """Return a set fetched after `seen`, or `seen` itself if it was fetched for the token with this signature.
+        """Return a key set fetched after `seen`, or `seen` itself if it was fetched for the token with this signature.
 
         Raises:
             RefetchDue: `seen` is older than the token, and it is too early to fetch keys again.
@@ -413,5 +413,5 @@ class KeyCaches:
         self.retain((), None)
 
 
-# The settings of an issuer that determine its keys.
+# An issuer's settings that determine its keys.
 _key_source = attrgetter("issuer", "tenant", "discovery_url", "jwks_url", "jwks_file", "ca_file", "bearer_token_file")

@@ -61,7 +61,7 @@ _EMAIL_CLAIMS = (
 )  # fmt: skip
 
 ADMINS_KEY = "MICROMEGAS_ADMINS"
-# The excluded characters may occur in subjects, such as Auth0's `google-apps|alice@example.com`.
+# The excluded characters may occur in subjects, such as `google-apps|alice@example.com` from Auth0.
 _ADDRESS = re.compile(r"[^\s@|:/]+@[^\s@|:/]+")
 _SUBJECT_PREFIX = "subject:"
 _MAX_SHOWN_ISSUERS = 3
@@ -176,12 +176,12 @@ def _only_issuer(entry: str, issuers: Sequence[IssuerSetting], key: str) -> Issu
 
 
 def _spelled_out(entry: str, issuers: Sequence[IssuerSetting]) -> str:
-    """Return possible full spellings of the entry for a message, one per issuer, for the first few issuers."""
+    """Return possible full forms of the entry for a message, one per issuer for the first few issuers."""
     return " or ".join(f"{setting.issuer}|{entry}" for setting in issuers[:_MAX_SHOWN_ISSUERS])
 
 
 class ExpiringCache(Generic[Value]):
-    """Maps digests to the most recently used values; with size 0 it stores nothing.
+    """Maps digests to the most recently used values; stores nothing if its size is 0.
 
     An entry expires after its time to live by the monotonic clock, and at its expiry by the wall clock. Changes of the
     wall clock in either direction thus never extend its life.
@@ -217,7 +217,7 @@ class ExpiringCache(Generic[Value]):
 
 
 class Issuer:
-    """One issuer: its token rules, its keys, and how its claims become a caller."""
+    """One issuer: its token rules, its keys, and how its claims are mapped to a caller."""
 
     def __init__(self, setting: IssuerSetting, *, keys: KeyCache, admins: AdminRules, roles: Roles) -> None:
         if not setting.audiences and not (setting.client_ids and "token_use" in setting.required_claims):
@@ -250,7 +250,8 @@ class Issuer:
         if self._audiences:
             check_audience(claims, self._audiences)
         elif "aud" in claims:
-            # This issuer's access tokens have no audience, so this is another kind of token, for another recipient.
+            # This issuer's access tokens don't have an audience, so this is a different kind of token, for a different
+            # recipient.
             raise TokenProblem("audience_mismatch")
         check_times(
             claims,
@@ -287,7 +288,7 @@ class Issuer:
             raise TokenProblem("subject_not_allowed")
 
     def context_of(self, claims: Mapping[str, object], *, subject: str) -> AuthContext:
-        """Build the context of the caller from checked claims with a verified signature."""
+        """Build the caller's context from checked claims with a verified signature."""
         email = claims.get("email")
         verified_email = email if isinstance(email, str) and claims.get("email_verified") is True else None
         shown_email = _first_text(claims, _EMAIL_CLAIMS)
@@ -356,7 +357,7 @@ def _first_text(claims: Mapping[str, object], names: Iterable[str]) -> str | Non
 
 
 class OidcValidator(BaseValidator):
-    """Validates signed tokens of the configured issuers; thread-safe.
+    """Validates signed tokens from the configured issuers; thread-safe.
 
     Args:
         settings: Issuers with their rules, and the caches' sizes and times.
@@ -431,7 +432,7 @@ class OidcValidator(BaseValidator):
         return accepted.context
 
     def decide(self, token: str) -> Decision:
-        """Decide by size, cache, format, algorithm, issuer, its claim rules, key, signature, and allowed callers."""
+        """Check the size, cache, format, algorithm, issuer, its claim rules, key, signature, and allowed callers."""
         digest = token_digest(token)
         if digest is None:
             return Refused(reason="token_too_large")

@@ -47,7 +47,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def owner_may_have_keys(settings: AccessSettings, key: ApiKeySetting) -> bool:
-    """Whether the configuration still allows the owner of a key to create keys."""
+    """Whether the configuration still allows the key's owner to create keys."""
     issuers = () if settings.oidc is None else settings.oidc.issuers
     owner, groups = key.owner or "", key.owner_groups or ()
     names = {
@@ -66,7 +66,7 @@ def _allowing_roles(settings: AccessSettings) -> set[str]:
 
 
 class UserKeys:
-    """Creates, lists, and revokes the keys of a caller; its methods block on file I/O. Thread-safe."""
+    """Creates, lists, and revokes a caller's keys; its methods block on file I/O. Thread-safe."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class UserKeys:
         return request
 
     def run(self, caller: AuthContext, request: _Request) -> bytes:
-        """Run a request, and return the response: one JSON object."""
+        """Run a request and return the response, a JSON object."""
         if caller.auth_type is not AuthType.OIDC:
             raise PermissionDenied("Only signed-in users can have API keys.", reason="keys_not_allowed")
         path = self._find_file()

@@ -1,4 +1,4 @@
-"""From a credential to its bearer, or to one of exactly two errors, with one audit event per decision.
+"""Maps a credential to its bearer, or to one of exactly two errors, with one audit event per decision.
 
 Also the shared parts of all validators: readable tables and rows by role, and rate limits for callers.
 """
@@ -37,10 +37,10 @@ _MAX_KEY_WAITS = 3
 # A fetch is two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
-# A credential that could not be checked counts as a quarter of a rejection. Retries during an outage still get a
-# response, while a flood of forged tokens for a provider that is down is limited.
+# A credential that couldn't be checked counts as a quarter of a rejection. This way, retries during an outage still get
+# a response, but a flood of forged tokens for a provider that is down is limited.
 _UNDECIDED_SHARE = 0.75
-# Callers have few different sets of roles, so the result for each set is computed once.
+# Callers have only a few different sets of roles, so the result for each set is computed once.
 _MAX_ROLE_SETS = 1024
 
 
@@ -49,21 +49,21 @@ def _is_plausible(token: object) -> TypeGuard[str]:
 
 
 def token_digest(token: object) -> bytes | None:
-    """Return the SHA-256 digest of a credential, which is the key of every cache; None if it cannot be a credential."""
+    """Return a credential's SHA-256 digest, which is the key in every cache, or None if it cannot be a credential."""
     if not _is_plausible(token):
         return None
-    # A str may contain lone surrogates; "surrogatepass" keeps different strings different.
+    # A str may contain lone surrogates; "surrogatepass" keeps different strings distinct.
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def token_name(token: object) -> str:
-    """Return a credential's name in logs, even if it is invalid: 8 hexadecimal digits of its digest."""
+    """Return the name used for a credential in logs, even if it is invalid: 8 hexadecimal digits of its digest."""
     digest = token_digest(token)
     return "implausible" if digest is None else digest_name(digest)
 
 
 def digest_name(digest: bytes) -> str:
-    """Return the name in logs of the credential with this digest."""
+    """Return the name used in logs for the credential with this digest."""
     return digest.hex()[:8]
 
 
@@ -89,7 +89,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """A service that is needed to check the credential is unavailable; `reason` is a constant.
+    """A service that is required to check the credential is unavailable; `reason` is a constant.
 
     `pending` is set if no caller has waited yet: after that fetch, the result may differ.
     """
@@ -119,7 +119,7 @@ class BaseValidator(abc.ABC):
 
     @abc.abstractmethod
     def decide(self, token: str) -> Decision:
-        """Decide about `token`, a string of at most `MAX_TOKEN_BYTES` characters, without waiting or logging."""
+        """Check `token`, a string of at most `MAX_TOKEN_BYTES` characters, without waiting or logging."""
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:  # noqa: ARG002 - for subclasses with a cache
         """Return the result of `cached_context` for the credential with this `token_digest`; never raises."""
@@ -131,7 +131,7 @@ class BaseValidator(abc.ABC):
         return None if digest is None else self.cached_by_digest(digest)
 
     def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
-        """Release resources of the validator."""
+        """Release the validator's resources."""
 
     def validate_token(self, token: str) -> AuthContext:
         """Return the bearer of `token`. Writes one audit event and counts once. Waits while keys are being fetched.
@@ -144,7 +144,7 @@ class BaseValidator(abc.ABC):
         return self._conclude(decide_safely(self, token), token, started)
 
     def try_token(self, token: str, *, is_last: bool = False) -> AuthContext:
-        """Return the same without waiting; with `is_last`, keys that are still being fetched make it undecided."""
+        """Return the bearer without waiting; with `is_last`, the token is undecided if keys are still being fetched."""
         started = SYSTEM_CLOCK.monotonic()
         decision = _decide_once(self, token)
         if isinstance(decision, Undecided) and decision.pending is not None and not is_last:
@@ -236,7 +236,7 @@ class MultiValidator(BaseValidator):
         return undecided or refused
 
     def cached_by_digest(self, digest: bytes) -> AuthContext | None:
-        """Return the first context that one of these validators finds without I/O, or None."""
+        """Return the first context that any of these validators finds without I/O, or None."""
         for validator in self._validators:
             context = validator.cached_by_digest(digest) if isinstance(validator, BaseValidator) else None
             if context is not None:
@@ -279,7 +279,7 @@ class Roles:
         return roles, None if is_admin else self._cached_access(roles)
 
     def scan_limit(self, roles: tuple[str, ...]) -> int | None:
-        """Return how many bytes a statement with these roles may read: the largest of the roles' limits."""
+        """Return how many bytes a statement with these roles may read, which is the largest of the roles' limits."""
         granted = [self._roles[name] for name in roles] if self._roles else []
         limits = [role.max_scan_bytes for role in granted if role.tables]
         return None if None in limits else max(filter(None, limits), default=None)
@@ -332,7 +332,7 @@ class CallLimits:
         )
 
     def count_call(self, issuer: str, subject: str) -> None:
-        """Count a call of an identity."""
+        """Count a call by an identity."""
         self._follow_changes()
         wait_seconds = self._calls.take((issuer, subject))
         if wait_seconds:
@@ -353,7 +353,7 @@ class CallLimits:
     def _too_often(self, what: str, wait_seconds: float, *, by: str) -> ResourcesExhausted:
         if self._metrics is not None:
             self._metrics.count_rate_limited(by)
-        # Rounded up, so that a client that waits this long is not too early.
+        # Rounded up so that a client that waits this long doesn't retry too early.
         retry_after_seconds = math.ceil(wait_seconds * 1000) / 1000
         return ResourcesExhausted(
             what,

@@ -19,7 +19,7 @@ _OWNING_KEY: Final = f"a key with the scope {WRITE_SCOPE} and a role whose `owns
 
 
 def may_read(caller: AuthContext, table: str) -> bool:
-    """Whether the caller may read the table, or some of its rows."""
+    """Whether the caller may read the table or some of its rows."""
     access = caller.table_access
     return READ_SCOPE in caller.scopes and (access is None or access.may_read(table))
 

@@ -1,1 +1,1 @@
-"""The `micromegas` command: arguments in, exit codes out. The work is done by `wiring` and `demo`."""
+"""The `micromegas` command: takes arguments and returns exit codes. The work is done by `wiring` and `demo`."""

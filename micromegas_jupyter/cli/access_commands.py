@@ -1,4 +1,4 @@
-"""`micromegas keys`: API keys and their use; `micromegas access explain`: how a server would treat a token."""
+"""`micromegas keys` manages API keys; `micromegas access explain` shows how a server would treat a token."""
 
 import argparse
 import json
@@ -88,7 +88,7 @@ def _add_action(
 
 
 def run_keys(arguments: argparse.Namespace) -> int:
-    """Run the action; prints a new key or the list to standard output."""
+    """Run the action, and print a new key or the list to standard output."""
     path = arguments.file or os.environ.get(_KEY_FILE_VARIABLE)
     if arguments.action == "usage":
         return _show_usage(arguments, path)
@@ -131,7 +131,7 @@ def _create_key(arguments: argparse.Namespace, file: "KeyFile") -> None:
         return (*keys, setting)
 
     file.change(with_new_key, creates=True)
-    # Only after it is in the file, because a printed key must work.
+    # Print the key only after it is in the file, because a printed key must work.
     print(made.secret.reveal(), flush=True)
     end = f"valid until {format_time(expires_at)}" if expires_at else "with no end"
     scopes = ", ".join(sorted(made.setting.scopes))
@@ -228,7 +228,7 @@ FROM calls GROUP BY 1, 2 ORDER BY last_used DESC, id
 
 
 def _show_usage(arguments: argparse.Namespace, path: str | None) -> int:
-    """Print the used keys, the most recently used first, and then the file's unused keys."""
+    """Print the used keys, most recently used first, and then the file's unused keys."""
     from micromegas_jupyter.access.api_keys import KeyFile, key_id
 
     now = SYSTEM_CLOCK.now()
@@ -327,7 +327,7 @@ def _decision_facts(decision: "Decision") -> dict[str, object]:
 
 
 def _read_token(name: str) -> str:
-    """Return the token in a file or on standard input, without whitespace and without `Bearer`."""
+    """Return the token from a file or standard input, without whitespace and without `Bearer`."""
     try:
         if name == "-":
             content = sys.stdin.buffer.read(_MAX_TOKEN_BYTES + 1)

@@ -204,7 +204,7 @@ def _show_readers(arguments: argparse.Namespace, client: "FlightSQLClient") -> i
 def find_readers(
     client: "FlightSQLClient", name: str, *, since: datetime, until: datetime
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return who read a table or column, and how many of the period's audit lines do not list columns."""
+    """Return who read a table or column, and how many audit lines from the period do not list columns."""
     schema = "information_schema." if name.startswith("information_schema.") else ""
     table, _, column = name.removeprefix(schema).partition(".")
     if not table:
@@ -215,7 +215,7 @@ def find_readers(
 
 
 def _merge_readers(groups: Sequence[Mapping[str, Any]], *, column: str | None) -> list[dict[str, Any]]:
-    """Return one entry per user who read the column, or any column without one; most recent first."""
+    """Return one entry per user who read the column, or any column if none is specified; most recent first."""
     readers: dict[tuple[object, ...], dict[str, Any]] = {}
     for group in groups:
         columns = json.loads(group["columns"])

@@ -1,4 +1,4 @@
-"""`micromegas demo`: the whole system on one machine, for a first look or to check an installation."""
+"""`micromegas demo`: runs the whole system on one machine, to try it out or to check an installation."""
 
 import argparse
 import sys
@@ -102,7 +102,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 
 def _open_folder(arguments: argparse.Namespace) -> DemoFolder | None:
-    """Return the demo's directory, with the notebooks for JupyterLab; None for a check."""
+    """Return the demo's directory, with the notebooks for JupyterLab, or None for a check."""
     if arguments.check:
         if arguments.notebooks or arguments.fresh:
             raise UsageError("--check stores nothing, so it can't be combined with --notebooks or --fresh.")

@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(run(words))
     gc.set_threshold(_GARBAGE_THRESHOLD)
     exit_code = run(words)
-    gc.freeze()  # also skips a final collection
+    gc.freeze()  # also skips the final garbage collection
     sys.exit(exit_code)
 
 
@@ -143,12 +143,12 @@ def _drop_output() -> None:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether the disk is full, which is neither the server's nor this program's fault."""
+    """Whether the error is a full disk, which is neither the server's nor this program's fault."""
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def output_error(error: OSError) -> UsageError:
-    """Return the error for an output that cannot be written."""
+    """Return the error for output that cannot be written."""
     return UsageError(
         f"The output cannot be written: {error.strerror}.", remedy="Free up space there, or write the output elsewhere."
     )
@@ -157,8 +157,8 @@ def output_error(error: OSError) -> UsageError:
 def _run_command(arguments: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and (arguments.command not in _PRINTS_ROWS or stream is sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # a message is never lost because of a character
-    if arguments.command != "serve":  # its own options configure its log
+            stream.reconfigure(errors="backslashreplace")  # a message is never lost because of an unencodable character
+    if arguments.command != "serve":  # the command's own options configure its log
         log_to_terminal(logging.WARNING, FactsFormatter())
     try:
         with warnings.catch_warnings():
@@ -204,7 +204,7 @@ def load_pyarrow(*modules: str) -> None:
             for module in ("lib", *modules):
                 import_module(f"pyarrow.{module}")
             if modules:
-                import_module("pyarrow").array([])  # creating the first array looks for pandas
+                import_module("pyarrow").array([])  # creating the first array tries to import pandas
         finally:
             for name in _OPTIONAL:
                 del sys.modules[name]
@@ -253,7 +253,7 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
     """Print an error with its position in `sql`, and return its exit code."""
     parts = [str(error), *([f"query {error.query_id}"] if error.query_id else []), error.code]
     parts += [f"more: micromegas explain {error.code}"] if isinstance(error, QueryError) else []
-    from micromegas_jupyter.core.error_page import where_to_read  # takes time that --help doesn't have
+    from micromegas_jupyter.core.error_page import where_to_read  # importing it takes too long for --help
 
     lines = ["✗ " + " · ".join(parts) + where_to_read(error.code), *statement_excerpt(error, sql)]
     red, plain = ("\x1b[31m", "\x1b[0m") if has_color(sys.stderr, os.environ) else ("", "")
@@ -262,7 +262,7 @@ def report(error: MicromegasError, *, sql: str | None = None) -> int:
 
 
 def build_parser(program: str = "micromegas", *, only: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the whole command, with the arguments of the `only` command that is needed."""
+    """Return the parser for the whole command, with arguments for the `only` command that is needed."""
     parser = CommandParser(prog=program, description="Sign in once, query your telemetry.", epilog=_EPILOG)
     _add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -323,7 +323,7 @@ def _command_function(pattern: str, command: str) -> Any:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Formats options and commands like Python 3.13, in all versions: `-p, --param NAME=VALUE`."""
+    """Formats options and commands as Python 3.13 does, in all versions: `-p, --param NAME=VALUE`."""
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
@@ -350,7 +350,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override] # the overloads of the library say the same
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse, and reject unrecognized arguments here, where the usage is the command's."""
+        """Parse the arguments, and reject unrecognized ones here, so that the error shows this command's usage."""
         words = list(sys.argv[1:] if args is None else args)
         if "--help-all" in words:
             for action, text in self.rare_help.items():
@@ -386,13 +386,13 @@ _MAX_FACT_CHARACTERS = 256
 
 
 class FactsFormatter(logging.Formatter):
-    """Appends a record's extra fields as `name=value`; external text cannot imitate a separate line."""
+    """Appends a record's extra fields as `name=value`; external text cannot be mistaken for a separate line."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line."""
+        """Return the record as a line."""
         facts = [f" {name}={_fact(value)}" for name, value in record.__dict__.items() if name not in _STANDARD_FIELDS]
         lines = super().format(record).split("\n")
         # Errors contain parts of statements. Further lines are indented, and terminal control characters are escaped.
@@ -409,7 +409,7 @@ def _fact(value: object) -> str:
 
 
 def log_to_terminal(level: int, formatter: logging.Formatter) -> logging.Handler:
-    """Write records with at least `level` to standard error from now on."""
+    """Write records of `level` or higher to standard error from now on."""
     handler = logging.StreamHandler()
     handler.setLevel(level)
     handler.setFormatter(formatter)

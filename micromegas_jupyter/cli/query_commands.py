@@ -60,7 +60,7 @@ class RowOptions:
 
     @property
     def is_binary(self) -> bool:
-        """Whether the format is bytes instead of text."""
+        """Whether the format is binary instead of text."""
         return self.file_format in _BINARY
 
     @property
@@ -107,7 +107,7 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_range_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Add the options of a time range."""
+    """Add the time range options."""
     default_text = "" if default is None else f"; default: {default}"
     parser.add_argument(
         "--begin",
@@ -208,7 +208,7 @@ def _describe(
     time_range: "tuple[datetime | None, datetime | None]",
     parameters: Mapping[str, object] | None,
 ) -> int:
-    """Print a statement's columns, with the scan estimate on standard error; or everything as JSON."""
+    """Print a statement's columns, with the scan estimate on standard error, or print everything as JSON."""
     arguments.statement = sql
     with open_query_client(arguments) as client:
         from micromegas_jupyter.client.query_reader import NO_ESTIMATE, parse_estimate
@@ -238,7 +238,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
     parameters: Mapping[str, object] | None = None,
     limit: int | None = None,
 ) -> int:
-    """Run a statement and write its rows; standard error gets the progress, on a terminal, and a note for no rows."""
+    """Run a statement and write its rows; progress (on a terminal) and a note about no rows go to standard error."""
     if arguments.max_colwidth < 0:
         raise UsageError("--max-colwidth is a width, or 0 to cut nothing.")
     options = RowOptions(
@@ -246,7 +246,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
         max_column_width=arguments.max_colwidth,
         shows_json=None if arguments.jsonb is None else arguments.jsonb == "json",
     )
-    arguments.statement = sql  # errors refer to it
+    arguments.statement = sql  # error messages refer to it
     is_shown = arguments.output in {None, "-"} and sys.stdout.isatty()
     with open_query_client(arguments) as client, _Progress(is_quiet_with_rows=is_shown) as progress:
         client.on_notice(show_note)
@@ -257,7 +257,7 @@ def write_answer(  # noqa: PLR0913 - as a query takes them
         ):
             count = write_rows(reader.schema, progress.watch(reader, client), output, options)
     if count == 0:
-        # Showing the range also reveals a wrong clock.
+        # Showing the range also reveals an incorrect clock.
         told = "" if begin is None or end is None else f" from {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%Y-%m-%dT%H:%M:%SZ}"
         print(f"no rows{told}", file=sys.stderr)
     return 0
@@ -315,7 +315,7 @@ class _Progress:
 
 
 def _parse_parameters(texts: Iterable[str]) -> dict[str, object] | None:
-    """Return the values of `-p`, or None without any."""
+    """Return the values of `-p`, or None if there are none."""
     found: dict[str, object] = {}
     for text in texts:
         parts = _PARAMETER.fullmatch(text)
@@ -442,7 +442,7 @@ def _stored_or_new_provider(
 
 
 def choose_format(file_format: str | None, output: str | None) -> str:
-    """Return the requested format, or that of the file's extension."""
+    """Return the requested format, or the one that matches the file's extension."""
     if file_format is None and output is not None and output != "-":
         file_format = _ENDINGS.get(Path(output).suffix.lower())
         if file_format is None:
@@ -455,7 +455,7 @@ def choose_format(file_format: str | None, output: str | None) -> str:
 
 @contextmanager
 def open_output(path: str | None, options: RowOptions) -> Iterator[IO[Any]]:
-    """Yield the output for rows: standard output, or a file that gets its name once all rows are written."""
+    """Yield the output for rows: standard output, or a file that gets its final name once all rows are written."""
     output: IO[Any]
     if path is None or path == "-":
         if options.is_binary and sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`python -m micromegas_jupyter.cli.query_process_log`, as older programs call `micromegas process-log`."""
+"""`python -m micromegas_jupyter.cli.query_process_log`: how older programs call `micromegas process-log`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m micromegas_jupyter.cli.query_process_metrics`, as older programs call `micromegas process-metrics`."""
+"""`python -m micromegas_jupyter.cli.query_process_metrics`: how older programs call `micromegas process-metrics`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m micromegas_jupyter.cli.query_processes`, as older programs call `micromegas processes`."""
+"""`python -m micromegas_jupyter.cli.query_processes`: how older programs call `micromegas processes`."""
 
 import sys
 

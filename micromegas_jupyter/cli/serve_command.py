@@ -217,23 +217,23 @@ class StopSignal:
         signal.signal(signal.SIGTERM, self._on_signal)
         self._numbers: socket.socket | None = None
         if limit_seconds is not None:
-            # Handlers run on the main thread, which may be blocked in a library call; the signal numbers arrive
+            # Handlers run on the main thread, which may be blocked in a library call, but the signal numbers arrive
             # anyway.
             received, self._numbers = socket.socketpair()
             self._numbers.setblocking(False)
             signal.set_wakeup_fd(self._numbers.fileno(), warn_on_full_buffer=False)
-            # Started now, because a signal handler must not start threads.
+            # Start the thread here, because a signal handler must not start threads.
             threading.Thread(
                 target=self._enforce, args=(limit_seconds, received), name="stop-limit", daemon=True
             ).start()
 
     @property
     def elapsed_seconds(self) -> float:
-        """The time since it was set, or 0."""
+        """The number of seconds since the signal was set, or 0."""
         return 0.0 if self._set_at is None else SYSTEM_CLOCK.monotonic() - self._set_at
 
     def watch_parent(self) -> None:
-        """Set it when standard input closes, or when the parent exits while others hold standard input open."""
+        """Set the signal when standard input closes, or when the parent exits but others hold standard input open."""
         self._parent = os.getppid()
 
         def read_to_end() -> None:
@@ -251,13 +251,13 @@ class StopSignal:
             self._set_at = SYSTEM_CLOCK.monotonic()
         self._wakes.put(None)
         if self._numbers is not None:
-            with suppress(OSError):  # enough numbers are pending
+            with suppress(OSError):  # enough signal numbers are already pending
                 self._numbers.send(bytes([signal.SIGTERM]))
 
     def wait(self) -> None:
-        """Return when it is set."""
+        """Return when the signal is set."""
         while not self._is_set and self._parent in {None, os.getppid()}:
-            # A signal just before the wait is only noticed after it.
+            # A signal that arrives just before the wait is noticed only after it.
             with suppress(Empty):
                 self._wakes.get(timeout=_POLL_SECONDS)
         self.set()
@@ -293,7 +293,7 @@ def _reload_on_hangup(stack: "ServerStack") -> None:
             _LOG.debug("the reload was refused: %s", error.code)  # the validator has logged why
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # A handler interrupts the main thread anywhere, so another thread does the work.
+        # A handler can interrupt the main thread at any point, so another thread does the work.
         threading.Thread(target=reload, name="access-reload", daemon=True).start()
 
     signal.signal(signal.SIGHUP, on_signal)
@@ -344,7 +344,7 @@ def count_of(count: int, noun: str) -> str:
 
 
 class ServerFormatter(FactsFormatter):
-    """Prepends the time and masks secrets; audit lines remain unchanged."""
+    """Prepends the time and masks secrets; leaves audit lines unchanged."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -413,7 +413,7 @@ def _describe_lost_lines(formatter: logging.Formatter, count: int) -> str:
 
 
 def notify(settings: ServerSettings, line: str) -> None:
-    """Report the server's state, as a line with its time, or as a log record if the log is JSON."""
+    """Report the server's state as a line with a timestamp, or as a log record if the log is JSON."""
     if settings.log_format is LogFormat.JSON:
         logging.getLogger("micromegas_jupyter.server").info(line)
     else:

@@ -75,7 +75,7 @@ def add_logout_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_logout(arguments: argparse.Namespace) -> int:
-    """Remove and revoke the stored sign-in, and report it, even if no user was signed in."""
+    """Remove and revoke the stored sign-in, and report the result, even if no user was signed in."""
     from micromegas_jupyter.wiring import client_side
 
     if arguments.all:
@@ -166,7 +166,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
-    """Return the caller according to the client; gets a currently valid token."""
+    """Return the caller according to the client, and get a currently valid token."""
     token = provider.get_token()
     now = _provider_now(provider)
     identity = getattr(provider, "identity", None)  # service accounts and key files have no identity
@@ -174,7 +174,7 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
         if settings.api_key_file is not None:
             return f"API key from {settings.api_key_file.name}"
         return service_line(token, settings, now=now)
-    del token  # would be among the variables in a traceback of the error
+    del token  # would appear among the variables in the error's traceback
     try:
         line = identity_line(identity(), now=now)
     except LoginRequired:
@@ -184,7 +184,7 @@ def local_line(settings: "ClientSettings", provider: "AuthProvider") -> str:
 
 
 def identity_line(identity: "Identity", *, now: datetime) -> str:
-    """Return a user's name, email address, provider, and sign-in expiration in one line."""
+    """Return a user's name, email address, provider, and sign-in expiration on one line."""
     who = identity.name or identity.email or identity.subject
     address = f" <{identity.email}>" if identity.email and identity.email != who else ""
     renews = ", renews by itself" if identity.renews else ""
@@ -218,7 +218,7 @@ def time_left(expires_at: datetime, now: datetime) -> str:
 
 
 def _provider_now(provider: object) -> datetime:
-    """Return the time of the token issuer's clock, if the provider object has it."""
+    """Return the time on the token issuer's clock, if the provider object has it."""
     return SYSTEM_CLOCK.now() + timedelta(seconds=getattr(provider, "clock_offset_seconds", 0.0))
 
 
@@ -267,7 +267,7 @@ class HiddenInput:
             return getpass.getpass(prompt, self._output)
         try:
             with _byte_by_byte(self._source.fileno()):
-                # Not earlier, because input pasted before this would be shown.
+                # Don't prompt earlier, because input pasted before this point would be echoed.
                 self._output.write(prompt)
                 self._output.flush()
                 return self._next_line(SYSTEM_CLOCK.monotonic() + timeout_seconds)
@@ -291,9 +291,9 @@ class HiddenInput:
                 raise LoginFailed("The sign-in was canceled: the input ended.")
 
     def _read_chunk(self, deadline: float) -> bytes:
-        """Wait for input and return it; empty at the end of the input."""
+        """Wait for input and return it; empty at end of input."""
         while True:
-            # A Ctrl-C just before a wait is only noticed after it, so waits are short.
+            # A Ctrl-C just before a wait is noticed only after it, so waits are short.
             left_seconds = max(deadline - SYSTEM_CLOCK.monotonic(), 0.0)
             if select.select([self._source], [], [], min(left_seconds, _MAX_WAIT_SECONDS))[0]:
                 chunk = os.read(self._source.fileno(), _READ_BYTES)
@@ -316,7 +316,7 @@ def _byte_by_byte(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # Discards any remaining pasted input, which the shell would read otherwise.
+        # Discards any remaining pasted input, which the shell would otherwise read.
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 
@@ -334,7 +334,7 @@ _CLEAR_LINE = "\r\x1b[K"
 def sign_in(
     settings: "ClientSettings", *, flow: str | None = None, store: bool = True, environ: Mapping[str, str] | None = None
 ) -> "OidcAuthProvider | HubTokenProvider":
-    """Sign in with `flow`, or as the settings and runtime environment determine; `store` keeps the sign-in."""
+    """Sign in with `flow`, or as determined by the settings and runtime environment; `store` keeps the sign-in."""
     from micromegas_jupyter.auth.flows.base import HUB_TOKEN_VARIABLE, GraphicalBrowser
     from micromegas_jupyter.config.client import SECRET_VARIABLES, Flow
     from micromegas_jupyter.wiring import client_side
@@ -374,7 +374,7 @@ def sign_in(
 
 
 class SignInTerminal:
-    """Shows a sign-in on a terminal, or as plain lines without a terminal."""
+    """Shows a sign-in on a terminal, or as plain lines if there is no terminal."""
 
     def __init__(self, stream: TextIO, *, source: TextIO | None = None, environ: Mapping[str, str]) -> None:
         self._stream = stream
@@ -411,7 +411,7 @@ class SignInTerminal:
             self.announce(_waiting_line(pending.expires_at))
 
     def _count_down(self, expires_at: datetime, done: threading.Event) -> None:
-        """Show the time left until the sign-in is done, then remove the line."""
+        """Show the time left until the sign-in is done, and then remove the line."""
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed, so there is no reader
             is_done = False
             while not is_done:

@@ -106,7 +106,7 @@ def run_tables(arguments: argparse.Namespace) -> int:
 
 
 def _is_confirmed(arguments: argparse.Namespace) -> bool:
-    """Confirm a change that removes rows; without a terminal it needs `--yes`."""
+    """Prompt to confirm a change that removes rows; without a terminal, `--yes` is required."""
     questions = {
         "drop": "Drop the table {} and all of its rows?",
         "delete": "Delete the rows of the table {} that meet the condition?",

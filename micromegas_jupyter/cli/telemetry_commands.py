@@ -105,7 +105,7 @@ def run_processes(arguments: argparse.Namespace) -> int:
     condition = _matches((name, getattr(arguments, name)) for name in ("username", "exe", "computer"))
     width = arguments.max_colwidth
     is_cut = width > 0 and choose_format(arguments.format, arguments.output) == "table"
-    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at the end
+    exe = f"right(exe, {width}) AS exe" if is_cut else "exe"  # paths differ at their ends
     sql = (
         f"SELECT process_id, {exe}, start_time, username, computer, distro, cpu_brand FROM processes "  # noqa: S608 - quoted
         f"WHERE {condition} ORDER BY start_time LIMIT {arguments.limit}"
@@ -213,13 +213,13 @@ def _check_count(value: int | None, option: str) -> None:
 
 
 def _contains(column: str, text: str | None) -> str:
-    """Return the condition that a column contains `text`, ignoring case; empty without a text."""
+    """Return the condition that a column contains `text`, ignoring case; empty if `text` is empty."""
     # Not ILIKE, because it would treat some characters as wildcards.
     return "" if text is None else f" AND strpos(lower({column}), lower({_quote(text)})) > 0"
 
 
 def _matches(columns: Iterable[tuple[str, str | None]]) -> str:
-    """Return the condition that each column matches its regular expression, ignoring case; `true` without any."""
+    """Return the condition that each column matches its regular expression, ignoring case; `true` if there are none."""
     wanted = [f"regexp_like({column}, {_quote(text)}, 'i')" for column, text in columns if text is not None]
     return " AND ".join(wanted) or "true"
 
@@ -426,7 +426,7 @@ def _host_label() -> str:
 
 
 def run_telemetry(arguments: argparse.Namespace) -> int:
-    """Run the action; prints the variables or the list to standard output."""
+    """Run the action, and print the variables or the list to standard output."""
     if arguments.action == "setup":
         return _set_up(arguments)
     with connect(arguments) as client:

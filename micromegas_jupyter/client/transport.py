@@ -417,8 +417,8 @@ _POSITION: Final = re.compile(r"\bline:? (\d{1,9}),? column:? (\d{1,9})", re.IGN
 
 _DOTS_OF_A_JWT: Final = 2
 _KEY_REMEDY: Final = (
-    "If it is an API key, check the file that api_key_file names, or ask the server's administrator for another key or "
-    "a service account; else sign in again."
+    "If it is an API key, check the file in api_key_file, or ask the server's administrator for a different key or a "
+    "service account. Otherwise, sign in again."
 )
 _CLOCK_REMEDY: Final = "Set this machine's clock (NTP), then sign in again."
 _REASON_REMEDY: Final = (

@@ -458,7 +458,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                     (
                         'Add client_ids (your client id) or required_claims such as {"hd": "example.com"}. Every '
                         "project at Google can have a token made for a service account of its own with any audience, "
-                        "so the audience alone keeps nobody out."
+                        "so the audience alone doesn't protect you."
                     ),
                 ),
             ),
@@ -517,15 +517,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                     ("subjects",),
                     (
                         "Add subjects, such as repo:example/lake:*. Every workflow on GitHub can ask for a token "
-                        "with any audience, so the audience alone keeps nobody out."
+                        "with any audience, so the audience alone doesn't protect you."
                     ),
                 ),
             ),
             needed_claim=(
                 "repository_owner_id",
                 (
-                    "Add the number of the account that owns the repository, as a text. A name can pass to somebody "
-                    "else, the number cannot."
+                    "Add the number of the account that owns the repository, as a string. Unlike the number, the name "
+                    "can be transferred to another account."
                 ),
             ),
         ),

@@ -57,7 +57,7 @@ _IGNORED_CLAUSES: Final = (
     ("with", r"\S+ with (rollup|cube|totals) (?!as |[(\[{])", "WITH {0}", _GROUPING_SETS),
     ("with", _NAME + r" with ordinality (?!(?:as )?[(\[{])", "WITH ORDINALITY", "Write row_number() OVER ()."),
     ("connect", r"\S+ connect by ", "CONNECT BY", "Write WITH RECURSIVE."),
-    ("*", r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "Name the columns."),
+    ("*", r"(?:select|distinct|all|,|\.) \* ilike ", "choosing columns with ILIKE", "List the columns."),
 )
 
 

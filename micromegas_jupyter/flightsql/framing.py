@@ -490,7 +490,7 @@ class StreamDecoder:
         if not header:
             return None  # descriptor or application metadata only
         if len(header) > self._limits.max_schema_bytes:
-            what = "The schema, or what a message says of itself, is larger than"
+            what = "The schema or the metadata of a message is larger than"
             raise _too_large(what, self._limits.max_schema_bytes, "bytes")
         body = bytes(view)
         found = read_header(header)

@@ -34,8 +34,8 @@ _UNKNOWN_SIGN_IN: Final = notice_page(
 )
 _OTHER_PERSON: Final = notice_page(
     status=403,
-    what="This sign-in was started in somebody else's notebook. Nothing was handed over. If somebody sent you this "
-    "address, they may have wanted to act in your name: tell the administrator of this JupyterHub.",
+    what="This sign-in was started in another user's notebook. No access was granted. If someone sent you this "
+    "address, they may have tried to act in your name. Tell the administrator of this JupyterHub.",
 )
 # The same response for every mismatch, so that attempts reveal nothing.
 _NO_MATCH: Final = notice_page(

@@ -1,4 +1,4 @@
-"""MCP as stateless JSON-RPC: revision 2026-07-28, and the three earlier ones, in which clients start with `initialize`.
+"""MCP as stateless JSON-RPC: revision 2026-07-28, and the three earlier ones, where clients start with `initialize`.
 
 Sessions are not supported. Source: https://modelcontextprotocol.io/specification/2026-07-28 and, for the older
 revisions, …/2025-11-25, …/2025-06-18 and …/2025-03-26.

@@ -163,7 +163,7 @@ def parse_compression(headers: Headers) -> Compression | None:
             return compression
         case _:
             raise UsageError(
-                f"The header {COMPRESSION_HEADER} does not name a compression.",
+                f"The header {COMPRESSION_HEADER} is not a supported compression.",
                 remedy="Send lz4, zstd or none, or leave it out.",
             )
 
@@ -239,7 +239,7 @@ def _parse_time_range(headers: Headers) -> TimeRange | None:
     begin = parse_time(begin_text, "query_range_begin", rounds_up=False)
     end = parse_time(end_text, "query_range_end", rounds_up=True)
     if end < begin:
-        raise UsageError("The query's time range ends before it begins.", remedy="Exchange begin and end.")
+        raise UsageError("The query's time range ends before it begins.", remedy="Swap begin and end.")
     return TimeRange(begin=begin, end=end)
 
 
@@ -255,7 +255,8 @@ def parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
             is_finer = digits[_MICROSECOND_DIGITS:].strip("0")
             return parsed + timedelta(microseconds=1) if rounds_up and is_finer else parsed
     raise UsageError(
-        f"The header {header} is not a time.", remedy="Send RFC 3339 with an offset, such as 2026-11-24T12:00:00Z."
+        f"The header {header} is not a valid time.",
+        remedy="Send an RFC 3339 time with an offset, such as 2026-11-24T12:00:00Z.",
     )
 
 
@@ -310,7 +311,7 @@ def _decode_name(headers: Headers, name: str) -> str | None:
         is_readable = text.isprintable() and text.isascii()
     if not is_readable or len(text) > _MAX_NAME_CHARACTERS:
         raise UsageError(
-            f"The header {name} does not hold a printable name.",
+            f"The header {name} does not contain a printable name.",
             remedy=f"Send at most {_MAX_NAME_CHARACTERS} printable characters, percent-encoded in UTF-8.",
         )
     return text

@@ -121,7 +121,7 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
         return True
     if len(pattern) > _MAX_PATTERN_CHARACTERS:
         raise UsageError(
-            f"A pattern of names has more than {_MAX_PATTERN_CHARACTERS} characters.",
+            f"A name pattern has more than {_MAX_PATTERN_CHARACTERS} characters.",
             remedy="Send a shorter one, or none for all names.",
         )
 

@@ -366,7 +366,7 @@ class CutOffService:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await run_in_thread(lambda: store.change_cut_off(change), name="denials")
         except TimeoutError:
-            raise Unavailable("The storage of the denials file does not respond.") from None
+            raise Unavailable("The storage for the denials file is not responding.") from None
 
     async def handle(self, call: Call, body: bytes) -> bytes:
         """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
@@ -374,7 +374,8 @@ class CutOffService:
             raise PermissionDenied("Only administrators may cut off users.", reason="not_administrator")
         if self._deny_list is None:
             raise UnsupportedRequest(
-                "This server has no denials file.", remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas."
+                "This server doesn't have a denials file.",
+                remedy="Set MICROMEGAS_QUERY_DENIALS_FILE for all its replicas.",
             )
         try:
             found = decode_strict_json(body[: _MAX_BODY_BYTES + 1].decode("utf-8"), max_depth=1)

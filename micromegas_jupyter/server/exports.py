@@ -79,7 +79,7 @@ class ExportRunner:
         check_may_change_state(call, "send telemetry")
         check_may_ingest(caller, signal.table)
         if self._exports is None:
-            raise UnsupportedRequest("This server only reads.", remedy="Send to a server that keeps a lake.")
+            raise UnsupportedRequest("This server is read-only.", remedy="Send exports to a server that has a lake.")
 
     def open_audit(self, origin: CallOrigin, signal: Signal) -> ActionAudit:
         """Return the audit of a new export; ServerUnavailable if it could not be recorded."""
@@ -149,7 +149,7 @@ class ExportRunner:
 
     async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         if self._exports is None:
-            raise UnsupportedRequest("This server only reads.")
+            raise UnsupportedRequest("This server is read-only.")
         # A separate task: abandoned exports are stored nevertheless, because they may have been in progress.
         task = asyncio.ensure_future(self._exports.store(request))
         self._running.add(task)

@@ -581,7 +581,7 @@ class FlightMethods:
         command = parse_descriptor(data.flight_descriptor)
         if not isinstance(command, PreparedQuery):
             raise UnsupportedRequest(
-                "Data is accepted as the rows of a table or as the parameters of a prepared statement only.",
+                "Data is accepted only as table rows or as prepared statement parameters.",
                 remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
             )
         self._prepared.get(command.handle, call.caller_key)
@@ -648,7 +648,9 @@ class FlightMethods:
     async def _cancel(self, call: Call, info: Any) -> int:
         """Cancel the reads of a flight's endpoints; a flight that is not being read cannot be canceled."""
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
-            raise UsageError("The flight has no endpoint.", remedy="Send the FlightInfo that GetFlightInfo returned.")
+            raise UsageError(
+                "The flight doesn't have an endpoint.", remedy="Send the FlightInfo that GetFlightInfo returned."
+            )
         keys = {self._find_key(call, endpoint.ticket.ticket) for endpoint in info.endpoint}
         status = await self._queries.cancel(keys)
         if status is CancelStatus.NOT_CANCELLABLE:
@@ -673,7 +675,7 @@ class FlightMethods:
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may reload the configuration.", reason="not_administrator")
         if self._reload is None:
-            raise UnsupportedRequest("This server has no access configuration to reload.")
+            raise UnsupportedRequest("This server doesn't have an access configuration to reload.")
         check_may_change_state(call, "reload the access configuration")
         try:
             try:
@@ -695,7 +697,7 @@ class FlightMethods:
 
     async def _change_keys(self, call: Call, body: bytes) -> bytes:
         if self._keys is None:
-            raise UnsupportedRequest("This server has no API keys.")
+            raise UnsupportedRequest("This server doesn't have API keys.")
         request = self._keys.parse(body)
         if request.operation != "list":
             check_may_change_state(call, "make or revoke API keys")
@@ -703,7 +705,7 @@ class FlightMethods:
             async with asyncio.timeout(_RELOAD_SECONDS):
                 found = await asyncio.to_thread(self._keys.run, call.caller, request)
         except TimeoutError:
-            raise DeadlineExceeded("The file of API keys could not be used in time.", remedy="Try again.") from None
+            raise DeadlineExceeded("The API key file could not be used in time.", remedy="Try again.") from None
         if request.operation != "list":
             outcome = "key_created" if request.operation == "create" else "key_revoked"
             name = json.loads(found).get("id", request.id)
@@ -744,7 +746,7 @@ def set_options(request: Any) -> Any:
     options = request.session_options
     if len(options) > _MAX_OPTIONS or any(len(name) > _MAX_NAME for name in options):
         raise UsageError(
-            "The call sets too many session options.", remedy=f"This server has only {', '.join(_OPTIONS)}."
+            "The call sets too many session options.", remedy=f"This server supports only {', '.join(_OPTIONS)}."
         )
     result = messages.SetSessionOptionsResult
     errors: dict[str, Any] = {}

@@ -286,7 +286,7 @@ class ServerThread:
         except RuntimeError:
             raise ConfigurationError(
                 f"Cannot bind to {address}: the port is taken, the address does not belong to this machine, or the "
-                "certificate and key do not belong together.",
+                "certificate and key do not match.",
                 key="port",
                 remedy="Choose another port, or 0 for any free one.",
             ) from None

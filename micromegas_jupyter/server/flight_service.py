@@ -123,8 +123,8 @@ class Readers:
             if waiting.when() != _SILENT:
                 raise
             raise DeadlineExceeded(
-                "Nothing was sent for some seconds, and others waited to send.",
-                remedy="Send without a pause, or try later.",
+                "Nothing was sent for several seconds while other callers were waiting to send.",
+                remedy="Send without pausing, or try again later.",
                 limit="silent_client",
             ) from None
 
@@ -257,7 +257,7 @@ class Call:
 def _late_message() -> DeadlineExceeded:
     return DeadlineExceeded(
         "The call's message did not arrive in time.",
-        remedy="Call again over a better connection.",
+        remedy="Try again over a faster connection.",
         limit="silent_client",
     )
 
@@ -343,7 +343,8 @@ class HealthService:
         """Respond now and after each change; the call ends when the server begins to stop."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
-                f"{_MAX_WATCHERS} clients are already watching the health.", remedy="Call Check instead of Watch."
+                f"{_MAX_WATCHERS} clients are already watching the server's health.",
+                remedy="Call Check instead of Watch.",
             )
         self._watcher_count += 1
         try:
@@ -377,12 +378,14 @@ class HealthService:
         except TimeoutError:
             if waiting in self._probes:
                 raise DeadlineExceeded("The health check's message did not arrive in time.") from None
-            raise ResourcesExhausted("Too many clients are checking the health.", remedy="Ask again.") from None
+            raise ResourcesExhausted(
+                "Too many clients are checking the server's health.", remedy="Ask again."
+            ) from None
         finally:
             with suppress(ValueError):
                 self._probes.remove(waiting)
         if not isinstance(message, bytes):
-            raise UsageError("The health check carries no message.")
+            raise UsageError("The health check doesn't contain a message.")
         return parse_message(messages.HealthCheckRequest, message).service in {"", FLIGHT_SERVICE}
 
 
@@ -392,7 +395,7 @@ async def _send_health(context: "_Context[bytes, bytes]", status: int) -> None:
         async with asyncio.timeout(_PROBE_SECONDS):
             await context.write(answer)
     except TimeoutError:
-        raise DeadlineExceeded("The client does not read the response.") from None
+        raise DeadlineExceeded("The client is not reading the response.") from None
 
 
 class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic only to the type checker
@@ -611,7 +614,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         is_last = not is_left(self._settings.max_concurrent_calls, taken=len(self._calls), own=own)
         if own >= limit or is_last:
             raise ResourcesExhausted(
-                f"You have {own} calls open, and the server cannot have more for you now."
+                f"You have {own} calls open, and the server cannot accept more from you right now."
                 if is_last
                 else f"You have {limit} calls open, the maximum for one caller.",
                 remedy="Wait for some to end, read results to their end, or cancel them.",

@@ -174,7 +174,7 @@ class IngestRunner:
                 if is_committing:
                     raise DeadlineExceeded(
                         "Storing the rows took too long, so it is unknown whether they were stored.",
-                        remedy="Send them again under the same ingest id: "
+                        remedy="Send them again with the same ingest id: "
                         "rows that are already stored are not stored twice.",
                     ) from None
                 raise DeadlineExceeded(
@@ -189,7 +189,7 @@ class IngestRunner:
         With `is_separate`, it has its own process, for operations that may crash it, such as SQL conditions.
         """
         if self._process is None:
-            raise UnsupportedRequest("This server only reads.", remedy="Connect to a server with a lake.")
+            raise UnsupportedRequest("This server is read-only.", remedy="Connect to a server with a lake.")
         slots = self._separate_limit if is_separate else self._limit
         return IngestCall(self._process, call.source, slots=slots, is_alone=is_separate)
 
@@ -211,7 +211,7 @@ class IngestRunner:
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"Nothing arrived for {settings.idle_seconds:g} seconds; no rows were stored.",
-                    remedy="Send the rows without a pause.",
+                    remedy="Send the rows without pausing.",
                     limit="silent_client",
                 ) from None
 
@@ -408,7 +408,7 @@ class TableOperations:
                 times = changing.begin, changing.end
                 if (await self._in_time(refresh_view(pool, changing.view_set, times, niceness=0)))["is_stored"]:
                     return
-            raise ServerUnavailable("The view is constantly being refreshed by others.", remedy="Try again.")
+            raise ServerUnavailable("The view is constantly being refreshed by other calls.", remedy="Try again.")
 
     async def change_view(self, call: Call, found: CreateView | DropView, pool: Pool) -> str:
         """Create, replace, or drop a materialized view for an administrator; return a summary."""
@@ -427,7 +427,7 @@ class TableOperations:
                 arguments["updated_by"] = find_origin(call).attribution.user
             result = await self._in_time(self._operate(call, operation, arguments))
             if result["status"] == "not_found" and isinstance(found, DropView) and not found.if_exists:
-                raise UsageError(f"There is no materialized view {found.name[:_MAX_SHOWN_CHARACTERS]}.")
+                raise UsageError(f"No materialized view is named {found.name[:_MAX_SHOWN_CHARACTERS]}.")
         return str(result["status"])
 
     def _counter(self, audit: ActionAudit) -> Callable[[str, MicromegasError | None], None]:
@@ -506,7 +506,7 @@ def _check_is_merged(changing: PartitionCall) -> None:
     table = changing.view_set
     if table not in MODEL_TABLES:
         raise InvalidStatement(
-            f"Nothing is stored for a view set {table[:_MAX_SHOWN_CHARACTERS]!r}.",
+            f"No rows are stored for the view set {table[:_MAX_SHOWN_CHARACTERS]!r}.",
             remedy=f"Use one of {', '.join(sorted(MODEL_TABLES))}.",
         )
     if changing.function == RETIRE:

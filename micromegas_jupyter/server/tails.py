@@ -159,7 +159,7 @@ class CursorKey:
                 if found is None:
                     self._storage.create(_KEY_PATH, secrets.token_bytes(_KEY_BYTES))
                 elif len(found[0]) != _KEY_BYTES:
-                    raise Unavailable("The lake's key for cursors is damaged.", remedy="Tell the administrator.")
+                    raise Unavailable("The lake's cursor key is corrupted.", remedy="Tell the administrator.")
                 else:
                     self._key = found[0]
             return self._key
@@ -426,7 +426,7 @@ def _parse_wait(text: str | None) -> float:
 
 def _check_bound(cursor: Cursor, statement: bytes, rights: bytes) -> None:
     if cursor.statement != statement:
-        raise UsageError("The cursor belongs to another statement or other parameters.", remedy=_AGAIN)
+        raise UsageError("The cursor belongs to a different statement or different parameters.", remedy=_AGAIN)
     if cursor.rights != rights:
         raise UsageError("Your rights to the table have changed since the cursor was issued.", remedy=_AGAIN)
 

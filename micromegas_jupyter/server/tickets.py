@@ -119,7 +119,7 @@ def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
     keys = tuple(HiddenBytes(line.strip().encode()) for line in text.reveal().splitlines() if line.strip())
     if not 1 <= len(keys) <= _MAX_KEYS:
         raise ConfigurationError(
-            f"The file that {_KEY_FILE_SETTING} names holds {len(keys)} keys, not one or two.",
+            f"The file that {_KEY_FILE_SETTING} specifies contains {len(keys)} keys instead of one or two.",
             key=_KEY_FILE_SETTING,
             remedy=_KEY_FILE_REMEDY,
         )
@@ -154,7 +154,8 @@ class Tickets:
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
         if not self._signer.is_valid(signature, _TICKET, caller, data):
             raise UsageError(
-                "The ticket was not issued to you, or by a server with another key, as one has after a restart.",
+                "The ticket was not issued to you, or was issued by a server with a different key, "
+                "for example before a restart.",
                 remedy=_REQUEST_AGAIN,
             )
         found = parse_message(messages.IssuedStatement, data)
@@ -222,7 +223,7 @@ class PreparedStatements:
         left = (_MAX_BYTES - of_all + own + _size(self._stored.get(found.id, ()))) // 2
         if own + _size(parameters) > min(_MAX_BYTES_PER_CALLER, left):
             raise ResourcesExhausted(
-                "Your prepared statements, or those of all callers, hold too many parameters.",
+                "Your prepared statements, or those of all callers, contain too many parameters.",
                 remedy="Close those that you no longer need.",
                 limit="prepared",
             )
@@ -305,7 +306,7 @@ def _size(parameters: tuple[bytes, ...]) -> int:
 
 def _unknown_statement() -> UsageError:
     return UsageError(
-        "The prepared statement was closed, or has expired.",
+        "The prepared statement was closed or has expired.",
         remedy="Prepare the statement again.",
     )
 

@@ -81,10 +81,10 @@ def read_tls_files(files: TlsFiles) -> TlsMaterial:
         private_key = load_pem_private_key(key, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigurationError(
-            "The key file doesn't contain a PEM private key without a password.", key="key_file", remedy=_REMEDY
+            "The key file must contain a PEM private key without a password.", key="key_file", remedy=_REMEDY
         ) from None
     if own.public_key() != private_key.public_key():
-        raise ConfigurationError("The certificate and the key do not belong together.", key="key_file", remedy=_REMEDY)
+        raise ConfigurationError("The certificate and the key do not match.", key="key_file", remedy=_REMEDY)
     client_ca = None if files.client_ca_file is None else _read(files.client_ca_file, "client_ca_file")
     if client_ca is not None:
         _parse_certificates(client_ca, "client_ca_file")
@@ -183,7 +183,7 @@ class HttpTls(Collector):
                 context.verify_mode = ssl.CERT_OPTIONAL
         except (OSError, ssl.SSLError):
             raise ConfigurationError(
-                "The HTTP endpoint's certificate and key cannot be read, or do not belong together.",
+                "The HTTP endpoint's certificate and key cannot be read or do not match.",
                 key="certificate_file",
             ) from None
         return context

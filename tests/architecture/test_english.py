@@ -83,7 +83,7 @@ PATTERNS = {
     "sign in at: sign in to": (
         r"\bsign(?:ed|s|ing)?[ -]in at\b|\bat the (?:[Hh]ub|provider|server|engine|service|gateway|client)\b"
     ),
-    "there is none": r"\b(?:is|are) none\b",
+    "there is none": r"\b(?:is|are) (?-i:none)\b",  # not Python's None
     "as it is: unchanged": r"\bas (?:it|they) (?:is|are|stands?)(?: now)?(?=[.,;:)]|$)",
     "picture, texts: image, strings": r"\bpictures?\b|\bremarks?\b|\b(?:the|as|of|all) texts\b",
     "one each: per": r"\bone for each\b|\b(?:a|one) [\w-]+ each\b",

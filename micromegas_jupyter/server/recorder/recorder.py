@@ -332,7 +332,7 @@ class WaitingExports:
         """Remove a stored export; raises if it must keep waiting."""
         outcome = one.outcome
         if outcome is None or not outcome.done():
-            raise Unavailable("The lake does not respond.")
+            raise Unavailable("The lake is not responding.")
         one.outcome = None
         self._lost_rows += outcome.result().refused
         self._remove(one)

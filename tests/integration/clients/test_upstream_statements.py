@@ -117,6 +117,6 @@ def test_steps_of_upstreams_notebooks_about_partitions(administrator, capsys):
         administrator.materialize_partitions(view, begin, end, 60 * 60 * 24)
         assert view in capsys.readouterr().out
     # Not there to be retired: listed.
-    with pytest.raises(pa.ArrowInvalid, match="Nothing is stored"):
+    with pytest.raises(pa.ArrowInvalid, match="No rows are stored"):
         administrator.retire_partitions("async_events", PROCESS, begin, end)
     assert "async_events" in NOT_HERE

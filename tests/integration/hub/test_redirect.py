@@ -11,7 +11,7 @@ from tests.integration.hub.sign_in import TIMEOUT_SECONDS, KernelSignIn
 # The first test of the folder starts the Hub.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
-SOMEBODY_ELSES = "started in somebody else&#x27;s notebook. Nothing was handed over."
+SOMEBODY_ELSES = "started in another user&#x27;s notebook. No access was granted."
 
 
 @pytest.fixture(scope="module")

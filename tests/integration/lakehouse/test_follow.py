@@ -282,7 +282,7 @@ def test_a_cursor_is_of_one_caller_statement_and_role(owner, server):
         with pytest.raises(UsageError, match="not issued to you"):
             owner.follow(SQL, cursor=text).read(0)
     for sql in ("SELECT id  FROM t", "SELECT id FROM u", "SELECT team FROM t"):
-        with pytest.raises(UsageError, match="another statement"):
+        with pytest.raises(UsageError, match="a different statement"):
             owner.follow(sql, cursor=cursor).read(0)
     with _client(server, "bob") as bob, pytest.raises(UsageError, match="not issued to you"):
         bob.follow(SQL, cursor=cursor).read(0)
@@ -428,7 +428,7 @@ def test_views_are_not_followed_nor_with_the_cursor_of_a_table(recorded):
     for name in ("per_minute", "log_stats", "processes", "histogram_increases"):
         with pytest.raises(UnsupportedStatement, match="cannot be followed"):
             recorded.follow(f"SELECT * FROM {name}")
-        with pytest.raises(UsageError, match="another statement"):
+        with pytest.raises(UsageError, match="a different statement"):
             recorded.follow(f"SELECT * FROM {name}", cursor=cursor).read(0)
 
 

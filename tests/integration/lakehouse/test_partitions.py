@@ -230,8 +230,8 @@ NOTHING = {
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', (SELECT now()))": "not a time",
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-13-30')": "not a time",
     "SELECT time, msg FROM retire_partitions('log_entries', 'global', '2026-11-24')": "4 constants",
-    "SELECT time, msg FROM retire_partitions('images', 'global', '2026-11-24', '2026-11-30')": "Nothing is stored",
-    "SELECT time, msg FROM materialize_partitions('orders', '2026-11-24', '2026-11-30', 60)": "Nothing is stored",
+    "SELECT time, msg FROM retire_partitions('images', 'global', '2026-11-24', '2026-11-30')": "No rows are stored",
+    "SELECT time, msg FROM materialize_partitions('orders', '2026-11-24', '2026-11-30', 60)": "No rows are stored",
     "SELECT 1 FROM retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30'), "
     "retire_partitions('log_entries', 'global', '2026-11-24', '2026-11-30') AS again": "twice",
 }

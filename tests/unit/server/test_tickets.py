@@ -76,7 +76,7 @@ class TestTicketKeyFile:
                     assert [replica.read(each, ALICE).sql for each in (latest, *issued)] == ["SELECT 1"] * 3
                 latest = issued[0]
 
-        with pytest.raises(UsageError, match="another key"):
+        with pytest.raises(UsageError, match="a different key"):
             replicas[0].read(first, ALICE)
 
     @pytest.mark.parametrize(
