@@ -328,7 +328,7 @@ def _parse_report(facts: dict[str, Any]) -> ExportReport:
             stored=int(facts["stored"]), refused=int(facts["refused"]), answer=base64.b64decode(facts["answer"])
         )
     except (KeyError, TypeError, ValueError):
-        raise InternalError("A response of the ingest process is malformed.") from None
+        raise InternalError("A response from the ingest process is malformed.") from None
 
 
 def check_view(tables: Sequence[TableSnapshot], settings: EngineSettings, view: ViewDefinition) -> dict[str, str]:

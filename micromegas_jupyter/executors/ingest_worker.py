@@ -84,7 +84,7 @@ class UploadStream:
     def commit(self) -> int:
         """Make all rows durable and visible; return their number."""
         if self._write is None:
-            raise UsageError("The call has no schema.", remedy="Send an Arrow table, which may be empty.")
+            raise UsageError("The call has no schema.", remedy="Send an Arrow table; it may be empty.")
         if self._announced is not None and self._announced != self.rows:
             raise UsageError(
                 f"{self.rows:,} of {self._announced:,} rows have arrived; none were stored.", remedy="Send them again."
@@ -103,7 +103,7 @@ def _checked(schema: pa.Schema) -> pa.Schema:
         raise UsageError("The rows have no columns.", remedy="Send at least one.")
     repeated = next((name for name, count in Counter(schema.names).items() if count > 1), None)
     if repeated is not None:
-        raise UsageError(f"Two columns have the name {repeated[:80]!r}.", remedy="Rename one of them.")
+        raise UsageError(f"Two columns are named {repeated[:80]!r}.", remedy="Rename one of them.")
     return schema
 
 
@@ -113,7 +113,7 @@ LogRecords = list[tuple[int, str, str]]
 def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Callable[[], LogRecords]) -> None:
     """Serve each channel that the front sends, until the front is gone."""
     if options.lake is None:
-        raise InternalError("This executor has no lake to store rows in.")
+        raise InternalError("This executor doesn't have a lake to store rows in.")
     storage = Storage(options.lake)
     writer, tables = LakeWriter(storage), Tables(storage, check_condition=_check_condition)
     threading.stack_size(_STACK_BYTES)

@@ -138,7 +138,7 @@ def describe_error(error: BaseException) -> MicromegasError:
             _LOG.error("a statement failed unexpectedly: %s", error.what, exc_info=error.__cause__)
         return error
     if isinstance(error, MemoryError | pa.ArrowMemoryError):
-        return ResourcesExhausted("This statement needs more memory than the limit for one statement.", limit="memory")
+        return ResourcesExhausted("This statement exceeds the memory limit per statement.", limit="memory")
     _LOG.error("a statement failed unexpectedly", exc_info=error)
     return InternalError("The server failed to respond.")
 
@@ -247,14 +247,13 @@ class Output:
         """Return the error for a larger result after this much of it was sent."""
         size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
         return ResourcesExhausted(
-            f"The result is larger than the {size} that this server sends for one query; {sent}.", limit="result_bytes"
+            f"The result exceeds this server's limit of {size} per query; {sent}.", limit="result_bytes"
         )
 
     def too_many_rows(self, sent: int) -> ResourcesExhausted:
         """Return the error for a result with more rows after this many were sent."""
         return ResourcesExhausted(
-            f"The result has more rows than the {self.max_rows:,} that this server sends for one query; "
-            f"{sent:,} rows were sent.",
+            f"The result exceeds this server's limit of {self.max_rows:,} rows per query; {sent:,} rows were sent.",
             limit="rows",
         )
 

@@ -273,8 +273,8 @@ class EndedLimit:
             del self._ends[caller]
             return
         raise ResourcesExhausted(
-            f"{self._max_ended} of your statements had to be ended within a minute, for memory, a crash or their "
-            "deadline.",
+            f"{self._max_ended} of your statements had to be stopped within a minute because of memory, a "
+            "crash, or a timeout.",
             remedy=f"Wait {seconds:.0f} s, and request less data: filter or aggregate first.",
             retry_after_seconds=seconds,
             limit="ended_statements",
@@ -338,7 +338,7 @@ def cut_off_error() -> PermissionDenied:
 def request_timeout_error() -> DeadlineExceeded:
     """Return the error for a query that exceeded the timeout of its HTTP request."""
     return DeadlineExceeded(
-        "The query exceeded the timeout_seconds of its request and was stopped.",
+        "The query exceeded its request's timeout_seconds and was stopped.",
         remedy="Shorten the time range, aggregate, or raise timeout_seconds.",
         limit="query_timeout",
     )
@@ -350,13 +350,13 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
     size = f"{memory / (1024 * _MIB):.3g} GiB" if memory >= 1024 * _MIB else f"{memory // _MIB} MiB"
     errors: dict[Cause, MicromegasError] = {
         Cause.MEMORY: ResourcesExhausted(
-            f"This statement needed more memory than it may use (at most {size}) and was stopped; {_ALONE}.",
+            f"This statement exceeded its memory limit (at most {size}) and was stopped; {_ALONE}.",
             remedy=_SMALLER,
             limit="memory",
         ),
         Cause.STACK: ResourcesExhausted(
             f"This statement is nested too deeply for the engine and was stopped; {_ALONE}.",
-            remedy="Split it: fewer nested subqueries, brackets or operators in one expression.",
+            remedy="Split it, or use fewer nested subqueries, parentheses, or operators per expression.",
             limit="stack",
         ),
         Cause.KILLED: ResourcesExhausted(
@@ -371,17 +371,17 @@ def build_error(cause: Cause, *, settings: PoolSettings, options: WorkerOptions)
         ),
         Cause.PLANNING: ResourcesExhausted(
             f"Planning this statement took more than {options.planning_seconds:g} s of CPU time, so it was stopped.",
-            remedy="Make it shorter: fewer terms, joins, set operations or subqueries.",
+            remedy="Shorten it: use fewer terms, joins, set operations, or subqueries.",
             limit="planning",
         ),
         Cause.DEADLINE: DeadlineExceeded(
             f"The statement took longer than the server's limit of {settings.statement_timeout_seconds or 0:g} s.",
-            remedy="Read less data: a shorter time range, fewer columns, or aggregates instead of all rows.",
+            remedy="Read less data: use a shorter time range, fewer columns, or aggregates instead of all rows.",
             limit="query_timeout",
         ),
         Cause.REQUEST_TIMEOUT: request_timeout_error(),
         Cause.STALLED: DeadlineExceeded("The client did not read the result in time.", limit="stalled_client"),
-        Cause.DENIED: QueryDenied("The query was stopped because an administrator has denied it.", limit="denied"),
+        Cause.DENIED: QueryDenied("The query was stopped because an administrator denied it.", limit="denied"),
         Cause.CUT_OFF: cut_off_error(),
         Cause.LOST: ServerUnavailable("The process that ran this statement has exited.", remedy="Run it again."),
     }

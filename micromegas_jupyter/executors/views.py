@@ -75,7 +75,7 @@ def check_definition(tables: Sequence[TableSnapshot], settings: EngineSettings, 
         if name not in stored.names or not pa.types.is_timestamp(stored.field(name).type):
             raise InvalidStatement(
                 f"The time column {name[:80]!r} is not a timestamp in the result of the extract_query.",
-                remedy="Specify one of its time columns.",
+                remedy="Specify one of the result's time columns.",
             )
     return {"source": source, "schema": stored.serialize().to_pybytes().hex()}
 
@@ -185,7 +185,7 @@ def _find_source(query: DataFusionQuery, tables: Sequence[TableSnapshot]) -> str
         or steps.count("TableScan") != 1
         or "subquery" in query.text.lower().replace("subqueryalias", "")
     ):
-        raise _unfit("extract_query", "does not read exactly one table, once")
+        raise _unfit("extract_query", "does not read exactly one table exactly once")
     if others := sorted(set(steps) - _STEPS):
         raise _unfit("extract_query", f"has {', '.join(others)}, and so can't be computed for new rows alone")
     source = known[names[0]]

@@ -410,7 +410,7 @@ class Worker:
             if total > _MAX_LISTED_CHARACTERS:
                 raise ResourcesExhausted(
                     "Your tables have more columns than one call can list.",
-                    remedy="Read information_schema.tables, and the columns of one table at a time.",
+                    remedy="Query information_schema.tables, then the columns of one table at a time.",
                     limit="memory",
                 )
             if size > _MIB:
@@ -424,7 +424,7 @@ class Worker:
         from micromegas_jupyter.lake.maintenance import run_round
 
         if self._options.lake is None:
-            raise InternalError("This executor has no lake to maintain.")
+            raise InternalError("This executor doesn't have a lake to maintain.")
         report = run_round(Storage(self._options.lake), seen=None if seen is None else ObservedLease(*seen))
         return {"seen": report.seen, "status": None if report.status is None else msgspec.to_builtins(report.status)}
 
@@ -432,7 +432,7 @@ class Worker:
         from micromegas_jupyter.executors.views import refresh_view
 
         if self._options.lake is None:
-            raise InternalError("This executor has no lake to maintain.")
+            raise InternalError("This executor doesn't have a lake to maintain.")
         return refresh_view(Storage(self._options.lake), self._options.engine, name, rebuilt)
 
     def _statistics(self, planned: PlannedQuery | None = None) -> dict[str, object]:

@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 CONFIG_DIR = "MICROMEGAS_CONFIG_DIR"
 _MAX_CONFIG_BYTES = 256 * 1024
 _OWNER_REMEDY = (
-    "Check its content, then make yourself or root its owner (chown) and close it to changes by others (chmod go-w). A "
-    "program that runs as root, such as under sudo, trusts only files of root's."
+    "Check its content, then make yourself or root its owner (chown) and remove write access for others (chmod go-w). "
+    "A program that runs as root, such as under sudo, trusts only files that root owns."
 )
 CHOICES_FILE = "choices.json"
 MAX_PROFILES = 256
@@ -136,7 +136,8 @@ def service_account_provider(settings: ClientSettings, environ: Mapping[str, str
         provider = service_provider(replace(settings, secret_is_native=False), environ)
     if provider is None:
         raise ConfigurationError(
-            "A service account needs issuer, client id and client secret.", key="MICROMEGAS_OIDC_CLIENT_SECRET"
+            "A service account requires an issuer, a client ID, and a client secret.",
+            key="MICROMEGAS_OIDC_CLIENT_SECRET",
         )
     return provider
 
@@ -520,7 +521,7 @@ def hub_service(settings: ClientSettings, environ: Mapping[str, str] | None = No
         raise
     if endpoint is None:
         raise ConfigurationError(
-            "No JupyterHub with a sign-in service started this program's server.",
+            "This program's server was not started by a JupyterHub with a sign-in service.",
             key="KERNEL_MICROMEGAS_HUB",
             remedy="Choose another way to sign in.",
         )

@@ -48,15 +48,15 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
         token = Secret(text.strip())
         if not text.strip().isascii() or not text.strip().isprintable() or not text.strip():
             raise ConfigurationError(
-                "The engine's token is not one line of printable text.",
+                "The engine's token is not a single line of printable characters.",
                 key="--engine-token-file",
-                remedy="Write the token, and nothing else, into the file.",
+                remedy="Write only the token to the file.",
             )
     if settings.engine_user and token is None:
         raise ConfigurationError(
             "The engine's user has no password.",
             key="--engine-user",
-            remedy="Give a file of it with --engine-token-file.",
+            remedy="Specify a file that contains it with --engine-token-file.",
         )
     ca = None
     if settings.engine_ca is not None:
@@ -84,9 +84,9 @@ def check_no_scan_limit(access: AccessSettings) -> None:
     for name, role in (access.roles or {}).items():
         if role.max_scan_bytes is not None:
             raise ConfigurationError(
-                f"The role {name!r} has max_scan_bytes, and this server can't estimate what its engine reads.",
+                f"The role {name!r} has max_scan_bytes, but this server can't estimate how much its engine reads.",
                 key=f"roles.{name}.max_scan_bytes",
-                remedy="Remove max_scan_bytes from the role, or --engine.",
+                remedy="Remove max_scan_bytes from the role, or omit --engine.",
             )
 
 

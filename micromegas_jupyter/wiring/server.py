@@ -77,7 +77,7 @@ _DEFAULT_SPARE_EXECUTORS: Final = 4
 _MAX_SPAWNED_IDLE: Final = 2
 _LAST_WRITE_SECONDS: Final = 5.0
 _MIN_FREE_BYTES: Final = 64 * _MIB
-_TLS_REMEDY: Final = "Give --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
+_TLS_REMEDY: Final = "Specify --tls-certificate and --tls-key, or add --insecure behind a TLS proxy."
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 
 _DENIALS_FILE: Final = "_micromegas/query_denials.json"
@@ -498,22 +498,22 @@ def check_exposure(settings: ServerSettings) -> None:
     """Check that a server that others can reach uses encryption and authentication, or is explicitly `insecure`."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise ConfigurationError(
-            "TLS needs both a certificate and a key.",
+            "TLS requires both a certificate and a key.",
             key="--tls-certificate",
-            remedy="Give --tls-certificate and --tls-key.",
+            remedy="Specify --tls-certificate and --tls-key.",
         )
     is_plain = settings.tls_certificate is None
     if settings.tls_client_ca is not None and is_plain:
         raise ConfigurationError(
             "Client certificates require TLS.",
             key="--tls-client-ca",
-            remedy="Give --tls-certificate and --tls-key as well.",
+            remedy="Specify --tls-certificate and --tls-key as well.",
         )
     if settings.insecure:
         return
     if is_plain and not settings.no_http and not is_loopback(settings.http_host):
         raise ConfigurationError(
-            f"Tokens for the metrics would cross the network to {settings.http_host} in plain text.",
+            f"Metrics tokens would be sent to {settings.http_host} in plain text.",
             key="--http-host",
             remedy=_TLS_REMEDY,
         )
@@ -521,13 +521,13 @@ def check_exposure(settings: ServerSettings) -> None:
         return
     if settings.disable_auth:
         raise ConfigurationError(
-            f"--disable-auth would let everyone who reaches {settings.host} read everything.",
+            f"--disable-auth would let anyone who can reach {settings.host} read everything.",
             key="--disable-auth",
-            remedy="Listen on 127.0.0.1, or add --insecure if you really mean it.",
+            remedy="Listen on 127.0.0.1, or add --insecure if this is intended.",
         )
     if is_plain:
         raise ConfigurationError(
-            f"Tokens would cross the network to {settings.host} in plain text.", key="--host", remedy=_TLS_REMEDY
+            f"Tokens would be sent to {settings.host} in plain text.", key="--host", remedy=_TLS_REMEDY
         )
 
 
@@ -638,10 +638,10 @@ def open_tables(location: str) -> tuple[Storage, TableSource]:
     if not tables:
         found = f" {folder.problems[0]}" if folder.problems else ""
         raise ConfigurationError(
-            f"The folder is not empty, and contains no readable table.{found}",
+            f"The folder is not empty, but does not contain a readable table.{found}",
             key="--lake",
-            remedy="Use a folder of Delta tables or of Parquet, CSV, JSON lines or Arrow files; or an empty one, "
-            "which becomes a lake for the server's own telemetry.",
+            remedy="Use a folder of Delta tables, or of Parquet, CSV, JSON lines, or Arrow files. An empty folder "
+            "becomes a lake for the server's own telemetry.",
         )
     return storage, folder
 
@@ -661,7 +661,8 @@ def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
     storage, found = open_tables(location)
     if not isinstance(found, Lake):
         raise ConfigurationError(
-            "With an engine, --lake is where rows go that are sent to this server, so files of others cannot be named.",
+            "With an engine, --lake is where this server stores the rows that it receives, so it "
+            "cannot be a folder of other files.",
             key="--lake",
             remedy="Omit --lake, because the engine has the tables.",
         )

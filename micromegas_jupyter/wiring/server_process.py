@@ -130,8 +130,8 @@ def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], t
     if not (tables := [table for table in served.snapshot() if table.problem is None]):
         found = f" {served.problems[0]}" if served.problems else ""
         raise UsageError(
-            f"The folder contains no readable table.{found}",
-            remedy="Use a folder of Delta tables, or of Parquet, CSV, JSON lines or Arrow files.",
+            f"The folder does not contain a readable table.{found}",
+            remedy="Use a folder of Delta tables, or of Parquet, CSV, JSON lines, or Arrow files.",
         )
     return tuple(table.name for table in tables), served.problems
 

@@ -127,9 +127,9 @@ def _workload_source(
                 )
         if token_file is None:
             raise ConfigurationError(
-                f"{setting} is not set, and Kubernetes has no standard path for a token.",
+                f"{setting} is not set, and Kubernetes doesn't have a standard token path.",
                 key=setting,
-                remedy="Set it to the file of the pod's projected serviceAccountToken volume.",
+                remedy="Set it to the file in the pod's projected serviceAccountToken volume.",
             )
         # The volume's definition requested the audience, so it is only compared here.
         return TokenFileSource(
@@ -178,7 +178,7 @@ def _workload_exchange(
     if settings.issuer is None or not client_id:
         missing = "MICROMEGAS_OIDC_ISSUER" if settings.issuer is None else "MICROMEGAS_OIDC_CLIENT_ID"
         raise ConfigurationError(
-            f"{missing} is not set, so there is no provider to exchange the platform's token at.",
+            f"{missing} is not set, so there is no provider to exchange the platform's token with.",
             key=missing,
             remedy="Set both MICROMEGAS_OIDC_ISSUER and MICROMEGAS_OIDC_CLIENT_ID.",
         )

@@ -269,7 +269,7 @@ def take_over(address: TakeOverAddress) -> Taken | None:
             raise _no_answer() from error
         pid, uid = _peer(connection)
         if uid != os.geteuid():
-            raise _unsafe(path, "is listened on by another user")
+            raise _unsafe(path, "belongs to another user's process")
         try:
             process = os.pidfd_open(pid)
             resources.callback(os.close, process)
@@ -283,14 +283,15 @@ def take_over(address: TakeOverAddress) -> Taken | None:
         match _decode(data):
             case {"error": str()}:
                 raise ServerUnavailable(
-                    "The running server is stopping, or another process takes it over.", remedy="Try again in a moment."
+                    "The running server is stopping, or another process is taking it over.",
+                    remedy="Try again in a moment.",
                 )
             case {"version": 1, "sockets": list(names), "state": dict(state)} if (
                 len(names) == len(received) and not flags & socket.MSG_CTRUNC
             ):
                 pass
             case _:
-                raise ServerUnavailable("The running server is of an incompatible version.", remedy=_RESTART)
+                raise ServerUnavailable("The running server has an incompatible version.", remedy=_RESTART)
         if all(each.getsockname() != address.listening for each in received):
             raise ServerUnavailable("The running server uses a different port.", remedy=_RESTART)
         sockets.pop_all()
@@ -444,12 +445,13 @@ def _unusable(host: str, port: int) -> ConfigurationError:
     shown = f"[{host}]" if ":" in host else host
     if not port:
         return ConfigurationError(
-            f"Cannot bind to {shown}: the address is not this machine's.",
+            f"Cannot bind to {shown}: the address does not belong to this machine.",
             key="host",
             remedy="Use an address of this machine.",
         )
     return ConfigurationError(
-        f"Cannot bind to {shown}:{port}: the port is taken, or the address is not this machine's.",
+        f"Cannot bind to {shown}:{port}: the port is taken, or the address does not belong to this machine.",
         key="port",
-        remedy="Choose another port, or 0 for any free one, or replace the server that runs there with --take-over.",
+        remedy="Choose another port, or 0 for any free one, or replace the server that is using the "
+        "port with --take-over.",
     )

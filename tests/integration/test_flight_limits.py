@@ -95,7 +95,7 @@ def test_rows_come_up_to_the_limit():
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert type(answer.error) is ResourcesExhausted
-        assert "more rows than the 2" in answer.text
+        assert "limit of 2 rows" in answer.text
         assert "LIMIT" in answer.error.remedy
         assert len(answer.replies) == 2  # schema and two rows
         _check_alive(flight)
@@ -106,7 +106,7 @@ def test_a_result_over_its_size_ends():
         answer = flight.query(harness.LARGE)
 
         assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "larger than the 3 MiB" in answer.text
+        assert "limit of 3 MiB" in answer.text
         assert sum(map(len, answer.replies)) < 4 << 20
         _check_alive(flight)
 

@@ -146,7 +146,7 @@ def test_the_servers_limits_hold(engine):
         within = rows_of(front.query(NUMBERS, metadata=(*ALICE, ("limit", "2"))))
 
     assert [type(rows.error), type(size.error)] == [ResourcesExhausted] * 2
-    assert "more rows than the 2" in rows.error.what
+    assert "limit of 2 rows" in rows.error.what
     assert within.num_rows == 2
 
 
