@@ -61,7 +61,7 @@ RETRY_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its unquoted name, its type as text, and the server's description, which is usually empty."""
+    """A column: its unquoted name, its type as a string, and the server's description, which is usually empty."""
 
     name: str
     type_text: str
@@ -71,7 +71,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table with its columns in order."""
+    """A table with its columns in order."""
 
     name: str
     columns: tuple[Column, ...] = ()
@@ -133,7 +133,7 @@ def _remarks(metadata: Mapping[bytes, bytes] | None) -> str:
 
 
 class SchemaCache:
-    """The schema of each connection, because another user may see other tables. Thread-safe; errors are ignored."""
+    """The schema of each connection, because users may see different tables. Thread-safe; errors are ignored."""
 
     def __init__(self, connections: Connections, dependencies: NotebookServices) -> None:
         self._connections = connections
@@ -146,7 +146,7 @@ class SchemaCache:
         self._awaited: set[ClientSettings] = set()  # connections whose current fetch was already waited for
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
-        """Return the cached schema; fetches it if missing or old, and waits only once, for the first fetch."""
+        """Return the cached schema; fetch it if it is missing or stale, but wait only for the first fetch."""
         connection = self._connections.current(settings)
         schema, due_at = self._entry(connection)
         is_due = self._dependencies.clock.monotonic() >= due_at
@@ -167,7 +167,7 @@ class SchemaCache:
         return self._entry(self._connections.current(settings))[0] or ServerSchema()
 
     def note(self, connection: Connection, schema: ServerSchema | None) -> None:
-        """Store a server's response; None means that there was no response, and keeps the previous one."""
+        """Store a server's response; None means that there was no response, so the previous one is kept."""
         due_at = self._dependencies.clock.monotonic() + (RETRY_SECONDS if schema is None else FRESH_SECONDS)
         schema = schema or self._entry(connection)[0]
         with self._lock:
@@ -231,7 +231,7 @@ MAX_CHARACTERS: Final = 50_000
 
 
 def name_in_sql(name: str) -> str:
-    """Return a name as SQL, quoted if DataFusion would otherwise change it."""
+    """Return a name as an SQL identifier, quoted if DataFusion would otherwise change it."""
     if _PLAIN_NAME.fullmatch(name) and name not in _RESERVED:
         return name
     return '"' + name.replace('"', '""') + '"'
@@ -314,7 +314,7 @@ FIRST_ANSWER_SECONDS: Final = 0.4
 
 
 class SqlCompleter:
-    """Completes SQL, options, and table names in two magics' cells and lines; offers nothing elsewhere."""
+    """Completes SQL, options, and table names in the cells and lines of two magics, and nowhere else."""
 
     def __init__(
         self,
@@ -338,7 +338,7 @@ class SqlCompleter:
         shell.Completer.custom_matchers.append(matcher)
 
     def fetch_early(self) -> None:
-        """Fetch what the first Tab needs, on another thread, if a sign-in is stored or not needed."""
+        """Fetch the schema for the first Tab on a separate thread, if a sign-in is stored or not needed."""
         start_thread(self._schema, "", 0.0, name="micromegas-first-schema")
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ def _show_trace(shown: Any, **_options: object) -> Bundle:
 
 
 def unregister(shell: InteractiveShell) -> None:
-    """Remove the magics of `register` and close their resources; does nothing if not registered."""
+    """Remove the magics that `register` added and close their resources; do nothing if they aren't registered."""
     extension = getattr(shell, _ATTRIBUTE, None)
     if not isinstance(extension, _Extension):
         return

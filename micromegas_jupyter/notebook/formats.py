@@ -42,7 +42,7 @@ _TIME_FORMATS: Final = {"day": "%Y-%m-%d", "minute": "%Y-%m-%d %H:%M"}
 
 
 class Kind(StrEnum):
-    """What users can do with a column: how it is aligned, compared, and summarized."""
+    """How a column is aligned, compared, and summarized."""
 
     NUMBER = "number"
     TIME = "time"
@@ -122,7 +122,7 @@ def _is_known_zone(zone: str) -> bool:
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the same values in a type that Arrow can compute with; most columns are returned unchanged."""
+    """Return the values as a type that Arrow can compute with; most columns are returned unchanged."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
@@ -146,7 +146,7 @@ def whole_steps(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnFormat:
-    """The notation of one column; its header shows `unit`, so that values don't have to repeat it."""
+    """The notation of one column; the header shows `unit` so that the values don't have to repeat it."""
 
     kind: Kind
     unit: str = ""
@@ -160,7 +160,7 @@ class ColumnFormat:
     """For times: `day`, `minute`, `s`, `ms`, `us`, or `ns`, the coarsest that shows all values in full."""
 
     def texts(self, column: pa.ChunkedArray) -> list[str | None]:
-        """Return a short string for each value, None for null; meant for a few rows, not for a whole result."""
+        """Return a short string for each value, or None for null; meant for a few rows, not for a whole result."""
         column = decoded(json_texts(column) if self.is_jsonb else column)
         if self.kind is Kind.NUMBER:
             return [None if number is None else self.number_text(number) for number in self._numbers(column)]
@@ -292,7 +292,7 @@ def _plain_texts(column: pa.ChunkedArray) -> list[str | None]:
 
 
 def exact_texts(column: pa.ChunkedArray, *, is_short: bool = False) -> list[str | None]:
-    """Return each value in full, None for null; `is_short` truncates long bytes and lists."""
+    """Return each value in full, or None for null; `is_short` truncates long bytes and lists."""
     kind = column.type
     if types.is_duration(kind):
         return [None if number is None else f"{number} {kind.unit}" for number in whole_steps(column).to_pylist()]

@@ -34,7 +34,7 @@ def without_values(sql: str) -> str:
 
 
 class StoredHistory:
-    """Statements without values, for other kernels' side panels: one file per kernel, so they never block."""
+    """Statements without values, for other kernels' side panels; each kernel has its own file, so they never block."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,7 +51,7 @@ class StoredHistory:
                 old.unlink(missing_ok=True)
 
     def others(self) -> list[str]:
-        """Return other kernels' distinct statements, those of the newest kernel first."""
+        """Return other kernels' distinct statements, starting with those of the newest kernel."""
         found: dict[str, None] = {}
         with suppress(OSError):
             for path in self._files():

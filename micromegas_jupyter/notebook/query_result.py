@@ -56,7 +56,7 @@ class QueryResult:
 
     @property
     def columns(self) -> list[str]:
-        """The columns' names."""
+        """The column names."""
         return list(self._table.column_names)
 
     @property
@@ -73,7 +73,7 @@ class QueryResult:
         return self._table
 
     def to_pandas(self, *, jsonb: str = "json") -> pd.DataFrame:
-        """Return all rows as a pandas DataFrame; binary JSON becomes JSON text unless `jsonb` is `"bytes"`."""
+        """Return all rows as a pandas DataFrame; binary JSON is converted to JSON text unless `jsonb` is `"bytes"`."""
         from micromegas_jupyter.client.json_columns import to_frame
 
         return to_frame(self._table, jsonb=jsonb)

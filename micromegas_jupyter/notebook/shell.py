@@ -73,7 +73,7 @@ class Handle(Protocol):
         """Show the display for the first time."""
 
     def update(self, shown: Any, *, raw: bool = False, metadata: Any = None) -> None:
-        """Show other content in its place."""
+        """Replace the displayed content."""
 
 
 def has_kernel(shell: InteractiveShell) -> bool:
@@ -110,7 +110,7 @@ def is_alone_in_cell(shell: InteractiveShell) -> bool:
 
 
 def is_attended(shell: InteractiveShell) -> bool:
-    """Whether a user can respond: front ends send `allow_stdin` true with each request, nbclient sends false."""
+    """Whether a user can respond: front ends set `allow_stdin` to true in each request; nbclient sets it to false."""
     return bool(_request(shell).get("allow_stdin", not has_kernel(shell)))
 
 
@@ -136,7 +136,7 @@ def show_once(shell: InteractiveShell, value: object, build_bundle: Callable[[],
 
 
 def load_libraries(*names: str) -> None:
-    """Import modules on another thread, unless loaded; Ctrl-C returns immediately and lets the import finish."""
+    """Import any unloaded modules on a separate thread; Ctrl-C returns immediately and lets the import finish."""
     missing = [name for name in names if name not in sys.modules]
     if missing:
         system.run_interruptibly(lambda: [import_module(name) for name in missing])
@@ -159,7 +159,7 @@ def parse_options(magic: Callable[..., Any], arguments: Sequence[str]) -> argpar
 
 
 def check_exclusive(arguments: argparse.Namespace, *options: str) -> None:
-    """Check that at most one of these options is given."""
+    """Check that at most one of these options is specified."""
     given = [name for name in options if getattr(arguments, name) is not None and getattr(arguments, name) is not False]
     if len(given) > 1:
         one, other = (f"--{name.replace('_', '-')}" for name in given[:2])
@@ -184,7 +184,7 @@ def option_values(magic: Callable[..., Any], option: str) -> tuple[str, ...]:
 
 
 def line_magic(method: Callable[[_Magics, argparse.Namespace], _Value]) -> Callable[[_Magics, str], _Value | None]:
-    """Turn a method that takes the parsed options into a line magic, with `--help` and errors as lines."""
+    """Turn a method that takes the parsed options into a line magic with `--help` and errors without a traceback."""
     with_traceback = argument("--traceback", action="store_true", help="show the Python traceback of an error")
     magic = no_var_expand(with_arguments()(with_traceback(method)))
 
@@ -351,7 +351,7 @@ def host_text(url: str) -> str:
 
 
 def provider_text(issuer: str | None) -> str:
-    """Return the host of the issuer that users sign in to; without an issuer, only the Hub knows it."""
+    """Return the host of the issuer that users sign in with; if none is set, only the Hub knows it."""
     return host_text(issuer) if issuer else "JupyterHub's identity provider"
 
 
@@ -361,12 +361,12 @@ def where_text(issuer: str, server: str) -> str:
 
 
 def sign_in_text(settings: ClientSettings) -> str:
-    """Return where the settings sign a user in, in the format of `where_text`."""
+    """Return the issuer and server that the settings use for sign-in, in the format of `where_text`."""
     return where_text(host_text(settings.issuer or ""), host_text(settings.uri))
 
 
 def shown_name(text: str) -> str:
-    """Return a name from elsewhere, fit for display."""
+    """Return an untrusted name, made safe for display."""
     return cut(printable(text), _MAX_NAME_CHARACTERS)
 
 
@@ -445,7 +445,7 @@ class PlainText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTable:
-    """A table of printable text, with a note below and right-aligned columns: a cell's value."""
+    """A table of printable text as a cell's value, with a note below and right-aligned columns."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -471,6 +471,6 @@ class TextTable:
 
 
 def help_as_line_magic(lines: list[str]) -> list[str]:
-    """Turn a cell that only requests help into a line magic; IPython does not call cell magics without a body."""
+    """Turn a cell that only requests help into a line magic; IPython doesn't call cell magics without a body."""
     found = _CELL_OF_ONE_LINE.fullmatch("".join(lines))
     return [f"%{found[1]}\n"] if found and HELP_OPTION in found[1].split() else lines

@@ -39,7 +39,7 @@ def list_tables(schema: ServerSchema) -> pa.Table:
 
 
 def list_columns(schema: ServerSchema, pattern: str) -> pa.Table:
-    """Return a row per column whose name, or whose table's name, matches the pattern."""
+    """Return a row per column whose name or table name matches the pattern."""
     matches = _matcher(pattern)
     rows = [
         {

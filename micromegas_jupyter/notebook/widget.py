@@ -1,4 +1,4 @@
-"""The base of the result, trace, and log widgets: replies to the page's requests, and the saved HTML."""
+"""The base class of the result, trace, and log widgets: replies to page requests, and the saved HTML."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class KernelWidget(anywidget.AnyWidget):
 
 
 def shows_widgets() -> bool:
-    """Whether a user sees widgets: in a notebook that is not run by a program, except Voila, which shows them."""
+    """Whether a user sees widgets: in notebooks that a user or Voila runs, but not in those run by other programs."""
     shell = get_ipython()
     return shell is not None and has_kernel(shell) and (is_attended(shell) or "VOILA_PREHEAT" in os.environ)
 
 
 def widget_bundle(widget: anywidget.AnyWidget, saved: Mapping[str, str]) -> Bundle:
-    """Return the notebook output: the widget, and `saved` (by MIME type) for whenever the widget can't be shown."""
+    """Return the notebook output: the widget, and `saved` (by MIME type) for when the widget can't be shown."""
     shown = widget._repr_mimebundle_()
     bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
     return {SAVED_MIME_TYPE: {"version": 1}, **(bundle or {}), **saved}, metadata

@@ -50,7 +50,7 @@ class Chart:
         self.plot = build_plot(self._table.column_names, options)
 
     def to_altair(self) -> Any:
-        """Return the chart as an Altair chart, to customize it."""
+        """Return the chart as an Altair chart that can be customized."""
         with extra("charts"):
             import altair as alt
 

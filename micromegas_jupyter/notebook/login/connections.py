@@ -50,7 +50,7 @@ _REMOTE_KERNEL_HINT = "Is the kernel on another machine than your browser? Run %
 
 @runtime_checkable
 class PersonalProvider(AuthProvider, Protocol):
-    """The provider of a user's sign-in; service accounts and key files aren't included."""
+    """The provider for a user's sign-in, as opposed to a service account or key file."""
 
     def identity(self) -> Identity:
         """Return the signed-in user."""
@@ -61,7 +61,7 @@ class PersonalProvider(AuthProvider, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowToUse:
-    """The user's sign-in flow, why another one was skipped (if worth a line), and the fallbacks."""
+    """The user's sign-in flow, the reason for skipping others (if worth mentioning), and the fallbacks."""
 
     flow: Flow
     reason: str = ""
@@ -85,7 +85,7 @@ class NotebookServices:
     def choose_flow(
         self, settings: ClientSettings, shell: object, preference: str | None, *, is_clicked: bool = False
     ) -> FlowToUse:
-        """Return how a user signs in from this shell; raises if no user can, or not with the specified `--flow`.
+        """Return how a user signs in from this shell; raise an error if no flow, or not the specified one, is possible.
 
         `is_clicked`: the user clicked a button. The button's message does not otherwise show that a user is present.
         """
@@ -117,7 +117,7 @@ class NotebookServices:
         return signing_in.begin_login(settings, flow=flow, redirects=self._redirects)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
-        """End all sign-ins of the settings' profile; `str` of the returned report is the line to show."""
+        """End all sign-ins for the settings' profile; `str` of the returned report is the line to show."""
         # A browser that opens on the kernel's machine may not be the user's, so the report includes the URL.
         browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)
@@ -125,7 +125,7 @@ class NotebookServices:
     def renewal(
         self, provider: AuthProvider, on_change: Callable[[MicromegasError | None], None]
     ) -> BackgroundRenewal | None:
-        """Return the background renewal of a provider's token; None if the provider needs none."""
+        """Return the background renewal for a provider's token, or None if the provider doesn't need one."""
         # Service accounts renew when a token is needed, because nothing displays their expiry. So does JupyterHub's
         # sign-in: messages to the widget outside of cells count as user activity, which would keep an idle server from
         # being culled.
@@ -177,7 +177,7 @@ class SettingsChoice:
     def with_options(
         self, *, profile: str | None, options: Mapping[str, str | None], as_service_account: bool | None = None
     ) -> SettingsChoice:
-        """Return the choice for a magic's options: a profile starts over, other options keep the profile."""
+        """Return the choice for a magic's options: a profile resets everything; other options keep the profile."""
         variables = {VARIABLE_OF_OPTION[name]: value for name, value in options.items() if value}
         choice = self
         if profile is not None or variables:
@@ -208,13 +208,13 @@ class Notices:
         self._new.append(text)
 
     def take_new(self) -> list[str]:
-        """Return the strings that weren't taken yet."""
+        """Return the notices that haven't been taken yet."""
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Connection:
-    """A client, its token provider (if a sign-in is configured), the background renewal, and the server's notices."""
+    """A client, its token provider (if sign-in is configured), the background renewal, and the server's notices."""
 
     provider: AuthProvider | None
     client: Client
@@ -222,14 +222,14 @@ class Connection:
     notices: Notices = field(default_factory=Notices)
 
     def close(self, *, keeps_readers: bool = False) -> None:
-        """Stop the renewal and close the client, with `keeps_readers` after its last reader has finished."""
+        """Stop the renewal and close the client; with `keeps_readers`, close it after its last reader finishes."""
         if self.renewal is not None:
             self.renewal.stop()
         self.client.close(keeps_readers=keeps_readers)
 
 
 class Connections:
-    """The open connections by their settings; retires the oldest if there are too many, and closes all in `close`.
+    """The open connections by their settings; if there are too many, the oldest is retired.
 
     A retired connection doesn't make new calls or renew its token. It is closed after its last reader has finished.
     """
@@ -251,7 +251,7 @@ class Connections:
         self._is_closed = False
 
     def get(self, settings: ClientSettings) -> Connection:
-        """Return the connection for these settings, opened on first use; without network I/O."""
+        """Return the connection for these settings, opened on first use without network I/O."""
         known = self.current(settings)
         if known is not None:
             return known
@@ -296,11 +296,11 @@ class Connections:
         return known or connection
 
     def current(self, settings: ClientSettings) -> Connection | None:
-        """Return the connection of these settings if it is already open."""
+        """Return the connection for these settings if it is already open."""
         return self._by_settings.get(settings)
 
     def drop(self, is_wanted: Callable[[ClientSettings], bool], *, keeps_readers: bool = True) -> None:
-        """Retire the connections whose settings match; without `keeps_readers`, stop their readers, too."""
+        """Retire the connections whose settings match; without `keeps_readers`, also stop their readers."""
         with self._lock:
             dropped = [self._by_settings.pop(settings) for settings in list(self._by_settings) if is_wanted(settings)]
         if keeps_readers:
@@ -321,7 +321,7 @@ class Connections:
             connection.close()
 
     def close(self) -> None:
-        """Close all connections, including running readers, and any that are opened later."""
+        """Close all connections, their running readers, and any connections that are opened later."""
         self._is_closed = True
         self.drop(lambda _: True, keeps_readers=False)
         with self._lock:

@@ -64,7 +64,7 @@ _QUIET_MODULES = 4  # the white border that scanners need (ISO/IEC 18004, sectio
 
 
 def build_view(state: IdentityState, *, now: datetime, note: str = "", working: str = "") -> View:
-    """Return the card's contents; `note` is the outcome of the last button, `working` its current action."""
+    """Return the card's contents; `note` is the outcome of the last action, and `working` is the current action."""
     seconds = None if state.ends_at is None else (state.ends_at - now).total_seconds()
     shared = {"label": _LABEL, "note": note, "working": working, "seconds": seconds, "awaited": state.is_awaited}
     return {**shared, **_state_view(state)}
@@ -169,7 +169,7 @@ def build_lines(state: IdentityState, *, now: datetime) -> list[str]:
 
 
 def lines_as_html(lines: Sequence[str], state: IdentityState) -> str:
-    """Return the lines as a paragraph with a link; no QR code, because a reloaded page would save an outdated one."""
+    """Return the lines as a paragraph with a link; without a QR code, because a saved one would be outdated."""
     parts = [html.escape(line) for line in lines]
     if state.address:
         label = "Open the page" if state.user_code else "Sign in"
@@ -206,7 +206,7 @@ class IdentityCard(anywidget.AnyWidget):
         self.send_address()
 
     def apply(self, state: IdentityState) -> None:
-        """Show `state` from now on; thread-safe."""
+        """Show a new state; thread-safe."""
         before, self._state = self._state, state
         self._note = ""
         if before.address != state.address:
@@ -219,7 +219,7 @@ class IdentityCard(anywidget.AnyWidget):
         self._draw()
 
     def end_action(self, *, error: str = "", news: str = "") -> None:
-        """Show that the action has finished, with brief news, or with an error line if it failed; thread-safe."""
+        """Show that the action has finished, with a brief notice, or with an error line if it failed; thread-safe."""
         self._note, self._working = error, ""
         self._draw()
         self.send_address(news)
@@ -260,7 +260,7 @@ class IdentityCard(anywidget.AnyWidget):
 
 @lru_cache(maxsize=8)
 def build_qr_code(address: str) -> View | None:
-    """Return the QR code of a URL with its white border: the side length in modules, and the path of the dark ones.
+    """Return a URL's QR code with its white border: the side length in modules, and the path of the dark modules.
 
     Returns None for a URL that is empty or too long to be scanned from a screen.
     """
@@ -317,7 +317,7 @@ class IdentityDisplay:
         self._handles: deque[Handle] = deque(maxlen=_MAX_HANDLES)
 
     def press(self, action: str, card: IdentityCard) -> None:
-        """Start a button's action on a thread, one at a time; notify the user if the click came too late."""
+        """Run a button's action on a thread, one action at a time; notify the user if the click came too late."""
         shown = self._session.shown
         if shown is None or action not in offered_actions(shown[1]) or not self._busy.acquire(blocking=False):
             card.send_address(TOO_LATE)
@@ -389,7 +389,7 @@ class IdentityDisplay:
         return None if state is None else self.current_card(state)._repr_mimebundle_()
 
     def close(self) -> None:
-        """Replace the card with text in all cells, because a widget cannot be shown again without its kernel."""
+        """Replace the card with text in all cells, because a widget cannot be displayed without its kernel."""
         card, self._card = self._card, None
         if card is None:
             return
@@ -403,7 +403,7 @@ class IdentityDisplay:
         card.close()
 
     def current_card(self, state: IdentityState) -> IdentityCard:
-        """Return the card that shows the state; the first cell that shows it creates it."""
+        """Return the card that shows the state; it is created the first time that a cell shows it."""
         if self._card is None:
             self._card = IdentityCard(state, clock=self._session.dependencies.clock, on_press=self.press)
             self._session.listener, self._session.remind = self._follow, self._card.send_address

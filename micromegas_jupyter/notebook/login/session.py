@@ -81,7 +81,7 @@ _WRAPPED = "MICROMEGAS_PYTHON_MODULE_WRAPPER is set: it signs in automatically, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityState:
-    """The displayed state of a sign-in; it never contains a token, and contains a URL only while waiting.
+    """The displayed state of a sign-in; it never contains a token, and it contains a URL only while waiting.
 
     `title` is set if no sign-in is needed. `is_personal`: a user signed in, `through` JupyterHub or here. `groups` are
     the token's until the server responds. `ends_at` is when the token or the sign-in expires (aware UTC). `detail`
@@ -185,7 +185,7 @@ def signed_out_state(settings: ClientSettings, *, detail: str = "", through: str
 
 
 def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: float) -> IdentityState:
-    """Return a signed-in state with the server's identity response; None if the server doesn't support it."""
+    """Return a signed-in state with the server's identity response, which is None if the server doesn't support it."""
     milliseconds = f"{seconds * 1000:.0f} ms"
     if answer is None:
         if state.title == WRAPPED_TITLE:
@@ -202,7 +202,7 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
 
 
 def after_failure(state: IdentityState, error: MicromegasError) -> IdentityState:
-    """Return the state after a failed call; unchanged by errors that don't concern the sign-in."""
+    """Return the state after a failed call; errors unrelated to the sign-in don't change it."""
     if not state.has_token:
         return state
     match error:
@@ -238,7 +238,7 @@ def after_success(state: IdentityState, fresh: IdentityState) -> IdentityState:
 
 
 def shown_detail(text: str) -> str:
-    """Return a detail fit for display: control characters escaped, and truncated if long."""
+    """Return a detail for display, with control characters escaped, and truncated if it is long."""
     return cut(printable(text), _MAX_DETAIL_CHARACTERS)
 
 
@@ -267,7 +267,7 @@ class Attempt:
 
 
 class NotebookSession:
-    """The pending sign-in, the connections, and the displayed state; `close` ends everything.
+    """The pending sign-in, the connections, and the displayed state; `close` shuts everything down.
 
     `listener` receives each change of the state, on any thread, in order. `remind` is called while a sign-in waits,
     for pages that have missed its URL.
@@ -287,23 +287,23 @@ class NotebookSession:
         self._ending = Lock()
 
     def settings(self, profile: str | None = None) -> ClientSettings:
-        """Return the settings of `profile`, or the last used ones, or the configured ones."""
+        """Return the settings of `profile`, falling back to the last used ones and then to the configured ones."""
         return self.choice.read(self.dependencies, profile=profile)
 
     @property
     def state(self) -> IdentityState | None:
-        """The displayed state, or None before the first."""
+        """The displayed state, or None if nothing has been displayed yet."""
         return None if self.shown is None else self.shown[1]
 
     def show(self, settings: ClientSettings, state: IdentityState) -> IdentityState:
-        """Show the state of these settings from now on, and return it."""
+        """Make this the displayed state, and return it."""
         with self._lock:
             self.shown = (settings, state)
         self._notify()
         return state
 
     def change(self, settings: ClientSettings, change: Callable[[IdentityState], IdentityState]) -> None:
-        """Change the state atomically, if it is that of these settings; listeners are notified only of changes."""
+        """Change the state atomically if it belongs to these settings; the listener is notified only of changes."""
         with self._lock:
             before = self.shown
             if before is None or before[0] != settings:
@@ -319,7 +319,7 @@ class NotebookSession:
                 self.listener(self.shown[1])
 
     def connection(self, settings: ClientSettings, *, on_wait: Callable[[], None] = lambda: None) -> Connection:
-        """Return the connection for these settings; waits for a pending sign-in, after calling `on_wait`."""
+        """Return the connection for these settings; if a sign-in is pending, call `on_wait` and wait for it."""
         while (attempt := self.pending(settings)) is not None:
             self._change_waiting(attempt, is_awaited=True)
             on_wait()
@@ -353,7 +353,7 @@ class NotebookSession:
         on_begun: Callable[[Login], bool] = lambda _: True,
         on_signed_in: Callable[[], None] = lambda: None,
     ) -> Attempt:
-        """Start a sign-in, replacing any pending one; returns while it continues in the background.
+        """Start a sign-in that continues in the background, replacing any pending one.
 
         `on_begun` shows the sign-in and returns whether the user can use it; if not, the next fallback is tried.
         `on_signed_in` is called once when the sign-in has succeeded.
@@ -388,7 +388,7 @@ class NotebookSession:
             start_thread(self._watch, attempt, name="micromegas-elsewhere")
 
     def finish(self, attempt: Attempt) -> None:
-        """Wait for the outcome; the first thread that sees it displays it. Raises the sign-in's error."""
+        """Wait for the outcome; the first thread to receive it displays it. Raises the sign-in's error."""
         settings = attempt.settings
         try:
             provider = attempt.login.result()
@@ -474,7 +474,7 @@ class NotebookSession:
         return None
 
     def signed_in(self, settings: ClientSettings) -> IdentityState:
-        """Return the signed-in user, after renewing the token if needed; raises as `connection` and `renew` do."""
+        """Return the signed-in user, renewing the token if needed; raises the errors of `connection` and `renew`."""
         with self._noted(settings):
             provider = self.connections.get(settings).provider
             if provider is not None:
@@ -482,7 +482,7 @@ class NotebookSession:
             return self.show(settings, self.state_of(settings, provider))
 
     def why_not_signed_in(self, settings: ClientSettings) -> MicromegasError | None:
-        """Return why the user must sign in, or None; raises errors that a sign-in wouldn't fix."""
+        """Return why the user must sign in, or None; raise any error that a sign-in wouldn't fix."""
         try:
             self.signed_in(settings)
         except MicromegasError as error:
@@ -513,7 +513,7 @@ class NotebookSession:
         start_thread(fetch, name="micromegas-whoami")
 
     def renew(self, settings: ClientSettings) -> bool:
-        """Renew the signed-in user's token; return whether there is a new one."""
+        """Renew the signed-in user's token, and return whether there is a new one."""
         with self._noted(settings):
             provider = self.connection(settings).provider
             if not isinstance(provider, PersonalProvider):
@@ -528,7 +528,7 @@ class NotebookSession:
         return provider.get_token() != before
 
     def logout(self, settings: ClientSettings, *, end_session: bool = False) -> str:
-        """End the sign-ins of these settings' profile, and any pending one, and return a one-line report."""
+        """End all sign-ins for these settings' profile, including any pending one, and return a one-line report."""
         self.cancel()
         through = ""
         with suppress(LoginRequired):
@@ -557,7 +557,7 @@ class NotebookSession:
             self.note_failure(settings, error)
 
     def note_failure(self, settings: ClientSettings, error: MicromegasError) -> None:
-        """Update the displayed state after a failed call; an expired sign-in is read again next time."""
+        """Update the displayed state after a failed call; an expired sign-in will be reread next time."""
         if isinstance(error, LoginRequired):
             self.connections.drop(lambda other: other == settings)
         self.change(settings, lambda state: after_failure(state, error))
@@ -615,7 +615,7 @@ class CellConnections:
         self.notice: Callable[[], Any] = lambda: None
 
     def put(self, name: str, choice: SettingsChoice, settings: ClientSettings) -> None:
-        """Assign a name to settings."""
+        """Assign a name to these settings."""
         if not _NAME.fullmatch(name):
             raise UsageError(
                 f'"{shown_name(name)}" is not a valid connection name.',
@@ -637,7 +637,7 @@ class CellConnections:
         raise UsageError(f'There is no connection named "{shown_name(name)}".', remedy=remedy)
 
     def all(self) -> dict[str, ClientSettings]:
-        """Return the settings of every name, in the order in which the names were assigned."""
+        """Return the settings for each name, in the order in which the names were assigned."""
         return {name: choice.settings for name, choice in self._by_name.items() if choice.settings is not None}
 
     def settings(self, *, connection: str | None, profile: str | None) -> ClientSettings:
@@ -650,7 +650,7 @@ class CellConnections:
     def connected(
         self, *, connection: str | None, profile: str | None
     ) -> Iterator[tuple[ClientSettings, Connection, LiveLine]]:
-        """Wait for the connection that a cell specifies; the block finishes or clears the progress line."""
+        """Wait for the connection that a cell specifies; the `with` block must finish or clear the progress line."""
         settings = self.settings(connection=connection, profile=profile)
         line: LiveLine = DisplayLine() if has_kernel(self._shell) else TerminalLine(sys.stdout)
         try:

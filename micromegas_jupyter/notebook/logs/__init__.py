@@ -1,1 +1,1 @@
-"""The log view of a notebook: lines, their volume over time, patterns, and following."""
+"""A notebook's log view: lines, their volume over time, patterns, and following."""

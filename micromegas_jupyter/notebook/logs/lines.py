@@ -79,7 +79,7 @@ class Volume:
         self._counts = np.zeros((2 * BARS, LEVELS), np.int64)
 
     def add(self, times: pa.ChunkedArray, levels: pa.ChunkedArray, *, now: int) -> None:
-        """Count lines; earlier ones are in the first bar, those with future times in the last one."""
+        """Count lines; the first bar includes earlier ones, and the last bar includes those with future times."""
         nanoseconds = np.minimum(_integers(times, pa.timestamp("ns", "UTC"), now), now)
         self._reserve(now)
         bars = np.maximum((nanoseconds - self.begin) // self.width, 0)
@@ -126,7 +126,7 @@ class PatternCounts:
                 self._worst[pattern] = level
 
     def ranked(self) -> tuple[list[tuple[str, int, int]], int]:
-        """Return the most frequent patterns with count and worst level, and the number of all patterns."""
+        """Return the most frequent patterns with their counts and worst levels, and the total number of patterns."""
         ranked = sorted(self._worst, key=lambda pattern: -pattern.count)
         rows = [
             (one.text[:_MAX_PATTERN_CHARACTERS], one.count, self._worst[one])

@@ -1,4 +1,4 @@
-"""`LogView`: a user's view of a log: a range with filters, read once or followed by a thread."""
+"""`LogView`, a user's view of a log: a time range with filters, read once or followed by a thread."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class LogView:
         return self.state()
 
     def state(self) -> dict[str, Any]:
-        """Return the page's contents besides the lines that it scrolls to, and the newest lines."""
+        """Return the page's contents with the newest lines, but without the lines that it scrolls to."""
         content = self._held
         with content.lock:
             if content.volume is None:
@@ -426,7 +426,7 @@ class LogView:
 
 
 def line_texts(table: pa.Table) -> list[list[Any]]:
-    """Return time, level, service, target, and message of lines, shortened to single lines."""
+    """Return the lines' times, levels, services, targets, and messages, each shortened to a single line."""
     times = pc.strftime(table["time"].cast(pa.timestamp("ms", "UTC"), safe=False), "%Y-%m-%d %H:%M:%S").to_pylist()
     columns = (table[name].to_pylist() for name in ("level", "exe", "target", "msg"))
     return [

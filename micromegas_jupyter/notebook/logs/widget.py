@@ -43,7 +43,7 @@ class LogWidget(KernelWidget):
         return self._view.respond(message), []
 
     def close(self) -> None:
-        """Stop the follow: a page can't report that it leaves once its widget is closed."""
+        """Stop following, because a page can't report that it is closing once its widget is closed."""
         if self._view.on_news == self._send_news:  # no newer widget shows the view
             self._view.pause()
         super().close()
@@ -54,7 +54,7 @@ class LogWidget(KernelWidget):
 
 
 class LogResult(QueryResult):
-    """The lines that `%micromegas_logs` returned, oldest first; `lines` are those that its view holds now."""
+    """The lines that `%micromegas_logs` returned, oldest first; `lines` returns those that the view currently holds."""
 
     def __init__(self, table: pa.Table, make_view: Callable[[pa.Table], LogView]) -> None:
         super().__init__(table)
@@ -63,7 +63,7 @@ class LogResult(QueryResult):
 
     @property
     def lines(self) -> QueryResult:
-        """Return the lines in the view, with its filters and after its follow."""
+        """Return the lines in the view, including any followed ones, with its filters applied."""
         return QueryResult(self._table if self._log_view is None else self._log_view.table())
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ _MAX_SHOWN_PROBLEMS = 10
 
 @magics_class
 class ServerMagics(Magics):
-    """The magics that choose and name connections, show tables, and start a local server, which `close` stops."""
+    """The magics that choose and name connections, list tables, and start a local server, which `close` stops."""
 
     def __init__(
         self, shell: InteractiveShell, session: NotebookSession, named: CellConnections, schemas: SchemaCache

@@ -234,7 +234,7 @@ class IdentityMagics(Magics):
 
 
 def prompt_until_done(login: Login, prompt: Callable[[], str]) -> Secret | None:
-    """Return the response to a prompt; None if the sign-in finishes first, which ends a prompt on the main thread.
+    """Return the user's input, or None if the sign-in finishes first, which ends a prompt on the main thread.
 
     The response may contain a code, which a traceback must not show.
     """

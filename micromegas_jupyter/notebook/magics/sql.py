@@ -83,7 +83,7 @@ _LIST_THEM = "%micromegas_queries --server lists those that run."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlRequest:
-    """A statement, its parameters' values, the variable for the rows (if any), and the options as written."""
+    """A statement, its parameter values, the variable for the rows (if any), and the options as written."""
 
     sql: str
     params: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -97,7 +97,7 @@ class SqlRequest:
 
     @property
     def target(self) -> str:
-        """The end of a line with the rows' destination: ` → errors (DataFrame)`; empty for the cell's value."""
+        """The rows' destination at the end of a line: ` → errors (DataFrame)`; empty for the cell's value."""
         return "" if self.name is None else f" → {self.name} ({FORMATS[self.row_format]})"
 
     def cell_text(self) -> str:
@@ -106,7 +106,7 @@ class SqlRequest:
         return f"{' '.join(words)}\n{self.sql.strip()}"
 
     def source(self) -> CellSource:
-        """Return what a new cell needs to request the same rows."""
+        """Return the source for a new cell that requests the same rows."""
         from micromegas_jupyter.notebook.results.grid import CellSource
 
         words = self._option_texts(without=("plot", "limit", "format", "dtype", *CHART_OPTIONS))
@@ -132,7 +132,7 @@ class PastQuery(NamedTuple):
 
 @magics_class
 class SqlMagic(Magics):
-    """The magics that run a statement, and list past queries.
+    """The magics that run statements and list past queries.
 
     ```python
     %config SqlMagic.limit = 1000  # for this notebook; c.SqlMagic.limit = 1000 in ipython_config.py for all of them

@@ -151,7 +151,7 @@ class TelemetryMagics(Magics):
         return LogResult(lines, make_view)
 
     def close(self) -> None:
-        """Stop all follows."""
+        """Stop following in all views."""
         while self._views:
             self._views.popleft().close()
 

@@ -1,3 +1,3 @@
-"""Charts of a query's rows, as Vega-Lite."""
+"""Vega-Lite charts of a query's rows."""
 
 KINDS = ("line", "area", "bar", "hist", "heat", "point")

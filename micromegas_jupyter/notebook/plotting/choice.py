@@ -1,4 +1,4 @@
-"""The contents of a chart: the given options, and defaults that follow from the columns' roles."""
+"""The contents of a chart: the specified options, and defaults based on the columns' roles."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NO_AGGREGATES = {"hist": "count rows", "heat": "count rows", "point": "draw eac
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The given options of a chart; None or empty ones follow from the columns."""
+    """The specified options of a chart; defaults for None or empty ones are based on the columns."""
 
     kind: str | None = None
     x: str | None = None
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The contents to draw; without `y`, rows are counted, and without `aggregates` each row is drawn."""
+    """The contents to draw; without `y`, rows are counted, and without `aggregates`, each row is drawn."""
 
     kind: str
     x: Column
@@ -158,7 +158,7 @@ def _titles(columns: Sequence[Column]) -> str:
 
 
 def listed(names: Names, known: Sequence[str] = ()) -> list[str]:
-    """Return names, which may be one string with commas; a known name may itself contain commas."""
+    """Return the names in a list or a comma-separated string; known names may themselves contain commas."""
     if isinstance(names, str):
         return [names] if names in known else [name.strip() for name in names.split(",")]
     return list(names or ())

@@ -45,7 +45,7 @@ _NUMBER_ROLES = {b"measure": Role.NUMBER, b"severity": Role.CODE, b"category": R
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """A column of the result, without dictionary encoding; its title is the name, fit for display."""
+    """A column of the result, without dictionary encoding; its title is the name, made safe for display."""
 
     name: str
     title: str
@@ -54,13 +54,13 @@ class Column:
 
 
 def shown(text: str) -> str:
-    """Return a name or value from elsewhere, shortened and without characters that could control a terminal or page."""
+    """Return an untrusted name or value, shortened and without characters that could control a terminal or page."""
     found = cut(printable(cut(text, _MAX_CHARACTERS)), _MAX_CHARACTERS).translate(_REPLACED) or "(empty)"
     return found + "\u00a0" * (found in _OBJECT_PROPERTIES)
 
 
 def columns_of(table: pa.Table) -> list[Column]:
-    """Return a table's columns with the roles in its schema or, without any, those that types and names suggest."""
+    """Return a table's columns with the roles in its schema or, if it has none, those suggested by types and names."""
     has_roles = any(ROLE_KEY in (field.metadata or {}) for field in table.schema)
     return [
         Column(one.name, shown(one.name).translate(_REPLACED_IN_TITLES), each, _role(each, one, has_roles=has_roles))
@@ -102,7 +102,7 @@ def named_column(columns: Sequence[Column], name: str) -> Column:
 
 
 def undrawable(why: str, columns: Sequence[Column], *, remedy: str = "") -> UsageError:
-    """Return an error that lists columns with their types."""
+    """Return an error that lists the columns and their types."""
     found = cut(", ".join(f"{each.title} {sql_type(each.values.type)}" for each in columns), MAX_LISTED)
     remedy = remedy or "Select times, numbers or strings, for example: SELECT time, value FROM measures."
     return UsageError(f"{why} ({found or 'no columns'}).", remedy=remedy)

@@ -77,7 +77,7 @@ def draw(choice: Choice, width: int | None = None) -> tuple[Spec, str, list[Axes
 
 
 def draw_image(spec: Spec, file_type: str, *, scale: float = 1) -> bytes:
-    """Return a chart as `png` or `svg`.
+    """Return a chart as a `png` or `svg` file.
 
     Raises:
         MissingPackage: The extra `charts` is not installed.
@@ -97,7 +97,7 @@ def draw_image(spec: Spec, file_type: str, *, scale: float = 1) -> bytes:
 
 
 def build_image(spec: Spec) -> str:
-    """Return a chart as an HTML image that is small enough for a notebook; empty without the extra `charts`."""
+    """Return a chart as an HTML image that is small enough for a notebook, or "" without the `charts` extra."""
     if find_spec("vl_convert") is None:
         return ""
     images = (b64encode(draw_image(spec, "png", scale=scale)).decode() for scale in _IMAGE_SCALES)

@@ -70,14 +70,14 @@ _BY_ROWS: Spec = {"field": "rows", "type": "quantitative", "legend": None, "scal
 
 
 class Axis(NamedTuple):
-    """The values along an axis, NaN for omitted ones, and their encoding."""
+    """The values along an axis, with NaN for omitted ones, and their encoding."""
 
     values: np.ndarray
     encoding: Spec
 
 
 class Groups(NamedTuple):
-    """The group of each row, or -1; without a title there is one group without a label."""
+    """The group of each row, or -1; without a title, there is a single unlabeled group."""
 
     codes: np.ndarray
     labels: list[str]
@@ -85,7 +85,7 @@ class Groups(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The panels, their measures, the names in the legend, and the axes of each panel.
+    """The panels, their measures, the legend entries, and the axes of each panel.
 
     Axes without slots show each row.
     """
@@ -97,7 +97,7 @@ class Drawn(NamedTuple):
 
 
 def draw_panels(choice: Choice, width: int = WIDTH) -> Drawn:
-    """Return a panel per measure, or per value of a unit column; lines have points for `width` pixels."""
+    """Return a panel per measure, or per value of a unit column; lines have enough points for `width` pixels."""
     counted = _number_axis("rows", np.ones(len(choice.x.values)), is_count=True)
     if choice.kind == "heat":
         names = [{"x": choice.x, "y": y} for y in choice.y]

@@ -1,4 +1,4 @@
-"""The numbers of a chart: rows in slots along an axis, and exact aggregates per slot. Independent of Vega."""
+"""The numbers in a chart: rows in slots along an axis, and exact aggregates per slot. Independent of Vega."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_aggregate(name: str) -> None:
 
 
 def aggregate(cells: np.ndarray, size: int, values: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return each aggregate of the values of each cell, NaN for empty cells.
+    """Return each aggregate of the values in each cell, or NaN for empty cells.
 
     `cells` has the cell of each value. Percentiles are those of SQL's `percentile_cont`, not estimates.
     """
@@ -76,7 +76,7 @@ def aggregate(cells: np.ndarray, size: int, values: np.ndarray, names: Iterable[
 
 
 def time_slots(values: np.ndarray, is_drawn: np.ndarray, per_second: int, *, bins: int) -> Slots:
-    """Return clock steps that start where those of SQL's `date_bin` do; edges are milliseconds.
+    """Return slots of round durations that are aligned like those of SQL's `date_bin`; edges are in milliseconds.
 
     `values` are whole numbers with `per_second` units per second. If the times are farther apart than the steps, their
     distance is the step.
@@ -162,7 +162,7 @@ def m4(x: np.ndarray, y: np.ndarray, begin: float, end: float, columns: int) -> 
 
 
 def one_per_spot(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, max_points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of one point per group and spot, and how many points each represents."""
+    """Return the indices of one point per group and spot, and the number of points that each one represents."""
     chosen: np.ndarray = np.arange(len(x))
     counts: np.ndarray = np.ones(len(x))
     cells = 250.0

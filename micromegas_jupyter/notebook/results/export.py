@@ -1,4 +1,4 @@
-"""Exports of a result's rows: a thread writes them while a page follows, cancels, or downloads them."""
+"""Exports of a result's rows: a thread writes each file while a page tracks, cancels, or downloads it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Export:
         start_thread(self._write, name="micromegas-export")
 
     def state(self) -> dict[str, object]:
-        """Return the progress: rows, total rows, the name, and the size of a complete file.
+        """Return the progress: rows, total rows, and the name, type, and size (once complete) of the file.
 
         Raises:
             UsageError: The file could not be written.
@@ -65,7 +65,7 @@ class Export:
             return self._file.read(PART_BYTES)
 
     def cancel(self) -> None:
-        """Stop without a file, even if the last row was written before the user was told."""
+        """Stop and leave no file, even if the last row was written before the page was notified."""
         with self._lock:
             if self._size is not None and not self._is_download:
                 Path(self.name).unlink(missing_ok=True)

@@ -73,7 +73,7 @@ _FUNCTIONS = {
 
 
 class Term(NamedTuple):
-    """A comparison of a filter: its Arrow name, `contains`, or `matches`, and the text after the operator."""
+    """A comparison in a filter: its Arrow name, `contains`, or `matches`, and the text after the operator."""
 
     function: str
     value: str = ""
@@ -106,7 +106,7 @@ def parse_filter(typed: str, form: ColumnFormat) -> tuple[bool, list[Term]]:
 
 
 def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.ChunkedArray:
-    """Return which values of a column match a filter; null for null values, except in null tests.
+    """Return which values of a column match a filter; the result is null for null values, except in null tests.
 
     Raises:
         UsageError: The filter is incomplete or does not suit the column's type; the remedy has examples that do.
@@ -131,7 +131,7 @@ def condition(column: pa.ChunkedArray, form: ColumnFormat, typed: str) -> pa.Chu
 
 
 def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
-    """Return example filters for a column; those for numbers and times contain values from it."""
+    """Return example filters for a column; those for numbers and times use values from the column."""
     values = decoded(column.slice(0, _SAMPLE_ROWS)).drop_null()
     if form.kind not in (Kind.NUMBER, Kind.TIME) or not len(values):
         return _HINTS.get(form.kind, "= for null, != for others")
@@ -194,14 +194,14 @@ def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, term: Term) ->
 
 
 def whole_step_bounds(kind: pa.DataType, first: Decimal, end: Decimal) -> tuple[Decimal, Decimal]:
-    """Return the first step of a type that a value represents, and the first one after it."""
+    """Return the first step of a type that a value covers, and the first step after the value."""
     step = step_of(kind)
     first_step = (first / step).to_integral_value(ROUND_CEILING)
     return first_step, (end / step).to_integral_value(ROUND_CEILING) + (first == end == first_step * step)
 
 
 def step_of(kind: pa.DataType) -> Decimal:
-    """Return the distance between two values of a type, for times and durations in nanoseconds."""
+    """Return the distance between adjacent values of a type, in nanoseconds for times and durations."""
     if types.is_decimal(kind):
         return Decimal(1).scaleb(-kind.scale)
     if types.is_date32(kind):
@@ -233,7 +233,7 @@ def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
 
 
 def parse_value(kind: pa.DataType, form: ColumnFormat, typed: str) -> tuple[Decimal, Decimal, bool]:
-    """Return the range of a number, or of a time in nanoseconds, and whether the time is local."""
+    """Return the range that a number or a time (in nanoseconds) covers, and whether the time is local."""
     text = unquoted(typed)
     if types.is_timestamp(kind) or types.is_date(kind):
         first, end, has_offset = _parse_time(text)
@@ -269,7 +269,7 @@ def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
 
 
 def time_text(nanoseconds: int, kind: pa.DataType) -> str:
-    """Return a time as input text, with as many digits as the type has, and no fraction if it is zero.
+    """Return a time as filter input with all digits of the type, but without a fraction if it is zero.
 
     Raises:
         UsageError: The time is out of range.
@@ -286,7 +286,7 @@ def time_text(nanoseconds: int, kind: pa.DataType) -> str:
 
 
 def value_filter(part: pa.ChunkedArray, form: ColumnFormat, text: str | None, *, sign: str = "=") -> str:
-    """Return the filter for one value, given its exact text; there is no text for null."""
+    """Return the filter for one value, given its exact text (None for null)."""
     if text is None:
         return sign
     values = decoded(part)

@@ -256,7 +256,7 @@ def result_bundle(
     source: CellSource | None = None,
     plot: Asked | None = None,
 ) -> Bundle:
-    """Return a result's display by MIME type, and its metadata; an image if no widget shows a chart."""
+    """Return a result's display by MIME type, and its metadata; a chart becomes an image if no widget can show it."""
     saved = static_table(view, result_rows)
     if with_grid and shows_widgets() and view.table.num_columns:
         return widget_bundle(ResultGrid(view, result_rows=result_rows, source=source, plot=plot), saved)
@@ -278,7 +278,7 @@ def shown_table(
     source: CellSource | None = None,
     plot: Asked | None = None,
 ) -> Bundle:
-    """Return a table's display; `is_referenced` means that the table is kept alive anyway."""
+    """Return a table's display; `is_referenced` means that something else keeps the table alive."""
     rows = min(table.num_rows, max_rows or (MAX_STATIC_ROWS if plot is None else table.num_rows))
     if not is_referenced and table.nbytes > MAX_HELD_BYTES:
         rows = min(rows, table.num_rows * MAX_HELD_BYTES // table.nbytes)

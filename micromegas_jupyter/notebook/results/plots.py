@@ -55,7 +55,7 @@ class Plot:
 
     @property
     def chosen(self) -> Asked:
-        """The final choice of what was drawn."""
+        """The options of the chart as drawn."""
         choice = self._choice
         columns = {"x": [choice.x], "y": choice.y, "color": choice.color}
         found = {key: [self._names.index(each.name) for each in each_columns] for key, each_columns in columns.items()}
@@ -123,7 +123,7 @@ def plot_arguments(options: Asked, names: Sequence[str]) -> str:
 
 
 def build_plot(names: Sequence[str], options: Options) -> Asked:
-    """Convert options by name to those of a page."""
+    """Convert options with column names to those that a page sends."""
     columns = {"x": listed(options.x, names), "y": listed(options.y, names), "color": listed(options.color, names)}
     found: Asked = {key: [names.index(name) for name in each if name] for key, each in columns.items()}
     aggregates = listed(options.agg) or None

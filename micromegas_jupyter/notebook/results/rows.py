@@ -42,7 +42,7 @@ class Ending(StrEnum):
 
 
 class Progress:
-    """A query's progress or end; written by the thread that reads its rows, and read by the line's thread."""
+    """A query's progress or outcome, written by the thread that reads its rows and read by the line's thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,18 +58,18 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the start to now, or to the end."""
+        """The elapsed seconds since the start, or until the end."""
         return self._clock.monotonic() - self._started if self._seconds is None else self._seconds
 
     def note(self, reader: QueryReader) -> None:
-        """Note that the server has begun to respond, a batch has arrived, or the last one has."""
+        """Note that the server has begun to respond, or that a batch or the last one has arrived."""
         self.query_id, self.rows, self._bytes = reader.query_id, reader.rows, reader.bytes_received
         self._counts = reader.counts
         if self.rows and self._first_seconds is None:
             self._first_seconds = self.seconds
 
     def end(self, ending: Ending, *, query_id: str | None = None) -> None:
-        """Note the end; `query_id` is for a query whose ID is only in the error."""
+        """Note the outcome; specify `query_id` if only the error contains the query ID."""
         self._seconds, self.ending, self.query_id = self.seconds, ending, self.query_id or query_id
 
     def line(self) -> str:
@@ -119,7 +119,7 @@ class DisplayLine:
 
 
 class TerminalLine:
-    """The line on a terminal; a file or a pipe gets only the final text. The caller owns the stream."""
+    """The line on a terminal; files and pipes get only the final text. The caller owns the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -151,7 +151,7 @@ LiveLine = DisplayLine | TerminalLine
 
 @contextmanager
 def shown_progress(progress: Progress, line: LiveLine, follower: ScanFollower) -> Iterator[None]:
-    """Show the progress on the line, which the caller finishes; on an interrupt or a failure it is finished here."""
+    """Show the progress on the line, which the caller finishes, except after an interrupt or a failure."""
     over = Event()
 
     def update() -> None:
@@ -200,7 +200,7 @@ def to_polars(table: pa.Table) -> Any:
 
 
 class RowReader:
-    """The rows of a query, fetched batch by batch: like `pyarrow.RecordBatchReader`, and read once.
+    """A one-time reader that fetches a query's rows batch by batch, like `pyarrow.RecordBatchReader`.
 
     ```python
     rows = %sql --format reader SELECT * FROM log_entries

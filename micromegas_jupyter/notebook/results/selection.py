@@ -217,7 +217,7 @@ def _sort_keys(name: str, view: RowsView, index: int, *, descending: bool) -> li
 
 
 def picked_filters(view: RowsView, order: RowQuery, row: int, column: int, *, what: str) -> dict[int, str]:
-    """Return the filter for a cell's menu item: `only` its value, `exclude` it, or rows `around` its time.
+    """Return the filters for a cell's menu item: `only` its value, `exclude` it, or rows `around` its time.
 
     Raises:
         UsageError: The value cannot be part of a filter.

@@ -1,4 +1,4 @@
-"""The summary above a column: the distribution of its values, among all rows and those that match the filters."""
+"""The summary above a column: the distribution of its values in all rows and in those that match the filters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MAX_END_CHARACTERS = 9
 
 @dataclass(slots=True)
 class Spread:
-    """The distribution of a column's values; strings in the column's notation."""
+    """The distribution of a column's values; strings are in the column's notation."""
 
     distinct: int | None = None
     min: str | None = None
@@ -62,7 +62,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class CodedColumn:
-    """The bar or value of each row, and the bars' edges as in filters, or the values."""
+    """The bar or value of each row, and the bars' edges (formatted as in filters) or the values."""
 
     codes: np.ndarray
     edges: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class CodedColumn:
 
 
 def code_column(column: pa.ChunkedArray, form: ColumnFormat) -> CodedColumn | None:
-    """Return the code of each row; None if there are too many distinct values."""
+    """Return the code of each row, or None if there are too many distinct values."""
     if form.kind in (Kind.NESTED, Kind.OTHER):
         return None
     if form.kind not in (Kind.NUMBER, Kind.TIME):
@@ -115,7 +115,7 @@ def _codes(indices: pa.Array) -> np.ndarray:
 def spread_of(
     column: pa.ChunkedArray, form: ColumnFormat, coded: CodedColumn | None, mask: np.ndarray | None
 ) -> Spread:
-    """Return the distribution of the values, among all rows and those in the mask."""
+    """Return the distribution of the values in all rows and in those that the mask selects."""
     found = Spread(hint=hint(column, form))
     if form.kind in (Kind.NUMBER, Kind.TIME):
         _add_ends(found, decoded(column), form)
@@ -156,7 +156,7 @@ def _short_ends(low: str, high: str, form: ColumnFormat) -> list[str]:
 
 
 def top_codes(coded: CodedColumn, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the most frequent values' codes, and the number of matching rows and of all rows for each value."""
+    """Return the codes of the most frequent values, and the numbers of matching rows and of all rows for each value."""
     size = len(coded.values)
     counts = np.bincount(coded.codes[coded.codes >= 0], minlength=size)
     matching = counts if mask is None else np.bincount(coded.codes[mask & (coded.codes >= 0)], minlength=size)

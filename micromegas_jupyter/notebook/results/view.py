@@ -140,13 +140,13 @@ class RowsView:
         return [at for at in found if column_kind(kinds[at]) is Kind.NUMBER and not types.is_duration(kinds[at])]
 
     def value(self, order: RowQuery, row: int, column: int) -> tuple[str, bool]:
-        """Return a whole value, with JSON on several lines, and whether it was truncated."""
+        """Return a whole value, with JSON split into lines, and whether it was truncated."""
         (text,) = self.exact_texts(self.rows(order, row, 1).column(column), column)
         text = "null" if text is None else _indented(text)
         return cut(text, MAX_VALUE_CHARACTERS), len(text) > MAX_VALUE_CHARACTERS
 
     def copied(self, order: RowQuery, *, rows: tuple[int, int], columns: Sequence[int], header: bool) -> str:
-        """Return cells as clipboard text: exact values, tabs between columns."""
+        """Return cells as clipboard text, with exact values and tab-separated columns."""
         first, last = rows
         if (last - first + 1) * len(columns) > MAX_COPIED_CELLS:
             raise UsageError(
@@ -158,7 +158,7 @@ class RowsView:
         return "\n".join("\t".join(map(_cell, line)) for line in lines)
 
     def mask(self, order: RowQuery) -> np.ndarray | None:
-        """Return which rows match the filters; None without filters."""
+        """Return which rows match the filters, or None without filters."""
         positions = self._positions(RowQuery(order.filters))
         if positions is None:
             return None
@@ -167,7 +167,7 @@ class RowsView:
         return mask
 
     def spread(self, index: int, order: RowQuery = _ALL) -> Spread:
-        """Return the distribution of a column's values, among all rows and those that match the filters."""
+        """Return the distribution of a column's values in all rows and in those that match the filters."""
         form = replace(self.format_of(index), is_jsonb=False)  # it is already text
         return spread_of(self.comparable(index), form, self._coded(index), self.mask(order))
 
@@ -267,7 +267,7 @@ class RowsView:
         return exact_texts(decoded(json_texts(part) if self.format_of(index).is_jsonb else part))
 
     def comparable(self, index: int) -> pa.ChunkedArray:
-        """Return a column as filters and sorting see it: binary JSON as JSON text."""
+        """Return a column as used for filtering and sorting, with binary JSON as JSON text."""
         if not self.format_of(index).is_jsonb:
             return self.table.column(index)
         with self._lock:
