@@ -46,7 +46,7 @@ _COLUMNS_SQL: Final = (
     "WHERE table_schema <> 'information_schema' ORDER BY table_name, ordinal_position"
 )
 _FUNCTIONS_SQL: Final = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY routine_name"
-# Functions of servers with Micromegas's tables.
+# Functions of servers that have Micromegas tables.
 _TABLE_FUNCTIONS: Final = (
     "expand_histogram", "jsonb_array_elements", "jsonb_each", "list_partitions", "list_view_sets",
     "perfetto_trace_chunks", "process_spans", "running_queries", "table_at", "table_history",
@@ -139,11 +139,11 @@ class SchemaCache:
         self._connections = connections
         self._dependencies = dependencies
         self._lock = Lock()
-        # Each connection's last response, or None, and when to fetch it again, by the monotonic clock.
+        # Each connection's last response (or None) and when to refetch it, according to the monotonic clock.
         self._known: WeakKeyDictionary[Connection, tuple[ServerSchema | None, float]] = WeakKeyDictionary()
         self._fetching: dict[ClientSettings, Event] = {}
-        self._listing: dict[ClientSettings, Event] = {}  # until the tables are known, which arrive before the functions
-        self._awaited: set[ClientSettings] = set()  # connections whose current fetch was already waited for
+        self._listing: dict[ClientSettings, Event] = {}  # until the tables arrive, which is before the functions
+        self._awaited: set[ClientSettings] = set()  # connections whose current fetch has already been awaited
 
     def look_up(self, settings: ClientSettings, *, wait_seconds: float = 0.0) -> ServerSchema:
         """Return the cached schema; fetch it if it is missing or stale, but wait only for the first fetch."""
@@ -174,7 +174,7 @@ class SchemaCache:
             self._known[connection] = (schema, due_at)
 
     def _note_tables(self, settings: ClientSettings, connection: Connection, schema: ServerSchema) -> None:
-        """Let the first completion continue before the functions arrive, which need a query."""
+        """Let the first completion continue before the functions arrive, because these require a query."""
         known = self._entry(connection)[0] or ServerSchema()
         self.note(connection, ServerSchema(tables=schema.tables, functions=known.functions))
         with self._lock:
@@ -201,7 +201,7 @@ class SchemaCache:
                 self._fetching.pop(settings).set()
 
 
-# Possessive, bounded, and only at the start of a word, so that any statement takes linear time.
+# Possessive, bounded, and only at the start of a word, so that matching takes linear time for any statement.
 _NAME: Final = r'(?:(?<![\w$])[^\W\d][\w$]*+|"(?:[^"]|""){0,200}+")'
 _NAMES_AND_TEXTS: Final = re.compile(r"""("(?:[^"]|"")*+"?)|'(?:[^']|'')*+'?|--[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _CURSOR: Final = "\0"
@@ -267,7 +267,7 @@ def complete_sql(
 def _completions(
     before: str, qualifier: str | None, typed: str, rest: str, schema: ServerSchema
 ) -> Iterator[SimpleCompletion]:
-    """Return all candidates at the cursor, which follows `before` and possibly a qualifier and a dot."""
+    """Return all candidates at the cursor, which follows `before` and an optional qualifier with a dot."""
     tables: dict[str, str] = {}
     for name, alias in _TABLE_AND_ALIAS.findall(f"{before} {rest}"):
         if (table := _name_of(name)) in schema.tables:
@@ -329,7 +329,7 @@ class SqlCompleter:
         self._schemas = schemas
         self._magics = ((sql_magic, self._complete_sql), (tables_magic, self._complete_pattern))
 
-        # The decorator sets attributes, which bound methods don't support.
+        # The decorator sets attributes, which isn't possible on bound methods.
         @completion_matcher(identifier="micromegas.sql", priority=200, api_version=2)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
             return self._match(context)
@@ -363,7 +363,7 @@ class SqlCompleter:
     def _complete_option(
         self, magic: Callable[..., object], before: str, *, is_cell: bool
     ) -> tuple[str, list[SimpleCompletion]] | None:
-        """Complete an option or its value; None if the cursor is not at one."""
+        """Complete an option or its value; return None if the cursor is not at one."""
         if (found := _AT_VALUE.fullmatch(before)) is not None:
             values = self._connections.all() if found[1] == "--connection" else option_values(magic, found[1])
             typed, fitting = _fitting(found[2], _offered(values, "value"))

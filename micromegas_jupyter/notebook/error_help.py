@@ -22,7 +22,7 @@ _STATIC = Path(__file__).parent / "frontend" / "static"
 class ErrorHelp(anywidget.AnyWidget):
     """Shows the explanation of an error code, and offers `source` for the user to run."""
 
-    # Not as paths, because anywidget 0.11 would keep each closed widget in memory.
+    # These aren't paths, because anywidget 0.11 would then keep each closed widget in memory.
     _esm = traitlets.Unicode((_STATIC / "explain.js").read_text(encoding="utf-8")).tag(sync=True)
     _css = traitlets.Unicode((_STATIC / "explain.css").read_text(encoding="utf-8")).tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)

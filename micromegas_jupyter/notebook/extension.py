@@ -17,7 +17,7 @@ from micromegas_jupyter.notebook.shell import Bundle, has_kernel, help_as_line_m
 
 _SHORT_NAME = "sql"
 _ATTRIBUTE = "_micromegas_extension"
-# Return values of `client.trace` and the magics, shown as a widget, or as their HTML without the extension.
+# Return values of `client.trace` and the magics, shown as a widget, or as HTML if the extension isn't loaded.
 _SHOWN = (("micromegas_jupyter.client.traces", "Trace"), ("micromegas_jupyter.client.flames", "Flame"))
 
 
@@ -63,7 +63,7 @@ def register(shell: InteractiveShell, dependencies: NotebookServices) -> None:
     unregister(shell)
     extension = _Extension(shell, dependencies)
     setattr(shell, _ATTRIBUTE, extension)
-    # Kernels exit without unloading their extensions.
+    # Kernels exit without unloading extensions.
     atexit.register(extension.close)
     shell.input_transformers_cleanup.append(help_as_line_magic)
     shell.register_magics(*extension.magics)

@@ -165,7 +165,7 @@ class ColumnFormat:
         if self.kind is Kind.NUMBER:
             return [None if number is None else self.number_text(number) for number in self._numbers(column)]
         if self.resolution in NANOSECONDS:
-            # For %S, Arrow writes as many digits as the type's unit has.
+            # For %S, Arrow writes all digits of the type's unit.
             column = column.cast(pa.timestamp(self.resolution, column.type.tz), safe=False)
         pattern = _TIME_FORMATS.get(self.resolution, "%Y-%m-%d %H:%M:%S")
         texts = pc.strftime(column, pattern).to_pylist() if self.resolution else _plain_texts(column)
@@ -262,7 +262,7 @@ def _duration_format(column: pa.ChunkedArray) -> ColumnFormat:
 
 
 def _are_multiples(numbers: np.ndarray, step: int) -> bool:
-    # The first ones are usually sufficient.
+    # Checking the first numbers is usually sufficient.
     return step <= 1 or not ((numbers[:_SAMPLE_ROWS] % step).any() or (numbers % step).any())
 
 
@@ -277,16 +277,16 @@ def _resolution(column: pa.ChunkedArray) -> str:
 
 
 def _short(text: str) -> str:
-    # Truncated first, because a value may be megabytes long.
+    # Truncate first, because a value may be megabytes long.
     return cut(printable(cut(text, MAX_CELL_CHARACTERS)), MAX_CELL_CHARACTERS)
 
 
 def _plain_texts(column: pa.ChunkedArray) -> list[str | None]:
     if column_kind(column.type) is Kind.TEXT:
         with suppress(pa.ArrowException):  # invalid UTF-8
-            # A value may be megabytes long, and Python only needs its beginning.
+            # A value may be megabytes long, but Python needs only its beginning.
             column = pc.utf8_slice_codeunits(column, 0, MAX_CELL_CHARACTERS + 1)
-    # Puts multi-line JSON on one line.
+    # Join multi-line JSON into a single line.
     texts = exact_texts(column, is_short=True)
     return [re.sub(r"\s*\n\s*", " ", text) if text and text[0] in "{[" else text for text in texts]
 

@@ -59,7 +59,7 @@ class SidePanel:
     def _take_message(self, message: Mapping[str, Any]) -> None:
         content = message["content"]["data"]
         if isinstance(content, dict) and isinstance(content.get("id"), int):
-            # The kernel's own thread must stay free for other messages.
+            # The kernel's own thread must remain available for other messages.
             start_thread(self._reply, content, name="micromegas-panel")
 
     def _reply(self, content: Mapping[str, Any]) -> None:
@@ -71,7 +71,8 @@ class SidePanel:
             _log.error("The side panel could not reply.", extra={"kind": type(error).__name__})
             reply = {"error": "The kernel could not do that."}
         self._comm.send({"id": content["id"], **reply})
-        # As with grids, ipykernel 7.4 would route the next message to this one's subshell, which may be gone.
+        # As with grids, ipykernel 7.4 would route the next message to this message's subshell, which may no longer
+        # exist.
         self._comm.__dict__.pop("_reply_subshell_id", None)
 
     def _answer(self, content: Mapping[str, Any]) -> object:

@@ -189,7 +189,7 @@ def _is_integer(key: object) -> bool:
 
 
 def _positions(key: Any, count: int) -> pa.Array | None:
-    """Return the positions of the rows that a mask or positions select; None for other keys."""
+    """Return the positions of the rows that a mask or a list of positions selects, or None for other keys."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

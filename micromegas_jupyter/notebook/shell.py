@@ -392,7 +392,7 @@ def errors_as_lines(*, sql: str | None = None, traceback: bool = False) -> Itera
 
 
 def _offer_help(error: MicromegasError, sql: str | None) -> None:
-    """Make a notebook in which a user is present show an explanation below the error's lines."""
+    """Show an explanation below the error's lines if a user is present in the notebook."""
     shell = IPython.get_ipython()
     if not isinstance(error, QueryError) or isinstance(error, QueryCancelled) or shell is None:
         return

@@ -64,14 +64,14 @@ def count_tables(client: Client, schema: ServerSchema, pattern: str) -> pa.Table
 
 
 def _matcher(pattern: str) -> Callable[[str], object]:
-    """Return a test for names; `*` in the pattern is a wildcard."""
+    """Return a predicate for names; `*` in the pattern is a wildcard."""
     return re.compile(".*".join(map(re.escape, pattern.strip().split("*"))), re.IGNORECASE).search
 
 
 def _count_rows(client: Client, table: Table) -> dict[str, object]:
     times = [column.name for column in table.columns if column.type_text.lower().startswith("timestamp")]
     time = next((name for name in ("time", "insert_time") if name in times), next(iter(times), ""))
-    # As text, because Python's times are limited to microseconds and the year 9999.
+    # Use strings, because Python's times are limited to microseconds and the year 9999.
     ends = [("min", "first"), ("max", "last")] if time else []
     covered = "".join(f", CAST({end}({name_in_sql(time)}) AS VARCHAR) AS {name}" for end, name in ends)
     sql = f"SELECT count(*) AS rows{covered} FROM {name_in_sql(table.name)}"  # noqa: S608 - the server's own names, quoted

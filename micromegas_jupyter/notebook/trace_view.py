@@ -149,7 +149,7 @@ def _describe(trace: Trace, span: int) -> dict[str, object]:
 
 
 def _link(trace_id: str) -> str:
-    """Return the ID of a linked trace if it is valid, because it becomes part of a cell."""
+    """Return the ID of a linked trace if it is valid; it is checked because it becomes part of a cell."""
     try:
         return parse_hex_id(trace_id, TRACE_ID_DIGITS)
     except UsageError:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MAX_UNIT_CHARACTERS = 20
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _DAY = 86_400 * 10**9
-# The largest unit that does not exceed the value, taking rounding into account.
+# Use the largest unit that doesn't exceed the value, taking rounding into account.
 _TIMES = ((float(_DAY), "d"), *((float(size), name) for name, size in DURATION_NANOSECONDS.items()))
 _TIME_SIZES = {**DURATION_NANOSECONDS, "us": 10**3, "seconds": 10**9, "d": _DAY}
 _PREFIXED = {

@@ -45,8 +45,8 @@ class KernelWidget(anywidget.AnyWidget):
         """Forget which subshell sent a message other than a reply."""
         if self.comm is not None:
             # ipykernel 7.4 routes a page's requests to the shell that last sent through the comm. That would be the
-            # cell's shell, where they would wait for all cells of a Run All, instead of the subshell that JupyterLab
-            # specifies.
+            # cell's shell, where they would wait for all cells of a Run All command, instead of the subshell that
+            # JupyterLab specifies.
             self.comm.__dict__.pop("_reply_subshell_id", None)
 
     def reply(self, message: Mapping[str, Any]) -> tuple[object, list[bytes]]:

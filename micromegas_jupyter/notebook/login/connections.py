@@ -141,7 +141,7 @@ class NotebookServices:
         if not gather_runtime_info().has_kernel and sys.stdin.isatty():
             from prompt_toolkit import prompt as prompt_hidden
 
-            # Reading a line from a terminal is limited to 1,024 to 4,096 characters; this function isn't.
+            # Terminals limit an input line to between 1,024 and 4,096 characters; this function doesn't.
             return prompt_hidden(question, is_password=True)
         return getpass.getpass(question)
 
@@ -152,7 +152,7 @@ class _NoBrowser:
 
 
 def _flow_reason(choice: FlowChoice, has_kernel: bool) -> str:  # noqa: FBT001
-    """Return why a user signs in with this flow; empty if the user specified it, or if the reason is obvious."""
+    """Return why a user signs in with this flow, or "" if the user specified it or the reason is obvious."""
     if choice.origin == ARGUMENT:
         return ""
     if choice.skipped:
@@ -172,7 +172,7 @@ class SettingsChoice:
     variables: Mapping[str, str] = field(default_factory=dict)
     as_service_account: bool = False
     uri: str | None = None
-    settings: ClientSettings | None = None  # read when the choice was named; None reads them each time
+    settings: ClientSettings | None = None  # read when the choice was named; None: read them each time
 
     def with_options(
         self, *, profile: str | None, options: Mapping[str, str | None], as_service_account: bool | None = None
@@ -241,7 +241,7 @@ class Connections:
     ) -> None:
         self._dependencies = dependencies
         self._on_renewal = on_renewal
-        self._lock = Lock()  # guards the next line, and `_is_closed`
+        self._lock = Lock()  # guards `_by_settings` and `_is_closed`
         self._by_settings: dict[ClientSettings, Connection] = {}
         self._retired: list[Connection] = []  # these may still have readers
         #: The providers of servers that belong to this notebook.

@@ -139,7 +139,7 @@ def _clock_texts(state: IdentityState) -> tuple[str, str]:
 
 
 def _facts(state: IdentityState) -> View:
-    """Return the collapsed facts, and the line that summarizes them."""
+    """Return the collapsed details, and the line that summarizes them."""
     names, count = state.groups[:MAX_SHOWN_GROUPS], state.group_count
     groups = ", ".join([*names, f"and {count - len(names)} more"] if count > len(names) else names)
     many = f"{count} group{'' if count == 1 else 's'}" if count else ""
@@ -190,7 +190,7 @@ class IdentityCard(anywidget.AnyWidget):
     _esm = _STATIC / "card.js"
     _css = _STATIC / "card.css"
     view = traitlets.Dict().tag(sync=True)
-    #: The view's status as shown on a page. Pages set it in notebooks in which cells depend on traits.
+    #: The view's status as shown on a page. Pages set it for notebooks whose cells depend on traits.
     status = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
@@ -241,7 +241,7 @@ class IdentityCard(anywidget.AnyWidget):
         return build_view(self._state, now=self._clock.now(), note=self._note, working=self._working)
 
     def _take_message(self, _widget: object, content: object, _buffers: object) -> None:
-        """Handle a button, or send the URL to a newly loaded page; other messages are not from our pages."""
+        """Handle a button click, or send the URL to a newly loaded page; ignore messages that aren't from our pages."""
         pressed = content.get("action") if isinstance(content, dict) else None
         if pressed == "":
             self.send_address()
@@ -284,7 +284,7 @@ def sign_in_card(profile: str | None = None) -> IdentityCard:
     """
     session = _session(profile)
     settings = session.settings(profile)
-    # Without IPython, there is still a browser that shows the card.
+    # Even without IPython, a browser shows the card.
     display = IdentityDisplay(get_ipython() or SimpleNamespace(kernel=object()), session)
     reason = session.why_not_signed_in(settings)
     if reason is None:
@@ -348,7 +348,7 @@ class IdentityDisplay:
             case "sign_in":
                 session.connections.signed_out.discard(settings.profile)
                 has_token = session.state is not None and session.state.has_token
-                # Another notebook or a terminal may have signed in since.
+                # The user may have signed in from another notebook or terminal since then.
                 if has_token or session.why_not_signed_in(settings) is not None:
                     session.begin_sign_in(settings, self._shell, is_clicked=True)
                 else:
@@ -395,7 +395,7 @@ class IdentityDisplay:
             return
         state = self._session.state
         if state is not None:
-            # Renewal stops, and any pending sign-in is canceled.
+            # The token will no longer be renewed, and any pending sign-in is canceled.
             now = self._session.dependencies.clock.now()
             lines = build_lines(replace(state, renews=None), now=now)
             for handle in self._handles:
@@ -415,7 +415,7 @@ class IdentityDisplay:
             return
         self._card.apply(state)
         if state.status is not IdentityStatus.WAITING:
-            # The text that is saved with the card must not offer a finished sign-in.
+            # The text that is saved with the card must not offer a sign-in that is already finished.
             offers, self._offers = self._offers, []
             for handle in offers:
                 handle.update(self._card)

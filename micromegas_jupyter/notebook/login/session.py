@@ -124,7 +124,7 @@ def waiting_state(settings: ClientSettings, login: Login, *, detail: str = "") -
     """Return the state of a pending sign-in, with the user's next step."""
     address = _web_address(login.verification_uri if login.flow is Flow.DEVICE else login.start_url)
     if login.flow is Flow.REDIRECT and _START_PATH.fullmatch(login.start_url or ""):
-        # A path, because the kernel may not know its server's public URL.
+        # This is a path, because the kernel may not know its server's public URL.
         address = login.start_url or ""
     return IdentityState(
         status=IdentityStatus.WAITING,
@@ -189,7 +189,7 @@ def after_answer(state: IdentityState, answer: ServerIdentity | None, seconds: f
     milliseconds = f"{seconds * 1000:.0f} ms"
     if answer is None:
         if state.title == WRAPPED_TITLE:
-            return state  # the client doesn't support the request, and sent nothing
+            return state  # the client doesn't support the request, and didn't send anything
         return replace(state, server_line=f"connected; the server does not say as whom, {milliseconds}")
     who = shown_name(answer.email or answer.name or answer.subject)
     return replace(
@@ -420,7 +420,7 @@ class NotebookSession:
             if attempt.over.is_set():
                 return False
             if provider is not None:
-                # Before the sign-in counts as over, so that no cell opens a second connection in the meantime.
+                # Do this before the sign-in counts as over, so that no cell opens a second connection in the meantime.
                 self.connections.put(attempt.settings, provider)
             attempt.over.set()
         if provider is not None:
@@ -444,21 +444,21 @@ class NotebookSession:
             )
 
     def _finish_in_background(self, attempt: Attempt) -> None:
-        """Finish on the sign-in's own thread, where the widget shows an error."""
+        """Finish on the sign-in's own thread; the widget shows any error."""
         with suppress(MicromegasError):
             self.finish(attempt)
             self.fetch_identity_later(attempt.settings)
 
     def _watch(self, attempt: Attempt) -> None:
-        """Check for a sign-in in another notebook or terminal, until there is one or this one has finished."""
+        """Check for a sign-in in another notebook or terminal, until one is found or this one has finished."""
         was_found = False
         while not attempt.over.wait(CHECK_SECONDS):
             provider = self._stored_elsewhere(attempt.settings)
             # A sign-in is stored shortly before it is reported as done.
             is_other, was_found = was_found and not attempt.login.done, provider is not None
             if provider is None or not is_other:
-                # A page that has just drawn the card may have missed the URL, and cannot request it while a cell runs
-                # (ipykernel 6).
+                # A page that has just drawn the card may have missed the URL, and with ipykernel 6, it cannot request
+                # it while a cell runs.
                 self.remind()
             elif self._end(attempt, provider):
                 attempt.login.cancel()
@@ -522,7 +522,7 @@ class NotebookSession:
         try:
             provider.renew()
         except LoginRequired:
-            self.signed_in(settings)  # shows that the token is no longer renewed, or that it has expired, too
+            self.signed_in(settings)  # shows that the token is no longer renewed, or has also expired
             raise
         self.note_success(settings, provider)
         return provider.get_token() != before
@@ -539,7 +539,7 @@ class NotebookSession:
                     other = "the wrapper's client is used"
                 return f"There is no sign-in to end: {other}."
             through = getattr(provider, "through", "")
-        # First, so that no renewal runs concurrently.
+        # Do this first, so that no renewal runs concurrently.
         self.connections.drop(lambda other: other.profile == settings.profile)
         ended = self.dependencies.logout(settings, end_session=end_session)
         report = printable(str(ended))
@@ -564,7 +564,7 @@ class NotebookSession:
 
     def note_success(self, settings: ClientSettings, provider: AuthProvider | None) -> None:
         """Update the displayed state after a successful call, because the token may have been renewed."""
-        # A display problem must not fail a successful query.
+        # A display problem must not cause a successful query to fail.
         with suppress(MicromegasError):
             fresh = self.state_of(settings, provider)
             self.change(settings, lambda state: after_success(state, fresh))
@@ -688,7 +688,7 @@ class CellConnections:
             raise
 
     def _begin_sign_in_if_needed(self, settings: ClientSettings) -> None:
-        """Start a sign-in for the cell to wait for, if a user is present and not signed in."""
+        """Start a sign-in that the cell will wait for, if a user is present and not signed in."""
         session = self._session
         if session.pending(settings) is not None:
             return
@@ -698,7 +698,7 @@ class CellConnections:
                 provider.get_token()
         except LoginRequired as error:
             session.note_failure(settings, error)
-            # A service that should have signed the user in reported why it didn't, or the user signed out here.
+            # A service that should have signed the user in has reported why it didn't, or the user has signed out here.
             has_service = error.sign_in_service is not None or settings.profile in session.connections.signed_out
             if has_service or settings.as_service_account:
                 raise

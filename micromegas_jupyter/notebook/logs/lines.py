@@ -45,7 +45,7 @@ class LogLines:
         with self._lock:
             self._schema = table.schema
             self.held += table.num_rows
-            # Many small commits would otherwise become many small tables.
+            # Otherwise, many small commits would result in many small tables.
             if self._chunks and self._chunks[-1].num_rows + table.num_rows <= _CHUNK_LINES:
                 table = pa.concat_tables([self._chunks.pop(), table], promote_options="permissive")
                 table = table.unify_dictionaries().combine_chunks()
@@ -74,7 +74,7 @@ class Volume:
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin = begin
-        # Whole microseconds, which browsers can represent exactly.
+        # Use whole microseconds, which browsers can represent exactly.
         self.width = max(-(-(end - begin) // (BARS * _MICROSECOND)), 1) * _MICROSECOND
         self._counts = np.zeros((2 * BARS, LEVELS), np.int64)
 

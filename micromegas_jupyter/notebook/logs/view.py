@@ -42,8 +42,8 @@ _READ_SECONDS: Final = 2.0
 _NEWS_SECONDS: Final = 0.25
 _QUERY_SECONDS: Final = 60.0
 _MAX_RECONNECTS: Final = 100
-_JOIN_SECONDS: Final = 70.0  # a follow's read takes no longer
-#: Browsers run the timers of background pages once a minute.
+_JOIN_SECONDS: Final = 70.0  # a read during a follow never takes longer
+#: Browsers run timers of background pages only once a minute.
 _SILENCE_SECONDS: Final = 150.0
 _TRACE_KEYS: Final = ("otel.trace_id", "trace_id")
 _TRACE_ID: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
@@ -213,7 +213,7 @@ class LogView:
                 content.volume = content.query.fetch_volume(client, content.end)
             lines, volume, conditions = content.lines, content.volume, content.query.conditions
             after = lines.skipped + lines.held
-            # Lines that the query skips have no numbers.
+            # Lines that the query skips aren't numbered.
             skipped = max(volume.total - lines.held, lines.skipped)
             return {
                 "begin": volume.begin // 1000,
@@ -345,7 +345,7 @@ class LogView:
         return {"patterns": [[printable(text), lines, level] for text, lines, level in rows], "count": count}
 
     def _run_if_watched(self) -> None:
-        """Start a follow's thread unless it is running; it stops when no page shows the view."""
+        """Start the thread that follows the log unless it is running; it stops when no page shows the view."""
         with self._lock:
             content = self._content
             is_running = self._thread is not None and self._thread.is_alive() and not self._stopped.is_set()
@@ -366,7 +366,7 @@ class LogView:
 
     def _run(self, content: _Content, stopped: Event, previous: Thread | None) -> None:
         if previous is not None:
-            previous.join(_JOIN_SECONDS)  # the cursor is known after its last read
+            previous.join(_JOIN_SECONDS)  # the cursor is known only after that thread's last read
         try:
             self._read_until(content, stopped)
         except QueryCancelled:

@@ -103,7 +103,7 @@ def saved_lines(table: pa.Table) -> dict[str, str]:
 
 def _html_row(level: int, texts: Sequence[str]) -> str:
     color = f";color:{_COLORS[level]}" if level in _COLORS else ""
-    # JupyterLab's style sheet overrides the style of a row.
+    # JupyterLab's style sheet overrides row styles.
     style = f'style="text-align:left;white-space:nowrap{color}"'
     return f"<tr>{''.join(f'<td {style}>{html.escape(text)}</td>' for text in texts)}</tr>"
 

@@ -124,7 +124,7 @@ class ServerMagics(Magics):
         return self._named.choice(server)
 
     def _credential_text(self, choice: SettingsChoice, settings: ClientSettings) -> str:
-        """Return how the server authenticates the caller, with a warning if it differs from the configuration."""
+        """Return how the server authenticates the caller, with a warning if this differs from the configuration."""
         if settings in self._session.connections.local:
             return "It accepts calls from this notebook only."
         sign_in = self._sign_in(settings)
@@ -138,7 +138,7 @@ class ServerMagics(Magics):
         return f"⚠ {tokens} go to {server} at your request; the settings send them to {elsewhere}."
 
     def _sign_in(self, settings: ClientSettings) -> str | None:
-        """Return the token provider for these settings' calls, or None; without network I/O."""
+        """Return the token provider for calls with these settings, or None, without network I/O."""
         if settings.api_key_file is not None:
             return _API_KEY
         if settings.service_account_file is not None:
@@ -232,7 +232,7 @@ class ServerMagics(Magics):
 
         folder = arguments.lake or arguments.folder or "."
         started = ServerProcess(folder, is_lake=bool(arguments.lake))
-        # Only now, so that a directory that cannot be served leaves the current server running.
+        # Stop the current server only now, so that it keeps running if the directory cannot be served.
         self._leave()
         self._server, served = started, ClientSettings(uri=started.uri)
         choice = SettingsChoice(settings=served)

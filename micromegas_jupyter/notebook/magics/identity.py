@@ -207,7 +207,7 @@ class IdentityMagics(Magics):
             show_as_lines(cancelled, ["✗ The sign-in was canceled."])
             raise cancelled from interrupt
         if is_alone_in_cell(self._shell):
-            # Front ends echo each prompt into the cell; these and any wrong inputs are no longer needed.
+            # Front ends echo each prompt in the cell; these echoes and any invalid inputs are no longer needed.
             clear_output(wait=True)
         elif has_kernel(self._shell):
             return
@@ -228,7 +228,7 @@ class IdentityMagics(Magics):
     def _remember(self, settings: ClientSettings, preference: str | None) -> None:
         if preference is not None:
             flow = None if preference == AUTOMATIC else Flow(preference)
-            # The user is signed in; it does not matter if the next sign-in needs the option again.
+            # The user is signed in, so it doesn't matter if the next sign-in needs the option again.
             with suppress(MicromegasError):
                 self._session.dependencies.remember_flow(settings, flow)
 
@@ -244,7 +244,8 @@ def prompt_until_done(login: Login, prompt: Callable[[], str]) -> Secret | None:
         nonlocal first
         with lock:
             if not first and what == "end":
-                # A kernel's input request checks for it a hundred times a second; a prompt's event loop is woken.
+                # A kernel's input request checks for interrupts 100 times per second; a prompt's event loop is woken
+                # up.
                 _thread.interrupt_main()
             first = first or what
 

@@ -335,7 +335,7 @@ class SqlMagic(Magics):
         return self.history[number - first].request
 
     def _run(self, request: SqlRequest) -> object | None:
-        """Run the request and return the cell's value; None if a variable took the rows."""
+        """Run the request and return the cell's value, or None if the rows were assigned to a variable."""
         row_format, options, clock = request.row_format, request.options, self._session.dependencies.clock
         if row_format == "polars":
             with extra("polars"):
@@ -463,7 +463,7 @@ class SqlMagic(Magics):
         return self._connections.connected(connection=request.options.connection, profile=request.options.profile)
 
     def _assign(self, value: object, request: SqlRequest, connection: Connection) -> object | None:
-        """Return the cell's value, or assign it to the request's variable; and print the server's notices."""
+        """Return the cell's value or assign it to the request's variable, and print the server's notices."""
         if request.name is not None:
             self._shell.user_ns[request.name] = value
         _print_notices(connection)
@@ -514,7 +514,7 @@ def parameter_values(sql: str, variables: Mapping[str, Any]) -> dict[str, object
 
 
 def _shown(progress: Progress, line: LiveLine, connection: Connection, clock: Clock) -> AbstractContextManager[None]:
-    """Show the progress of a query over a connection."""
+    """Show the progress of a query on a connection."""
     from micromegas_jupyter.client.query_reader import ScanFollower
 
     return shown_progress(progress, line, ScanFollower(connection.client.query_progress, clock))
@@ -526,7 +526,7 @@ def _open(connection: Connection, request: SqlRequest, time_range: TimeRange) ->
 
 
 def _collect(request: SqlRequest, reader: QueryReader, progress: Progress, *, max_rows: int) -> tuple[pa.Table, object]:
-    """Return all rows in the requested format, or without one as a result that can display itself."""
+    """Return all rows in the requested format, or by default as a result that can display itself."""
     options, row_format = request.options, request.row_format
 
     def noted(batch: pa.RecordBatch) -> pa.RecordBatch:

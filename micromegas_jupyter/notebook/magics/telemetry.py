@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_BEGIN: Final = "15m"
 _DEFAULT_LINES: Final = 20_000
-_SAVED_LINES: Final = 50  # that a notebook saves from a follow
+_SAVED_LINES: Final = 50  # that a notebook saves while following a log
 _MAX_VIEWS: Final = 8
 
 
@@ -46,7 +46,7 @@ class TelemetryMagics(Magics):
         self._shell = shell
         self._session = session
         self._connections = connections
-        self._views: deque[LogView] = deque()  # the oldest one is closed for a new one
+        self._views: deque[LogView] = deque()  # the oldest one is closed to make room for a new one
 
     @line_magic
     @argument("trace_id", metavar="ID", help="trace ID (32 hexadecimal digits), or a variable as :NAME")
@@ -157,7 +157,7 @@ class TelemetryMagics(Magics):
 
     @contextmanager
     def _connected(self, arguments: argparse.Namespace) -> Iterator[Callable[..., pa.Table]]:
-        """Yield a function that runs statements with the cell's connection and time range, also after the cell."""
+        """Yield a function that runs statements with the cell's connection and time range, even after the cell ends."""
         check_exclusive(arguments, "connection", "profile")
         of_cell = parse_range(arguments.begin, arguments.end, now=self._session.dependencies.clock.now())
         named = {"connection": arguments.connection, "profile": arguments.profile}

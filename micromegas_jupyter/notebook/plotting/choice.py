@@ -88,8 +88,8 @@ def choose(table: pa.Table, options: Options) -> Choice:
     unit = [column for column in categories if column.name.lower() == "unit"]
     samples = {c: c.values.slice(0, rows).cast(pa.large_string()) for c in categories if c not in unit}
     counts = {column: pc.count_distinct(sample, mode="all").as_py() for column, sample in samples.items()}
-    texts = sorted(counts, key=lambda column: counts[column] == 1)  # those that vary first
-    # Rows that text columns distinguish were grouped by these columns.
+    texts = sorted(counts, key=lambda column: counts[column] == 1)  # varying ones first
+    # If text columns distinguish all rows, the query grouped by these columns.
     is_grouped = bool(texts) and math.prod(counts.values()) >= rows
     first = texts if is_grouped or (kind is None and not numbers) else []
     candidates = {
@@ -125,7 +125,7 @@ def choose(table: pa.Table, options: Options) -> Choice:
     limit = max(MAX_SERIES, rows // 2) if is_split else MAX_SERIES if kind == "bar" else min(MAX_SERIES, rows // 2)
     series = [column for column, count in counts.items() if column not in [chosen_x, *measures] and 1 < count <= limit]
     if kind == "heat" or len(aggregates) > 1 or (kind == "bar" and counts.get(chosen_x) == rows):
-        series = []  # bars of a column that identifies the rows need no colors
+        series = []  # bars don't need colors if their column identifies the rows
     unused = [column for column in identifiers if column is not chosen_x and measures and not named_y]
     unsplit = [column for column, count in counts.items() if count > limit and is_split]
     notes += _left_out(measures, unused, unsplit)

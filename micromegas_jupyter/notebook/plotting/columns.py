@@ -26,11 +26,11 @@ MAX_LISTED: Final = 300
 _MAX_CHARACTERS = 50
 _IDENTIFIER = re.compile(r"(?:^|[\W_])(?i:ids?|[ptug]id|ppid|port|hash|key)$|[a-z](?:Id|Pid|Tid|Port|Hash)$")
 _CODE = re.compile(r"(?:^|[\W_])(?i:levels?|status|codes?)$|[a-z](?:Level|Status|Code)$")
-# XML doesn't allow two of these. Vega-Lite puts titles into expressions without escaping backslashes and, before 5.8,
-# quotation marks.
+# XML doesn't allow two of these characters. Vega-Lite puts titles into expressions without escaping backslashes and,
+# before 5.8, quotation marks.
 _REPLACED = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd", ord("\\"): "\u29f5"}
 _REPLACED_IN_TITLES = {ord('"'): "\u201d"}
-# Vega looks up strings in JavaScript objects, and draws nothing for names that every object has.
+# Vega looks up strings in JavaScript objects, and doesn't draw anything for property names that all objects have.
 _OBJECT_PROPERTIES = frozenset(
     {
         "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__proto__", "constructor",

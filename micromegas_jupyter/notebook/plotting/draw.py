@@ -116,7 +116,7 @@ def _preposition(choice: Choice) -> str:
 
 
 def _arrange(panels: list[Spec], kind: str, series: Groups, wanted: int | None) -> Spec:
-    """Arrange the panels vertically, and link their movement."""
+    """Arrange the panels vertically, with shared scales and parameters."""
     views, is_shared = [f"panel_{number}" for number, _ in enumerate(panels, 1)], kind in {"line", "area", "point"}
     is_nominal = {axis: panels[0]["encoding"][axis]["type"] == "nominal" for axis in ("x", "y")}
     # Long names appear next to horizontal bars and in the legend, and everything fits next to JupyterLab's file

@@ -43,18 +43,19 @@ _MAX_DOTS, _MAX_CSV_BYTES = 150, 70_000
 _BRUSH_SLOTS = 250
 _LARGEST, _LATEST_MS = 1e290, 8.64e15  # sums of larger numbers are infinite; JavaScript doesn't support later times
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-# Each has a contrast of at least 3:1 with white and the dark theme's gray (WCAG 2.2, 1.4.11).
+# Each color has a contrast of at least 3:1 with white and with the dark theme's gray (WCAG 2.2, 1.4.11).
 _COLORS = (
     "#2f7ed8", "#d9661f", "#2b9a4b", "#c2549d", "#8a6fe0", "#1b95a0",
     "#dc4d4d", "#8c8419", "#a8703c", "#5f8f2a", "#7d8790", "#b565c9",
 )  # fmt: skip
-# As short as possible, with the date below the first. Vega's own formats would use the viewer's time zone.
+# Labels are as short as possible, with the date below the first one. Vega's own formats would use the viewer's time
+# zone.
 _TIME_LABELS = (
     "[utcFormat(datum.value, utcmilliseconds(datum.value) ? '%H:%M:%S.%L' : utcseconds(datum.value) ? '%H:%M:%S'"
     " : utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : utcmonth(datum.value) + utcdate(datum.value) > 1"
     " ? '%b %d' : '%Y'), datum.index ? '' : utcFormat(datum.value, '%Y-%m-%d')]"
 )
-# Only well-known SI prefixes: "5E" and "3m" would be misread.
+# Use only well-known SI prefixes, because "5E" and "3m" would be misread.
 _NUMBER_LABELS = (
     "abs(datum.value) >= 1e15 || (datum.value && abs(datum.value) < 1e-4) ? format(datum.value, '.6~e')"
     " : abs(datum.value) >= {si} ? replace(format(datum.value, '.9~s'), /([kMGT])$/, ' $1')"
@@ -142,7 +143,7 @@ def brush_slots(choice: Choice, column: Column, axis: str) -> Slots:
 
 
 def _measure(column: Column, choice: Choice) -> Axis:
-    """Return a measure's values, or for counts only, whether values exist."""
+    """Return a measure's values; if only counts are drawn, return whether values exist."""
     if choice.aggregates != ("count",) or column.role in {Role.NUMBER, Role.CODE, Role.IDENTIFIER}:
         return _axis(column)
     return _number_axis(column.title, np.where(column.values.is_valid().to_numpy(), 1.0, np.nan), is_count=True)
@@ -170,7 +171,7 @@ def _axis(column: Column) -> Axis:
 def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False, is_log: bool = False) -> Axis:
     drawn = values[~np.isnan(values)]
     low, high = (float(drawn.min()), float(drawn.max())) if len(drawn) else (0.0, 0.0)
-    # Starts at zero if zero is near, or if the numbers are counts.
+    # Start at zero if zero is near, or if the numbers are counts.
     zero = low == high or (low >= 0 and (low <= high / 2 or (is_count and high - low > high / 100)))
     si = "1e3" if max(-low, high) >= 10_000 else "1e4"  # noqa: PLR2004 - five digits
     axis: Spec = {"labelExpr": _NUMBER_LABELS.replace("{si}", si)}
@@ -180,7 +181,7 @@ def _number_axis(title: str, values: np.ndarray, *, is_count: bool = False, is_l
 
 
 def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
-    """Return a logarithmic axis if the options require it; a note counts the values that it cannot show."""
+    """Return a logarithmic axis if the options require it; add a note that counts the values that it cannot show."""
     if name not in choice.log:
         return axis
     below = int(np.count_nonzero(axis.values <= 0))
@@ -197,14 +198,14 @@ def _positive(axis: Axis, name: str, choice: Choice) -> Axis:
 def _group(
     columns: Sequence[Column], weights: Axis, notes: list[str], limit: int = MAX_SERIES, *, adds_up: bool = False
 ) -> Groups:
-    """Return the combinations of values with the largest totals; a note explains what happens to the others.
+    """Return the combinations of values with the largest totals; add a note on what happens to the others.
 
-    Series are in natural order. The bars of a text column are in row order if each row has one bar, otherwise ordered
-    by total.
+    Series are in natural order. The bars of a text column are in row order if each row has its own bar, and otherwise
+    ordered by total.
     """
     if not columns:
         return Groups(np.zeros(len(weights.values), np.int64), [""])
-    # As bytes, because a server may send invalid UTF-8.
+    # Use bytes, because a server may send invalid UTF-8.
     texts = [column.values.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"null") for column in columns]
     joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, pa.scalar(b" / ", pa.large_binary()))
     encoded = joined.combine_chunks().dictionary_encode()
@@ -247,7 +248,7 @@ def _choose_slots(choice: Choice, weights: Axis, *, lines: int) -> Slots | Group
 
 
 def _slots(column: Column, choice: Choice, *, lines: int = 1, max_points: int = MAX_POINTS, axis: str = "x") -> Slots:
-    """Return slots of times or numbers, limited so that `lines` of them have no more than `max_points` points."""
+    """Return time or number slots, limited so that `lines` lines have no more than `max_points` points in total."""
     usual = TIME_SLOTS if column.role is Role.TIME else NUMBER_SLOTS
     bins = min((choice.bins if axis == "x" else None) or usual, max(max_points // lines, 1))
     if column.role is not Role.TIME:
@@ -345,7 +346,7 @@ def _aggregated(choice: Choice, along: Slots | Groups, column: Column, y: Axis, 
 
 
 def _bars(data: Data, encoding: Spec, lines: Groups, line: np.ndarray, *, is_stacked: bool) -> Spec:
-    """Return stacked bars, or for means, percentiles, and logarithmic axes, bars side by side."""
+    """Return stacked bars, or side-by-side bars for means, percentiles, and logarithmic axes."""
     is_log, is_horizontal = encoding["y"]["scale"].get("type") == "log", "x2" not in data
     encoding["y"] |= {"stack": "zero" if is_stacked else None} | ({} if is_log else {"scale": {"zero": True}})
     beside = not is_stacked and len(lines.labels) > 1

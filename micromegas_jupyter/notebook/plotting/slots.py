@@ -111,7 +111,7 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
         per_decade = max(1, min(_MAX_PER_DECADE, round(bins / max(log10(high) - log10(low), 1e-9))))
         places = np.arange(floor(log10(low) * per_decade) - 1, floor(log10(high) * per_decade) + 3)
         edges = 10.0 ** (places / per_decade)
-        # Logarithms are rounded, so drop empty bins.
+        # Drop bins that are empty because logarithms are rounded.
         edges = edges[edges.searchsorted(low, "right") - 1 : edges.searchsorted(high, "right") + 1]
         middles = np.sqrt(edges[:-1] * edges[1:])
     else:
@@ -122,10 +122,10 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
         if is_whole and _decimal(factor, power) < 1:
             factor, power = 1, 0
         width = _decimal(factor, power)
-        is_single = is_whole and width == 1  # whole numbers are in the middle of their bins
+        is_single = is_whole and width == 1  # center bins on whole numbers
         numbers = np.arange(floor(low / width), floor(high / width) + 3 - is_single)
         edges = _decimal(numbers * factor, power) - 0.5 * is_single
-        if not is_single:  # division is rounded, so drop empty bins
+        if not is_single:  # drop bins that are empty because division is rounded
             edges = edges[max(edges.searchsorted(low, "right") - 1, 0) : edges.searchsorted(high, "right") + 1]
         middles = (edges[:-1] + edges[1:]) / 2
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
@@ -133,7 +133,7 @@ def number_slots(values: np.ndarray, *, bins: int, is_log: bool = False) -> Slot
 
 
 def _decimal(number: float | np.ndarray, power: int) -> np.ndarray:
-    """Return a number times a power of ten, rounded like the decimal number: 0.3, not 3 * 0.1."""
+    """Return a number times a power of ten, rounded like a decimal literal: 0.3, not 3 * 0.1."""
     return np.multiply(number, 10.0**power) if power >= 0 else np.divide(number, 10.0**-power)
 
 

@@ -91,7 +91,7 @@ class Export:
                 if not self._is_canceled.is_set():
                     self._size = self._file.tell() if self._file else 0
                 elif self._file is None:
-                    Path(self.name).unlink()  # the last rows were written when the user canceled
+                    Path(self.name).unlink()  # the last rows were being written when the user canceled
         except MicromegasError as error:
             self._problem = f"{error.what} {error.remedy}".strip()
         except Exception as error:  # noqa: BLE001 - the page must be notified
@@ -107,7 +107,7 @@ class Export:
         return {"file_format": self._format, "columns": self._columns, "on_rows": self._note}
 
     def _write_new_file(self) -> None:
-        """Write to the first unused name."""
+        """Write to a file with the first unused name."""
         stem = self.name.removesuffix(f".{self._format}")
         for number in range(2, _MAX_NAMES):
             with suppress(FileExistsError):

@@ -40,7 +40,7 @@ _SAMPLE_ROWS = 1000
 _MAX_SHOWN = 40
 _COMPARISON = re.compile(r"(<=|>=|<>|!=|==|<|>|=)\s*(.*)", re.DOTALL)
 _RANGE = re.compile(r"(.+?)\s*\.\.(<?)\s*(.+)")
-# Messages contain dots, so bounds of a text range contain neither spaces nor dots next to the operator, unless quoted.
+# Messages contain dots, so unquoted bounds of a text range contain neither spaces nor dots next to the operator.
 _TEXT_RANGE = re.compile(r"""("[^"]+"|'[^']+'|[^\s"']*[^\s"'.])\.\.(<?)("[^"]+"|'[^']+'|[^\s"'.][^\s"']*)""")
 _TIME = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?)?)?"
@@ -49,7 +49,7 @@ _TIME = re.compile(
 )
 _QUANTITY = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)\s*(h|min|s|ms|µs|us|ns)?", re.IGNORECASE)
 _DAY_NANOSECONDS = 86_400 * 10**9
-# The unspecified part of a time: a day, an hour, a minute, or a second.
+# The duration of the unspecified part of a time: a day, an hour, a minute, or a second.
 _LENGTHS = (_DAY_NANOSECONDS, 3600 * 10**9, 60 * 10**9, 10**9)
 DIGITS: Final = 120
 """The precision of numbers when they are compared with filters."""
@@ -137,7 +137,7 @@ def hint(column: pa.ChunkedArray, form: ColumnFormat) -> str:
         return _HINTS.get(form.kind, "= for null, != for others")
     order = pc.sort_indices(values)
     low, high = form.texts(values.take(order.take([len(order) // 4, 3 * len(order) // 4])))
-    if form.kind is Kind.TIME:  # seconds are short enough to be readable
+    if form.kind is Kind.TIME:  # without fractions of seconds, these are short enough to be readable
         low, high = (str(text).split(".")[0] for text in (low, high))
     return f"> {low}, {low}..{high}"
 
@@ -169,14 +169,14 @@ def _compare_booleans(column: pa.ChunkedArray, _form: ColumnFormat, term: Term) 
 
 
 def _compare_ordered(column: pa.ChunkedArray, form: ColumnFormat, term: Term) -> pa.ChunkedArray:
-    """Compare numbers or times with the input, without rounding: as floats, or as whole steps of their type."""
+    """Compare numbers or times with the input without rounding, as floats or as whole steps of their type."""
     first, end, is_wall_clock = parse_value(column.type, form, term.value)
     if types.is_floating(column.type):
         if first.is_nan():
             return pc.invert(pc.is_nan(column)) if term.function == "not_equal" else pc.is_nan(column)
         return pc.call_function(term.function, [column, pa.scalar(float(first)).cast(column.type)])
     if is_wall_clock and column.type.tz is not None:
-        # As the grid shows them: an hour that occurs twice on a clock matches twice.
+        # Compare times as the grid shows them: an hour that occurs twice on a clock matches twice.
         column = pc.local_timestamp(column)
     with localcontext(prec=DIGITS):
         first_step, end_step = whole_step_bounds(column.type, first, end)
@@ -220,13 +220,13 @@ def step_limits(kind: pa.DataType) -> tuple[int, int]:
 
 
 def _is_below(column: pa.ChunkedArray, steps: Decimal) -> pa.ChunkedArray:
-    """Compare with a number of steps, even one outside the type's range."""
+    """Return which values are below a number of steps, even one outside the type's range."""
     kind = column.type
     if not steps.is_finite():
         raise ValueError
     low, high = step_limits(kind)
     if low <= steps <= high:
-        # Only now, because 1e999999 as an integer takes most of a minute.
+        # Convert only now, because converting 1e999999 to an integer takes most of a minute.
         value = steps.scaleb(-kind.scale) if types.is_decimal(kind) else int(steps)
         return pc.less(column, pa.scalar(value, kind))
     return pc.if_else(column.is_valid(), steps > high, pa.scalar(None, pa.bool_()))
@@ -252,7 +252,7 @@ def parse_value(kind: pa.DataType, form: ColumnFormat, typed: str) -> tuple[Deci
 
 
 def _parse_time(text: str) -> tuple[Decimal, Decimal, bool]:
-    """Return the range of a time in nanoseconds since 1970, and whether it has an offset."""
+    """Return the range that a time covers, in nanoseconds since 1970, and whether it has an offset."""
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError

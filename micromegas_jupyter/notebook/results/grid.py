@@ -124,7 +124,7 @@ class ResultGrid(KernelWidget):
         try:
             return self._answer(message)
         finally:
-            # Sorting and counting temporarily use memory, which Arrow's allocator would keep otherwise.
+            # Sorting and counting temporarily use memory that Arrow's allocator would otherwise keep.
             pa.default_memory_pool().release_unused()
 
     def _end_export(self) -> None:
@@ -194,7 +194,7 @@ class ResultGrid(KernelWidget):
                 return {"export": message["id"]}, []
 
     def _draw(self, view: RowsView, order: RowQuery, message: Mapping[str, Any]) -> object:
-        """Draw the matching rows; for a brush on the chart itself, the unselected ones, too."""
+        """Draw the matching rows; when brushing the chart itself, also draw the unselected ones."""
         from micromegas_jupyter.notebook.results.plots import Plot
 
         filters = tuple(each for each in order.filters if each[0] not in message["ignored"])
@@ -310,7 +310,7 @@ def static_table(view: RowsView, result_rows: int) -> dict[str, str]:
 
 
 def _note(view: RowsView, result_rows: int, rows: int, width: int) -> str:
-    """Return a note on the visible part: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
+    """Return a note about the visible part: `first 20 of 1,842,113 rows · first 50 of 60 columns`."""
     total, columns = rows_text(result_rows), view.table.num_columns
     note = total if rows == result_rows else f"first {count_text(rows)} of {total}"
     return note if width == columns else f"{note} · first {width} of {count_text(columns)} columns"

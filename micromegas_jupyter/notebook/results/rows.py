@@ -189,7 +189,7 @@ def to_polars(table: pa.Table) -> Any:
 
     table = with_json(table)
     with suppress(pl.exceptions.PolarsError):
-        # For this type, polars panics instead of raising an error.
+        # Polars panics for this type instead of raising an error.
         if not any("decimal256" in str(kind) for kind in table.schema.types):
             return pl.from_arrow(table)
     types = cut(", ".join(f"{printable(column.name)} {column.type}" for column in table.schema), _MAX_TYPES_CHARACTERS)
@@ -265,7 +265,8 @@ class RowReader:
             self._finish(Ending.DONE)
             raise
         except (KeyboardInterrupt, QueryCancelled) as stopped:
-            # The client stops a waiting query; an interrupt may also come while a batch is in transit.
+            # The client stops a query that it is waiting for, but an interrupt may also occur while a batch is in
+            # transit.
             self._reader.close()
             self._failure = QueryCancelled("The query was canceled.", query_id=self.query_id)
             self._finish(Ending.CANCELLED)
@@ -275,7 +276,7 @@ class RowReader:
         except MicromegasError as error:
             self._failure = error
             show_as_lines(error, error_lines(error, sql=self._sql))
-            if self._progress.ending is None:  # otherwise it was closed
+            if self._progress.ending is None:  # otherwise, the reader was closed
                 self._on_failure(error)
             self._finish(Ending.FAILED)
             raise
@@ -329,7 +330,7 @@ class RowReader:
         return f"<rows of a query: {len(self.schema)} columns, {rows_text(self.rows)} read so far, {state}>"
 
     def _finish(self, ending: Ending) -> None:
-        # The stored error's traceback frames would keep this object alive.
+        # The frames in the stored error's traceback would keep this object alive.
         if self._finalizer.detach() is not None:
             self._end(ending)
 

@@ -83,7 +83,7 @@ def selection_sql(
 
 
 def _around(chosen: str, sql: str) -> str:
-    # On a separate line, because a comment in the last line would hide the parenthesis.
+    # The parenthesis is on a separate line, because a comment on the last line would hide it.
     return f"SELECT {chosen} FROM (\n{sql}\n) AS result"  # noqa: S608 - quoted names around the user's statement
 
 
@@ -147,7 +147,7 @@ def _term(field: str, values: pa.ChunkedArray, form: ColumnFormat, term: Term) -
     if types.is_floating(kind):
         return _float_term(field, values, term.function, first)
     if types.is_timestamp(kind) and kind.tz is not None and kind.tz not in UTC_NAMES:
-        # The engine compares zoned times by their local time.
+        # The engine compares times with a time zone by their local time.
         utc = f"arrow_cast({field}, 'Timestamp({_UNITS[kind.unit][0]}, Some(\"UTC\"))')"
         field, kind = (f"to_local_time({field})", pa.timestamp(kind.unit)) if is_wall_clock else (utc, kind)
     with localcontext(prec=DIGITS):
@@ -211,7 +211,7 @@ def _has_nan(values: pa.ChunkedArray) -> bool:
 
 def _sort_keys(name: str, view: RowsView, index: int, *, descending: bool) -> list[str]:
     field, column = _identifier(name), decoded(view.table.column(index))
-    # In the grid, NaN follows the numbers in either direction.
+    # In the grid, NaN follows the numbers in either sort direction.
     last = [f"isnan({field}) NULLS LAST"] if descending and _has_nan(column) else []
     return [*last, f"{field}{' DESC' * descending} NULLS LAST"]
 

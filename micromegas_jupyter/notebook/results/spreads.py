@@ -80,7 +80,7 @@ def code_column(column: pa.ChunkedArray, form: ColumnFormat) -> CodedColumn | No
     edges = _time_edges(column) if form.kind is Kind.TIME else _number_edges(column, form)
     if len(edges) <= 2:  # noqa: PLR2004 - one bar
         return None
-    # Uses the filters' comparison, so that a bar contains exactly the rows that its filter selects.
+    # Use the filters' comparison, so that a bar contains exactly the rows that its filter selects.
     is_there = column.is_valid()
     if types.is_floating(column.type):
         is_there = pc.and_(is_there, pc.invert(pc.is_nan(column).fill_null(False)))
@@ -190,15 +190,15 @@ def _number_edges(column: pa.ChunkedArray, form: ColumnFormat) -> Sequence[str]:
 
 
 def _histogram_span(numbers: np.ndarray) -> tuple[float, float] | None:
-    """Return the ends of a histogram; None for numbers that are all equal, or too far apart for a float."""
+    """Return the ends of a histogram, or None if all numbers are equal or if they are too far apart for a float."""
     if not len(numbers):
         return None
     low, high = float(numbers.min()), float(numbers.max())
     inner_low, inner_high = map(float, np.quantile(numbers, (_TAIL, 1 - _TAIL)))
-    # A few outliers would leave all other values in one bar.
+    # Otherwise, a few outliers could leave all other values in one bar.
     if high - low > _FAR * (inner_high - inner_low) > 0:
         low, high = inner_low, inner_high
-    # Bars as narrow as the numbers' own precision cannot be distinguished.
+    # Bars that are as narrow as the numbers' precision cannot be distinguished.
     step = (high - low) / _BINS
     return (low, high) if low + step > low and high - step < high and np.isfinite(high - low) else None
 

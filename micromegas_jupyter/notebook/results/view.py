@@ -57,7 +57,7 @@ _MAX_NAME_CHARACTERS = 100
 _MAX_ORDERS = 2
 _MAX_PLOTS = 2
 _EXPORT_ROWS = 64 * 1024
-# Values with their unit in a separate column.
+# Columns with values whose unit is in a separate column.
 _UNIT_COLUMN, _VALUE_COLUMNS = "unit", frozenset({"value", "increase"})
 
 
@@ -132,7 +132,7 @@ class RowsView:
 
     @cached_property
     def _valued(self) -> list[int]:
-        """The number columns whose unit is in the column `unit`."""
+        """The numeric columns whose units are in the `unit` column."""
         names, kinds = self.table.schema.names, self.table.schema.types
         if names.count(_UNIT_COLUMN) != 1 or column_kind(kinds[names.index(_UNIT_COLUMN)]) is not Kind.TEXT:
             return []
@@ -232,7 +232,7 @@ class RowsView:
             "parquet": partial(pq.ParquetWriter, compression="zstd"),
             "arrow": pa.ipc.new_file,
         }
-        # A file has one dictionary per column.
+        # A file can have only one dictionary per column.
         table, positions = self.table.select(columns).unify_dictionaries(), self._positions(order)
         total = self.count(order)
 
@@ -276,7 +276,7 @@ class RowsView:
             return self._texts[index]
 
     def _positions(self, order: RowQuery) -> pa.Array | None:
-        """Return the rows' positions; None for all rows in their original order."""
+        """Return the rows' positions, or None for all rows in their original order."""
         if order == _ALL:
             return None
         with self._lock:
@@ -349,5 +349,5 @@ def _sort_key(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _cell(text: str | None) -> str:
-    """Return a value for a spreadsheet cell: empty for null, and without line breaks."""
+    """Return a value for a spreadsheet cell, without line breaks and empty for null."""
     return " ".join((text or "").splitlines()).replace("\t", " ")
