@@ -178,7 +178,7 @@ def test_a_caller_with_a_row_filter_gets_no_estimate_and_the_same_rejection_in_b
 def test_a_role_limits_what_a_statement_reads(worlds):
     with _client(worlds[0], "dan") as client:
         assert len(client.query_arrow("SELECT id FROM logs WHERE id < 10")) == 10
-        with pytest.raises(ScanTooLarge, match=r"would read about .* of 36 files.*allow 100 kB.*logs\.id \("):
+        with pytest.raises(ScanTooLarge, match=r"would read about .* of 36 files.*allow only 100 kB.*logs\.id \("):
             client.query_arrow("SELECT id FROM logs")
         assert parse_estimate(client.describe_statement("SELECT id FROM logs WHERE id < 10")).files == 2
 

@@ -170,7 +170,7 @@ def test_a_refresh_token_that_a_suspended_process_may_have_spent_is_not_sent_aga
             idp.go_on.set()
             waiting = OidcAuthProvider.from_file(path)
             for _ in range(2):
-                with pytest.raises(Unavailable, match=f"process {other.pid} is suspended"):
+                with pytest.raises(Unavailable, match=f"Process {other.pid} is suspended"):
                     waiting.get_token()
             late = finish(other)
 

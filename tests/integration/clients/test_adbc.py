@@ -101,7 +101,7 @@ def test_a_value_arrives_as_what_it_is(cursor, value, kind):
     [
         ("SELECT ? + 1 AS a", None, "parameter"),
         ("SELECT ? AS a, ? AS b", (1,), "parameter"),
-        ("SELECT ? AS a", (1, 2), "parameter"),
+        ("SELECT ? AS a", (1, 2), "placeholder"),
         ("SELECT n FROM many WHERE n = ?", ("not a number",), "SQL001"),
     ],
 )

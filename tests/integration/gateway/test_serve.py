@@ -50,7 +50,7 @@ def test_serve_runs_statements_at_the_engine_that_its_settings_name(tmp_path):
 
     assert rows.to_pylist() == [{"n": 2, "word": "y"}]
     assert listed["column_name"].to_pylist() == ["n", "word"]
-    assert "only reads" in refused.value.what
+    assert "read-only" in refused.value.what
     assert ready.status_code == 200
     assert "(datafusion) · no lake" in log
 

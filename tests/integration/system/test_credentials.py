@@ -88,7 +88,7 @@ def test_a_provider_that_is_down_at_first_use_is_unavailable_not_a_refusal(tmp_p
     ):
         _query(running.uri, token)
 
-    assert "Your sign-in is not at fault" in str(caught.value)
+    assert "Your sign-in isn't the cause" in str(caught.value)
 
 
 @pytest.mark.parametrize(
