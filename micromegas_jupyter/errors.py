@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
-#: Where it is documented what only Micromegas's own server has.
+#: Where features that only Micromegas's own server has are documented.
 UPSTREAM_ONLY_PAGE: Final = 'See "What of Micromegas isn\'t here" in docs/migration.md.'
 
 
@@ -59,7 +59,7 @@ class MicromegasError(Error):
     sign_in_service: str | None = None  # the service that should have signed the user in: `JupyterHub`
     code: ClassVar[str] = "ERR000"
     default_remedy: ClassVar[str] = ""
-    retryable: bool = False  # whether the same call may work later
+    retryable: bool = False  # whether the same call may succeed later
     grpc_code: ClassVar[str] = "INTERNAL"
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1

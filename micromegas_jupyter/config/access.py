@@ -1,4 +1,4 @@
-"""Settings of the server half: accepted keys and tokens, administrators, and who may read which data."""
+"""The server half's settings: accepted keys and tokens, administrators, and who may read which data."""
 
 import enum
 import hashlib
@@ -39,7 +39,7 @@ _PATTERN_REMEDY = "Use a table name (lowercase letters, digits, underscores), a 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSetting:
-    """What the bearers of a role may do.
+    """What the holders of a role may do.
 
     Attributes:
         tables: The readable tables (`*`: all others), each with an SQL condition for its rows, or None for all rows.
@@ -122,7 +122,7 @@ _DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeySetting:
-    """One API key and its bearer's name; exactly one of `key` (the older form) and `sha256` is set.
+    """One API key and its holder's name; exactly one of `key` (the older form) and `sha256` is set.
 
     `owner_groups` is set if the owner created the key: the groups whose roles allowed it.
     """
@@ -147,7 +147,7 @@ def parse_api_keys(text: str, path: str) -> tuple[ApiKeySetting, ...]:
 
 
 def render_api_keys(keys: Iterable[ApiKeySetting]) -> str:
-    """Return the text of a key file, sorted by name; keys with the same name keep their order."""
+    """Return the contents of a key file, sorted by name; keys with the same name keep their order."""
     entries = [_rendered(key) for key in sorted(keys, key=lambda key: key.name)]
     text = json.dumps(entries, ensure_ascii=False, indent=2) + "\n"
     if len(entries) > MAX_API_KEYS or is_too_long(text):
@@ -168,7 +168,7 @@ def read_api_keys(value: object, path: str) -> tuple[ApiKeySetting, ...]:
 
 
 def check_distinct(keys: Iterable[tuple[ApiKeySetting, str]]) -> None:
-    """Check that no key is listed twice, as plain text or digest."""
+    """Check that no key is listed twice, whether in plaintext or as a digest."""
     first_paths: dict[bytes, str] = {}
     for key, path in keys:
         first = first_paths.setdefault(key_digest(key), path)
@@ -189,7 +189,7 @@ def key_digest(key: ApiKeySetting) -> bytes:
 def _read_key(entry: object, path: str) -> ApiKeySetting:
     values = as_object(entry, path)
     if not values.keys() <= _MEMBERS:
-        # Don't show the name: in a list that was written as {key: name}, it is the key.
+        # Don't show the name: in a list that is mistakenly written as {key: name}, it is the key.
         raise refused(path, "has an unknown name", f"Known names: {', '.join(sorted(_MEMBERS))}.")
     members = Members(values=values, place=path)
     if "key" in members and "sha256" in members:
@@ -304,7 +304,7 @@ _as_number = partial(as_count, maximum=1_000_000)
 
 
 def as_rate_limits(value: object, key: str) -> RateLimits:
-    """Parse the limits; missing members have defaults."""
+    """Parse the limits; missing members use their defaults."""
     limits: dict[str, Any] = {}
     for name, limit in as_object(value, key, known=RATE_LIMIT_MEMBERS).items():
         reader = _as_frequency if name.endswith("_per_second") else _as_number
@@ -319,7 +319,7 @@ ADMINS = "MICROMEGAS_ADMINS"
 LEGACY_API_KEYS = "MICROMEGAS_LEGACY_API_KEYS"
 ACCESS_CONFIG = "MICROMEGAS_ACCESS_CONFIG"
 
-# Upstream's row isolation; ignoring it would reveal rows that were meant to be hidden.
+# This is upstream's row isolation; ignoring it would reveal rows that were meant to be hidden.
 _AUDIENCE_GRANT_VARIABLES = (
     "MICROMEGAS_AUDIENCE_GRANTS",
     "MICROMEGAS_UNSTAMPED_AUDIENCE",
@@ -401,7 +401,7 @@ def _pick(
     *,
     decode: Callable[[str, str], object] = decode_setting,
 ) -> tuple[object, str] | None:
-    """Return a setting's value and path from its variable or the configuration file, or None if it is in neither."""
+    """Return a setting's value and path from its variable or the configuration file, or None if neither sets it."""
     text = environ.get(variable)
     if text and member in config:
         raise refused(variable, f"and {config.key(member)} are both set", "Keep only one of them.")
@@ -433,7 +433,7 @@ def _as_default_roles(value: object, key: str, *, known_roles: Collection[str] |
 
 
 def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerSetting]) -> None:
-    """Check that each entry can match a caller; otherwise, an entry would only appear to deny access."""
+    """Check that each entry can match a caller; an entry that can't would only appear to deny access."""
     beginnings = tuple(f"{name}|" for name in (API_KEY_ISSUER, *(setting.issuer for setting in issuers)))
     for entry in denied:
         if not entry.startswith(beginnings) or entry in beginnings:
@@ -445,6 +445,6 @@ def _check_denied(key: str, denied: Collection[str], issuers: Collection[IssuerS
 
 
 def read_listed_keys(config_text: str) -> tuple[ApiKeySetting, ...]:
-    """Return the configuration's own `api_keys`."""
+    """Return the configuration's inline `api_keys`."""
     keys = as_object(decode_setting(config_text, ACCESS_CONFIG), ACCESS_CONFIG).get("api_keys", [])
     return read_api_keys(keys, f"{ACCESS_CONFIG}.api_keys")

@@ -45,14 +45,14 @@ class Bearer(enum.StrEnum):
 
 
 class TokenStorage(enum.StrEnum):
-    """The storage for a user's sign-in."""
+    """Where a user's sign-in is stored."""
 
-    FILE = "file"  # readable by its owner only; shared with upstream's programs
+    FILE = "file"  # readable only by its owner; shared with upstream's programs
     KEYRING = "keyring"  # the operating system's keyring; an error if it is unavailable
 
 
 class WorkloadPlatform(enum.StrEnum):
-    """Platforms that issue identity tokens to the programs that run on them."""
+    """Platforms that issue identity tokens to programs running on them."""
 
     GITHUB_ACTIONS = "github-actions"
     KUBERNETES = "kubernetes"
@@ -99,7 +99,7 @@ def as_path(value: object, key: str) -> PurePath:
 
 def as_secret(value: object, key: str) -> Secret:
     """Return a secret string."""
-    value = Secret(value) if is_text(value) else None  # otherwise a traceback would show it
+    value = Secret(value) if is_text(value) else None  # a traceback would show it otherwise
     if value is None:
         raise refused(key, "is not a string of printable characters")
     return value
@@ -126,7 +126,7 @@ def _is_proxy(address: Secret) -> bool:
 
 
 def _split_url(text: str, *, forbidden: str) -> SplitResult | None:
-    """Return the parts of an ASCII URL; None if it is not a URL, has port 0, or contains a forbidden character."""
+    """Return the parts of an ASCII URL, or None if it is not a URL, has port 0, or contains a forbidden character."""
     try:
         parts = urlsplit(text)
         is_valid = parts.port != 0 and bool(parts.scheme)
@@ -136,7 +136,7 @@ def _split_url(text: str, *, forbidden: str) -> SplitResult | None:
 
 
 def as_resource(value: object, key: str) -> str:
-    """Return a resource: an absolute URI without a fragment (RFC 8707 section 2)."""
+    """Return a resource, which is an absolute URI without a fragment (RFC 8707 section 2)."""
     resource = as_text(value, key)
     if _split_url(resource, forbidden="# ") is None:
         raise refused(key, "is not an absolute URI without a fragment")
@@ -157,7 +157,7 @@ def as_redirect_uri(value: object, key: str) -> str:
 
 
 def as_authorize_params(value: object, key: str) -> tuple[tuple[str, str], ...]:
-    """Return additional parameters of the authorization request."""
+    """Return additional parameters for the authorization request."""
     named = as_named(value, key)
     if len(named) > _MAX_PARAMETERS:
         raise refused(key, f"has more than {_MAX_PARAMETERS} parameters")
@@ -384,11 +384,11 @@ class ClientSettings:
 
     @property
     def token_file_name(self) -> str:
-        """The token file's name in the configuration folder: the same as upstream's for this profile."""
+        """The token file's name in the configuration folder, which is the same as upstream's for this profile."""
         return "tokens.json" if self.profile is None else f"tokens-{self.profile}.json"
 
     def origin_of(self, name: str) -> str | None:
-        """Return the source of that field's setting, or None for a default."""
+        """Return the source of the field's value, or None for a default."""
         return dict(self.origins).get(name)
 
 
@@ -399,7 +399,7 @@ MAX_RESULT_ROWS: Final = 10_000_000
 
 
 def parse_result_rows(environ: Mapping[str, str]) -> int:
-    """Return the maximum number of rows sent to the browser; 0 restricts it to the preview."""
+    """Return the maximum number of rows sent to the browser; 0 sends only the preview."""
     text = environ.get(RESULT_ROWS_VARIABLE, "")
     if not text:
         return DEFAULT_RESULT_ROWS
@@ -430,7 +430,7 @@ def parse_client_settings(
     profile: str | None = None,
     options: Mapping[str, str] = MappingProxyType({}),
 ) -> ClientSettings:
-    """Combine the environment with `config.json`; a variable that is set overrides the profile's value.
+    """Combine the environment with `config.json`; environment variables override the profile's values.
 
     `options` are variables that a command's options set. If they specify another application or provider than the
     configured one, none of the configured credentials are used, because they would be sent to a third party.
@@ -445,7 +445,7 @@ def parse_client_settings(
     chosen = _choose_profile({**environ, **options}, config_text=config_text, requested=profile)
     configured = _combine(environ, chosen)
     if options.keys() >= _PROVIDER_OPTIONS:
-        # A call with its own provider signs in to that provider and doesn't use the profile's API key.
+        # A call with its own provider signs in with that provider and doesn't use the profile's API key.
         chosen = replace(chosen, members={**chosen.members, "api_key_file": None})
     settings = _combine(Variables({**environ, **options}), chosen) if options else configured
     if configured.issuer not in {None, settings.issuer} or configured.client_id not in {None, settings.client_id}:
@@ -455,7 +455,7 @@ def parse_client_settings(
 
 
 def profile_names(config_text: str | None) -> list[str]:
-    """Return the names of the profiles in the text of `config.json`; empty for a file without profiles."""
+    """Return the names of the profiles in the contents of `config.json`, or an empty list without profiles."""
     config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
     profiles = as_object(config.get("profiles", {}), f"{CONFIG_FILE}: profiles")
     return sorted(filter(is_profile_name, profiles))
@@ -468,7 +468,7 @@ def is_profile_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Profile:
-    """A profile of `config.json`, or a file without profiles (no name); `members` by path: `issuers[0].scope`."""
+    """A profile in `config.json`, or a file without profiles (no name); `members` by path (`issuers[0].scope`)."""
 
     name: str | None = None
     origin: str = ""
@@ -477,9 +477,9 @@ class _Profile:
 
 
 def _choose_profile(environ: Mapping[str, str], *, config_text: str | None, requested: str | None) -> _Profile:
-    """Parse the file and choose a profile: by argument, by variable, or by `default_profile`.
+    """Parse the file and choose a profile by argument, variable, or `default_profile`.
 
-    No profile is required if none is chosen and the variables specify server and provider.
+    No profile is required if none is chosen and the variables specify the server and the provider.
     """
     config = {} if config_text is None else as_object(decode_setting(config_text, CONFIG_FILE), CONFIG_FILE)
     name, origin = (requested, PROFILE_ARGUMENT) if requested else (environ.get(PROFILE_VARIABLE), PROFILE_VARIABLE)
@@ -561,7 +561,7 @@ class _Reader:
         return values
 
     def read_details(self, kind: type, group: str, *, needed: str) -> Any:
-        """Return an object for a group of settings, or None if none is set; reject details without the main setting."""
+        """Return an object for a group of settings, or None if none are set; reject details without the main one."""
         values = self.read_group(kind, group)
         if group in self.origins:
             return kind(**values)
@@ -590,7 +590,7 @@ def _combine(environ: Mapping[str, str], profile: _Profile) -> ClientSettings:
 
 
 def _without_credentials(settings: ClientSettings) -> ClientSettings:
-    """Return the settings without credentials of the application or the machine."""
+    """Return the settings without the application's or the machine's credentials."""
     return replace(
         settings,
         client_secret=None,
@@ -689,9 +689,9 @@ def _hosts(*names: str, path: str = "(?:/.*)?") -> re.Pattern[str]:
 _MICROSOFT = ("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn")
 CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
     {
-        # No scope offline_access: refresh tokens require access_type=offline, and are returned again only after
-        # consent. Desktop applications have a client secret, service accounts do not. Only Google can read its access
-        # tokens.
+        # The offline_access scope isn't used: refresh tokens require access_type=offline, and are returned again only
+        # after consent. Desktop applications have a client secret, but service accounts don't. Only Google can read its
+        # access tokens.
         "google": ClientPreset(
             pattern=_hosts("accounts.google.com", path="/?"),
             issuer="https://accounts.google.com",
@@ -706,7 +706,7 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
             sends_access_token=_requests_token_for_own_api,
         ),
         # Okta support: the audience must be exactly the endpoint that receives the assertion. Only Okta can read the
-        # access tokens of the org server; those of /oauth2/... are readable for everyone.
+        # org server's access tokens; those from /oauth2/... can be read by anyone.
         "okta": ClientPreset(
             pattern=_hosts("*.okta.com", "*.oktapreview.com", "*.okta-emea.com"),
             private_key_audience=AssertionAudience.CALLED_ENDPOINT,
@@ -723,8 +723,8 @@ CLIENT_PRESETS: Mapping[str, ClientPreset] = MappingProxyType(
         "keycloak": ClientPreset(
             pattern=re.compile(r"https?://[^/]+(?:/[^/]+)*/realms/[^/]+/?"), sends_access_token=lambda _settings: True
         ),
-        # No scope offline_access: refresh tokens are returned without it. Access tokens contain the application and the
-        # groups.
+        # The offline_access scope isn't used: refresh tokens are returned without it. Access tokens contain the
+        # application and the groups.
         "cognito": ClientPreset(
             pattern=_hosts("cognito-idp.*.amazonaws.com"),
             scope="openid email profile",
@@ -743,7 +743,7 @@ def recognize_preset(issuer: str) -> str | None:
 
 
 def apply_preset(settings: ClientSettings, *, named: str | None) -> ClientSettings:
-    """Return the settings with the additions of the provider's preset.
+    """Return the settings with the provider preset's additions.
 
     A recognized preset doesn't change the bearer, because environments for the ID token, which upstream sends, must
     keep working. An explicitly configured preset sets the bearer like the server's preset of the same name.

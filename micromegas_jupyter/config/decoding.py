@@ -31,7 +31,7 @@ _RFC_3339 = re.compile(
 
 
 def decode_setting(text: str, key: str) -> object:
-    """Decode a setting's JSON text; an error contains the position of the problem, never the text."""
+    """Decode a setting's JSON text; errors contain the position of the problem, but never the text."""
     if is_too_long(text):
         raise refused(key, f"is longer than {MAX_SETTING_BYTES // 2**20} MiB")
     try:
@@ -60,7 +60,7 @@ def as_object(value: object, key: str, *, known: frozenset[str] | None = None) -
 
 
 def as_named(value: object, key: str) -> dict[str, object]:
-    """Return `value` as an object with user-defined names: printable, not empty, and limited in length and number."""
+    """Return `value` as an object with user-defined names (printable, nonempty, and limited in length and number)."""
     named = as_object(value, key)
     if len(named) > MAX_ENTRIES:
         raise refused(key, f"has more than {MAX_ENTRIES} names")
@@ -77,7 +77,7 @@ def as_list(value: object, key: str) -> list[object]:
 
 
 def as_texts(value: object, key: str) -> tuple[str, ...]:
-    """Return `value` as strings, at least one: an empty list could mean "nothing" or "no limit"."""
+    """Return `value` as one or more strings; an empty list could mean "nothing" or "no limit", so it is rejected."""
     listed = as_list(value, key)
     if not listed:
         raise refused(key, "is empty", "Add an entry, or omit the list.")
@@ -92,7 +92,7 @@ def as_text_or_texts(value: object, key: str) -> tuple[str, ...]:
 
 
 def describe_type(kind: Any) -> str:
-    """Return a description of a type's values."""
+    """Return a description of a type's allowed values."""
     meta = next((entry for entry in get_args(kind) if isinstance(entry, msgspec.Meta)), None)
     if meta is not None and meta.description is not None:
         return meta.description
@@ -111,7 +111,7 @@ def as_type(value: object, key: str, *, kind: Any, is_typed: bool = False, remed
     """
     try:
         if isinstance(value, str) and not is_typed and get_args(kind)[:1] in {(int,), (float,)}:
-            # Only plain digits: the library also accepts 1e3.
+            # Allow only plain digits; the library also accepts 1e3.
             if value.isascii() and value.strip("0123456789") in {"", "."}:
                 return msgspec.convert(value, kind, strict=False)
         elif not isinstance(value, str) or is_text(value):
@@ -140,12 +140,12 @@ def as_rate(value: object, key: str, *, minimum: float, maximum: float) -> float
 
 
 def as_time(value: object, key: str) -> datetime:
-    """Return an RFC 3339 time, aware, in UTC; times without an offset are rejected as ambiguous."""
+    """Return an RFC 3339 time as an aware datetime in UTC; times without an offset are rejected as ambiguous."""
     try:
         if isinstance(value, str) and _RFC_3339.fullmatch(value):
             return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        pass  # a month 13, or an offset that exceeds the calendar
+        pass  # month 13, or an offset that exceeds the calendar
     raise refused(key, "is not a time", "Use RFC 3339 with an offset, such as 2026-01-31T12:00:00Z.")
 
 

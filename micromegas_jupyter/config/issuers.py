@@ -1,4 +1,4 @@
-"""The accepted issuers: parses entries, applies presets to missing members, and expands tenants."""
+"""Parses the accepted issuers, fills in missing members from presets, and expands tenants."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -40,13 +40,13 @@ _ENTRA_HOSTS = frozenset({
     "login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn", "login.windows.net",
     "sts.windows.net",
 })  # fmt: skip
-# These names represent many tenants; tokens never have them in their issuer.
+# These names represent many tenants; they never appear in a token's issuer.
 _ENTRA_SHARED_NAMES = frozenset({"common", "organizations", "consumers"})
 _TENANTS_REMEDY = 'List the accepted tenants, such as "tenants": ["<tenant id>"].'
 
 
 def read_role_names(value: object, key: str, *, known_roles: Collection[str] | None) -> tuple[str, ...]:
-    """Parse one role's name or a list of names; `known_roles` is None if any name is allowed."""
+    """Parse a role name or a list of role names; `known_roles` is None if any name is allowed."""
     names = as_text_or_texts(value, key)
     for name in names:
         if known_roles is not None and name not in known_roles:
@@ -59,7 +59,7 @@ def read_role_names(value: object, key: str, *, known_roles: Collection[str] | N
 
 
 def as_subjects(value: object, key: str) -> tuple[str, ...]:
-    """Parse the accepted subjects; a star at the end makes an entry a prefix."""
+    """Parse the accepted subjects; a trailing asterisk makes an entry a prefix."""
     subjects = as_texts(value, key)
     for subject in subjects:
         if subject == "*" or "*" in subject[:-1]:
@@ -142,7 +142,7 @@ def _as_group_roles(value: object, key: str, *, known_roles: Collection[str] | N
 
 
 def _member(reader: Callable[[object, str], Any], *default: Any, name: str | None = None) -> Any:
-    """Declare a field that an entry's member sets: its check, its default, and the member's name if it differs."""
+    """Declare a field that an entry's member sets, with its check, its default, and the member's name if it differs."""
     metadata = {"reader": reader, "member": name}
     if default and default[0] == {}:
         return field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
@@ -285,7 +285,7 @@ def _read_audiences(members: Members) -> tuple[str, ...]:
 
 
 def expand_tenants(values: Mapping[str, object], path: str) -> Iterator[tuple[str | None, dict[str, object]]]:
-    """Yield an entry's members per tenant, with `tid` required; without tenants, yield them once, with None."""
+    """Yield an entry's members for each tenant, with `tid` required; without tenants, yield them once, with None."""
     issuer = Members(values=values, place=path).require("issuer", as_text)
     if "tenants" not in values:
         if TENANT_PLACEHOLDER in issuer:
@@ -431,7 +431,7 @@ _CLAIMS_OF_EVERYBODY = frozenset({"iss", "aud", "exp", "iat", "nbf", "email_veri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """One provider: default members of an entry, and required members with the remedy if they are missing.
+    """One provider: an entry's default members, and its required members with the remedy for each missing one.
 
     With `members_by_kind`, no other `token_kind` is accepted. `issuer_rule` consists of the issuer's pattern, the kinds
     of tokens that it applies to, the error otherwise, and the remedy.

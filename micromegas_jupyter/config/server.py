@@ -1,4 +1,4 @@
-"""The server's settings: one frozen object from options, environment variables, and a TOML file, in that order.
+"""The server's settings: a frozen object built from options, environment variables, and a TOML file, in that order.
 
 Options, `--help`, the table in docs/server-settings.md, and error messages are generated from these declarations.
 """
@@ -49,7 +49,7 @@ class LogFormat(enum.StrEnum):
 
 
 class LogLevel(enum.StrEnum):
-    """The lowest severity that is logged."""
+    """The minimum severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -71,7 +71,7 @@ def _setting(default: Any, meaning: str, *, variable: str | None = None, is_comm
 
 
 def _limit(default: int, meaning: str, *, variable: str = "MICROMEGAS_SERVER_", is_common: bool = False) -> Any:
-    """Declare a limit; its variable has the name of the field unless `variable` overrides it."""
+    """Declare a limit; its variable has the same name as the field unless `variable` overrides it."""
     return _setting(default, meaning, variable=variable, is_common=is_common)
 
 
@@ -243,14 +243,14 @@ class ServerSettings:
     max_tables_per_caller: Few = _limit(100, "tables that each non-administrator can create by sending rows")
 
     def http_url_at(self, port: int) -> str:
-        """Return the URL of health and metrics on the bound port."""
+        """Return the URL of the health and metrics endpoints on the bound port."""
         host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
         return f"http{'s' if self.tls_certificate else ''}://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One declared setting; `kind` is the type of its value without None."""
+    """One declared setting; `kind` is the type of its value, excluding None."""
 
     name: str
     kind: Any
@@ -261,18 +261,18 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """Its option; the file uses the same name without dashes."""
+        """The setting's option; the file uses the same name without dashes."""
         return "--" + self.name.removesuffix("_seconds").replace("_", "-")
 
     @property
     def limits(self) -> tuple[float, float] | None:
-        """The smallest and the largest number, or None if the setting is not a number."""
+        """The minimum and maximum, or None if the setting is not a number."""
         found = next((entry for entry in get_args(self.kind) if isinstance(entry, Meta)), None)
         return None if found is None or found.ge is None or found.le is None else (found.ge, found.le)
 
     @property
     def values_text(self) -> str:
-        """The allowed values, as text."""
+        """The allowed values, as strings."""
         found = _READERS.get(self.kind)
         return describe_type(self.kind) if found is None else found[0]
 

@@ -1,4 +1,4 @@
-"""The variables of this package, and similar ones that have no effect on a server."""
+"""This package's variables, and similar ones that have no effect on a server."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from micromegas_jupyter.config.client import (
 from micromegas_jupyter.config.server import SETTINGS
 
 _PREFIX: Final = "MICROMEGAS_"
-#: Variables of higher-level packages, which read them themselves.
+#: Variables that higher-level packages read directly.
 _OTHERS: Final = frozenset(
     _PREFIX + name
     for name in (
@@ -38,7 +38,7 @@ _NO_EFFECT: Final = "Remove it: no setting has this name."
 
 
 def known_variables() -> frozenset[str]:
-    """Return all variables that the client, the server, or the Hub's service reads."""
+    """Return all variables that the client, the server, or the Hub service reads."""
     declared = {setting.variable for setting in SETTINGS if setting.variable}
     for kind in (ClientSettings, PrivateKeySetting, WorkloadSetting):
         declared |= {entry.metadata["source"]["variable"] for entry in fields(kind) if entry.metadata} - {None}
@@ -47,7 +47,7 @@ def known_variables() -> frozenset[str]:
 
 
 def find_unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that begin with `MICROMEGAS_` and have no effect on a server, each with a remedy.
+    """Return the variables that begin with `MICROMEGAS_` but have no effect on a server, each with a remedy.
 
     Returns at most 20, sorted by name. Skips the client's variables, except `MICROMEGAS_OIDC_ISSUERS`, which is easily
     mistaken for the server's setting, and those that Kubernetes sets for a service.

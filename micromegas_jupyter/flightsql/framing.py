@@ -1,4 +1,4 @@
-"""Arrow data as `FlightData` messages: encodes batches, and decodes callers' data into batches that are safe to use.
+"""Encodes batches as `FlightData` messages, and decodes callers' messages into batches that are safe to use.
 
 Incoming data is untrusted: sizes and compression are checked before Arrow reads it, contents after. Sources: Arrow
 format/Message.fbs, the flatbuffers encoding, and "Variable-size Binary View Layout".
@@ -32,19 +32,19 @@ _BUFFER_BYTES: Final = 16
 _PREFIX_BYTES: Final = 8
 _NOT_COMPRESSED: Final = -1
 _VIEW_BYTES: Final = 16
-#: Prefix of each IPC stream message ("Encapsulated message format"); the end of the stream has no size.
+#: Prefix of each IPC stream message ("Encapsulated message format"); the end of the stream doesn't have a size.
 CONTINUATION: Final = b"\xff\xff\xff\xff"
 END_OF_STREAM: Final = b"\0\0\0\0"
 _ALIGNMENT: Final = 8
-# Registered code creates an extension type's values, so Arrow must not see such a field: the key is overwritten, and
+# Registered code creates an extension type's values, so Arrow must not see the extension: the key is overwritten, and
 # the values have the storage type. A name can't contain the other key, which isn't printable. Source: Arrow columnar
 # format, "Extension Types".
 _EXTENSION_KEY: Final = b"ARROW:extension:name"
 _STORAGE_KEY: Final = b"ARROW:extension\0name"
 _EXTENSIONS: Final = frozenset({b"arrow.uuid", b"arrow.json", b"arrow.bool8"})
-# Arrow also decompresses bodies of messages with this metadata, as written by version 0.17.
+# Arrow also decompresses the bodies of messages with this metadata, which version 0.17 wrote.
 _FORMER_COMPRESSION_KEY: Final = b"ARROW:experimental_compression"
-# Inside lists and dictionaries of one batch: measuring rows takes some numbers per value.
+# The limit inside the lists and dictionaries of one batch, because measuring rows takes several numbers per value.
 _MAX_VALUES: Final = 8 * 1024 * 1024
 _MEBIBYTE: Final = 1024 * 1024
 Sizes = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class HeaderKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpcHeader:
-    """The contents of a message's header; the rows of a dictionary are its entries."""
+    """The contents of a message's header; a dictionary's rows are its entries."""
 
     kind: HeaderKind
     body_length: int
@@ -68,7 +68,7 @@ class IpcHeader:
     row_count: int = 0
     dictionary_id: int = 0
     is_delta: bool = False  # whether a dictionary extends the previous one instead of replacing it
-    buffers: tuple[tuple[int, int], ...] = ()  # offset and length of each, in compressed bodies only
+    buffers: tuple[tuple[int, int], ...] = ()  # offset and length of each buffer, only in compressed bodies
 
 
 def read_header(data: bytes) -> IpcHeader:
@@ -125,7 +125,7 @@ def _read_frame(frame: bytes) -> tuple[bytes, IpcHeader | None, bytes]:
 
 
 def _split_frame(frame: bytes) -> tuple[bytes, memoryview, bool]:
-    """Return header and body of a serialized `FlightData`, and whether it has other fields, which are not decoded."""
+    """Return the header and body of a serialized `FlightData`, and whether it has other fields (not decoded)."""
     header: bytes | None = None
     body: memoryview | None = None
     has_more = False
@@ -162,7 +162,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def ipc_message(frame: bytes) -> tuple[bytes, memoryview]:
-    """Return a serialized `FlightData` as an encapsulated IPC message: its start, without the mark, and its body.
+    """Return a serialized `FlightData` as an encapsulated IPC message: its start, without the marker, and its body.
 
     Source: Arrow columnar format, "Encapsulated message format".
     """
@@ -175,7 +175,7 @@ def ipc_message(frame: bytes) -> tuple[bytes, memoryview]:
 
 
 def frame_of_header(header: bytes) -> bytes:
-    """Return the `FlightData` of a message without a body, such as a schema's."""
+    """Return the `FlightData` for a message without a body, such as a schema message."""
     return b"".join(_frame(header, 0, []))
 
 
@@ -229,7 +229,7 @@ def _indirect(data: bytes, position: int) -> int:
 
 
 def _field(data: bytes, table: int, slot: int) -> int | None:
-    """Return the position of a table's field, or None if it has its default."""
+    """Return the position of a table's field, or None if the field has its default value."""
     vtable = table - _read(data, "<i", table)
     offset_position = 4 + 2 * slot
     if offset_position + 2 > _read(data, "<H", vtable):
@@ -251,7 +251,7 @@ def _table(data: bytes, table: int, slot: int) -> int:
 
 
 def is_view(kind: pa.DataType) -> bool:
-    """Whether values of this type are views."""
+    """Whether this type's values are views."""
     return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
 
 
@@ -278,7 +278,7 @@ def _views(array: pa.Array) -> npt.NDArray[np.int32]:
 
 
 def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield validated rows in slices of at most `max_bytes`, with their size without sharing."""
+    """Yield validated rows in slices of at most `max_bytes`, with each slice's size as if no values were shared."""
     sizes = row_sizes(batch)
     ends = np.cumsum(sizes)
     start = 0
@@ -292,7 +292,7 @@ def split_rows(batch: pa.RecordBatch, *, max_bytes: int) -> Iterator[tuple[pa.Re
 
 
 def row_sizes(batch: pa.RecordBatch) -> Sizes:
-    """Return the bytes of each row; a value counts as at least one."""
+    """Return the size of each row in bytes; a value counts as at least one byte."""
     sizes = np.zeros(batch.num_rows, np.int64)
     for field, column in zip(batch.schema, batch.columns, strict=True):
         try:
@@ -303,7 +303,7 @@ def row_sizes(batch: pa.RecordBatch) -> Sizes:
 
 
 def _column_sizes(array: pa.Array) -> Sizes:
-    """Return the sizes in a column, including types that aren't accepted inside others."""
+    """Return the sizes of a column's values, including types that aren't accepted inside other types."""
     if pa.types.is_run_end_encoded(array.type):
         rows = np.arange(array.offset, array.offset + len(array))
         runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
@@ -342,7 +342,7 @@ def _sizes(array: pa.Array) -> Sizes:  # noqa: PLR0911 - one line for each kind
         is_kind(kind)
         for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     ):
-        import pyarrow.compute as pc  # clients, which don't measure rows, start faster without it
+        import pyarrow.compute as pc  # clients don't measure rows, and start faster without it
 
         return _one_or_more(pc.binary_length(array).fill_null(0).to_numpy())
     raise _NotAccepted(str(kind))
@@ -352,7 +352,7 @@ class _NotAccepted(Exception):
     """The type is not accepted, for example because its values are empty and could be arbitrarily many."""
 
     def of_column(self, name: str) -> UnsupportedRequest:
-        """Return the error for the column that has the type."""
+        """Return the error for the column that has this type."""
         return UnsupportedRequest(
             f"The column {name[:80]!r} has the type {str(self)[:80]}, which is not accepted.",
             remedy="Send plain values, lists, or structs.",
@@ -360,7 +360,7 @@ class _NotAccepted(Exception):
 
 
 def _fixed_width(kind: pa.DataType) -> int | None:
-    """Return the fixed size of every value, because a short message can contain very many; None if it varies."""
+    """Return every value's fixed size, because a short message can contain very many values, or None if sizes vary."""
     if pa.types.is_null(kind) or pa.types.is_boolean(kind):
         return 1
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind):
@@ -420,7 +420,8 @@ class DecodeLimits:
 class _Pieces(io.RawIOBase):
     """A stream of written bytes, read without copying pieces that are contiguous.
 
-    Connects an IPC writer or a stream's messages to their reader. Reaching its end only means that no more has arrived.
+    Connects an IPC writer or a stream's messages to their reader. Reaching its end only means that no more data has
+    arrived.
     """
 
     def __init__(self) -> None:
@@ -466,7 +467,7 @@ class _Pieces(io.RawIOBase):
 
 
 class StreamDecoder:
-    """Decodes the messages of one stream into batches as they arrive; for one thread at a time."""
+    """Decodes the messages of one stream into batches as they arrive; use it from one thread at a time."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -478,7 +479,7 @@ class StreamDecoder:
 
     @property
     def schema(self) -> pa.Schema | None:
-        """The stream's schema, or None before it has arrived."""
+        """The stream's schema, or None if it hasn't arrived yet."""
         return self._schema
 
     def decode(self, frame: bytes) -> pa.RecordBatch | None:
@@ -488,7 +489,7 @@ class StreamDecoder:
         except (ValueError, IndexError):
             raise not_arrow_data() from None
         if not header:
-            return None  # descriptor or application metadata only
+            return None  # only a descriptor or application metadata
         if len(header) > self._limits.max_schema_bytes:
             what = "The schema or the metadata of a message is larger than"
             raise _too_large(what, self._limits.max_schema_bytes, "bytes")
@@ -581,7 +582,7 @@ class StreamDecoder:
             if size > allowed:
                 raise _too_large("A compressed batch takes more than", allowed, "bytes")
         if header.kind is HeaderKind.DICTIONARY_BATCH:
-            # Dictionaries that wait for rows are still undecoded, even if the next ones replace them.
+            # Dictionaries waiting for rows are still undecoded, even if the next ones replace them.
             self._waiting_bytes += len(encoded) + size
             before = self._dictionary_bytes.get(header.dictionary_id, 0) if header.is_delta else 0
             self._dictionary_bytes[header.dictionary_id] = before + size
@@ -600,7 +601,7 @@ def _too_large(what: str, limit: int, unit: str) -> ResourcesExhausted:
     return ResourcesExhausted(f"{what} {limit:,} {unit}.", remedy="Send less data at a time.")
 
 
-# A Go gRPC client rejects messages above 4 MiB by default, ADBC above 16 MiB.
+# By default, Go gRPC clients reject messages larger than 4 MiB, and ADBC rejects messages larger than 16 MiB.
 DEFAULT_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 # A single row or dictionary, which can't be split, may be larger, up to this size.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
@@ -644,7 +645,7 @@ class FlightDataEncoder:
         return map(b"".join, self.encode_pieces(batch))
 
     def encode_pieces(self, batch: pa.RecordBatch) -> Iterator[list[Any]]:
-        """Yield the messages of one batch like `encode_batch`, each as separate pieces."""
+        """Yield the messages of one batch like `encode_batch`, but each as separate pieces."""
         if self._is_plain and pa.ipc.get_record_batch_size(batch) <= min(_SMALL_BYTES, self._max_message_bytes):
             if batch.schema != self._schema:
                 raise ValueError("a batch has a different schema from its stream")
@@ -715,7 +716,7 @@ def _varint(number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterLimits:
-    """Limits on parameters of a statement."""
+    """Limits on a statement's parameters."""
 
     max_rows: int = 1000
     max_columns: int = MAX_PARAMETERS

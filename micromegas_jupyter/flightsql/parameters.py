@@ -14,8 +14,8 @@ import pyarrow as pa
 from micromegas_jupyter.errors import UsageError
 from micromegas_jupyter.flightsql.commands import MAX_PARAMETERS
 
-# One alternative for each construct that may contain a colon, then the placeholder itself. Unterminated constructs
-# extend to the end of the text, and the server reports the problem. Nested comments are counted separately.
+# One alternative for each construct that may contain a colon, followed by the placeholder itself. Unterminated
+# constructs extend to the end of the text, and the server reports the problem. Nested comments are counted separately.
 _TOKEN: Final = re.compile(
     r"""
       (?P<escape_string> (?<!\w) [eE] ' (?: [^'\\] | \\. | '' )*+ (?: ' | \Z ) )
@@ -37,7 +37,7 @@ _MAX_WORD_CHARACTERS: Final = 64
 
 
 class Placeholder(NamedTuple):
-    """One `:name` in a statement: its position, and the preceding word or sign, ignoring comments."""
+    """One `:name` in a statement: its position, and the preceding word or symbol, ignoring comments."""
 
     name: str
     start: int
@@ -55,13 +55,13 @@ def find_placeholders(sql: str) -> Iterator[Placeholder]:
 
 
 def without_end(sql: str) -> str:
-    """Return a statement without its final semicolon and the comments after it."""
+    """Return a statement without its final semicolon and any comments after it."""
     ends = (found.start() for found, _ in _find_tokens(sql) if found.lastgroup == "semicolon")
     return sql[: next(ends, len(sql))].rstrip()
 
 
 def _find_tokens(sql: str) -> Iterator[tuple[re.Match[str], str]]:
-    """Yield each token with the code before it; comments count as spaces."""
+    """Yield each token with the code that precedes it; comments count as spaces."""
     position, code = 0, ""
     while (found := _TOKEN.search(sql, position)) is not None:
         code += sql[position : found.start()]
@@ -81,7 +81,7 @@ def quote_literal(text: object) -> str:
 
 
 def quote_identifier(name: object) -> str:
-    """Return a table's or column's name as quoted SQL: `user id` becomes `"user id"`.
+    """Return a table or column name as a quoted SQL identifier: `user id` becomes `"user id"`.
 
     Use it to build statements from dynamic names. The name keeps its case; quote each part of a qualified name
     separately. Don't quote values: write `:name` and bind them.
@@ -101,7 +101,7 @@ def _end_of_comment(sql: str, position: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Untyped:
-    """A value that takes the inferred type of its column; it is text if the server doesn't infer a type.
+    """A value that takes its column's inferred type; it is a string if the server doesn't infer a type.
 
     `read_time` parses the text for a time column; on a ValueError or UsageError, the server gets the text.
     """
@@ -139,7 +139,7 @@ class Untyped:
 
 
 def _number(value: Decimal, kind: pa.DataType) -> pa.Scalar:
-    """Return a number in its column's type; other numbers can still be compared, such as 4.5 with integers."""
+    """Return a number in its column's type; numbers that don't fit can still be compared, such as 4.5 with integers."""
     is_whole = value.is_finite() and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value()
     if pa.types.is_floating(kind) or not value.is_finite():
         return pa.scalar(float(value), kind if pa.types.is_floating(kind) else pa.float64())
@@ -158,7 +158,7 @@ _BOOLEANS: Final = {"true": True, "false": False}
 # Python's times would lose the last digits. The server can also compare strings with times.
 _NANOSECONDS: Final = re.compile(r"\.\d{7}", re.ASCII)
 
-# The data model's timestamps (COMPAT: TS). Equivalent time zones compare equal, but one is enough.
+# The data model's timestamps (COMPAT: TS). Equivalent time zones compare as equal, but one is enough.
 _ZONE: Final = "+00:00"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -216,7 +216,7 @@ def _convert(value: object, name: str) -> pa.Scalar:  # noqa: C901, PLR0911, PLR
 
 
 def _unwrap(value: object) -> object:
-    """Return the Python value of a numpy scalar or a pandas missing value."""
+    """Return the Python equivalent of a numpy scalar or a pandas missing value."""
     kind = type(value)
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "dtype") and not getattr(value, "shape", ()):
         return _unwrap_numpy(value)
@@ -227,7 +227,8 @@ def _unwrap(value: object) -> object:
 
 def _unwrap_numpy(value: Any) -> object:
     if value.dtype.kind != "m":
-        # A numpy time has no zone, so it becomes a naive datetime, which is rejected with the right message.
+        # A numpy time doesn't have a time zone, so it becomes a naive datetime, which is rejected with the right
+        # message.
         return value.astype("datetime64[us]").item() if value.dtype.kind == "M" else value.item()
     import pandas as pd
 
@@ -265,7 +266,7 @@ def _scaled(nanoseconds: int, exact: pa.DataType, coarse: pa.DataType) -> pa.Sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundStatement:
-    """A statement with `$name` for `:name` and `$name_1, $name_2, …` for a list, and a row with one column per value.
+    """A statement with `$name` for `:name` or `$name_1, $name_2, …` for a list, and a row with one column per value.
 
     `lists` has the position of each list in `sql`, its length there, and the length of its `:name`. `untyped` are
     columns of `row` that take the types that the server infers.
@@ -285,18 +286,18 @@ class BoundStatement:
         return _build_row(scalars)
 
     def original_column(self, line: int, column: int) -> int:
-        """Return the column in the original statement for a column in `sql`; the line is the same in both."""
+        """Return the column in the original statement for a column in `sql`; the line number is the same in both."""
         start = sum(len(text) + 1 for text in self.sql.split("\n")[: line - 1])
         at = start + column - 1
         for list_at, sent_characters, original_characters in self.lists:
-            if start <= list_at <= at:  # a position within the list maps to the beginning of its name
+            if start <= list_at <= at:  # a position within the list maps to the start of its name
                 is_within = at < list_at + sent_characters
                 column -= at - list_at if is_within else sent_characters - original_characters
         return column
 
 
 def parameter_names(sql: str) -> tuple[str, ...]:
-    """Return the names of a statement's `:name` placeholders, each once, in order of appearance."""
+    """Return the distinct names of a statement's `:name` placeholders, in order of appearance."""
     return tuple(dict.fromkeys(placeholder.name for placeholder in find_placeholders(sql)))
 
 
@@ -324,7 +325,7 @@ def _build_row(scalars: Mapping[str, pa.Scalar]) -> pa.RecordBatch:
 
 
 def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
-    """Return copies of the values of a statement's placeholders, so that later changes to lists have no effect."""
+    """Return copies of the values for a statement's placeholders, so that later changes to lists have no effect."""
     bind_named(sql, values)
     frozen = {}
     for name in parameter_names(sql):
@@ -335,7 +336,7 @@ def frozen_values(sql: str, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def elements_of(value: object) -> Sequence[object] | None:
-    """Return the values of a list, a set, or a library's column; None for a single value."""
+    """Return the values of a list, a set, or a library's column, or None for a single value."""
     if isinstance(value, (list, tuple, pa.Array, pa.ChunkedArray)):
         return value
     if isinstance(value, (set, frozenset)):
@@ -344,7 +345,7 @@ def elements_of(value: object) -> Sequence[object] | None:
 
 
 def _column_elements(column: Any) -> list[object] | None:
-    """Return the first values of a numpy, pandas, or polars column, one more than can be bound; None for others."""
+    """Return a numpy, pandas, or polars column's first values, one more than can be bound, or None for others."""
     match type(column).__module__.partition(".")[0], getattr(column, "ndim", None):
         case "numpy", 1:
             return list(column[: MAX_PARAMETERS + 1])
@@ -388,7 +389,7 @@ def _check_lists(elements: Mapping[str, Sequence[object] | None]) -> None:
 
 
 def _name_columns(elements: Mapping[str, Sequence[object] | None]) -> dict[str, list[str]]:
-    """Return the column names of each placeholder; names for list elements differ from all placeholders."""
+    """Return the column names for each placeholder; names for list elements differ from all placeholders."""
     columns: dict[str, list[str]] = {}
     taken = {name.lower() for name in elements}
     for name, listed in elements.items():
@@ -433,7 +434,7 @@ _SYNTAX: Final = "Use a mapping for :name or $name, a list or tuple for ? or $1.
 
 
 def bind(sql: str, params: Params) -> BoundStatement | None:
-    """Bind the values of `params`, as documented in `query`, or return None without values."""
+    """Bind the values of `params`, as documented in `query`, or return None if there are no values."""
     if params is None:
         return None
     if isinstance(params, Mapping):
@@ -446,7 +447,7 @@ def bind(sql: str, params: Params) -> BoundStatement | None:
 
 
 def _with_dollar_names(bound: BoundStatement, sql: str, values: Mapping[str, object]) -> BoundStatement:
-    """Add the values of `$name`, the server's native syntax."""
+    """Add the values for `$name`, the server's native syntax."""
     scalars = {name: bound.row.column(name)[0] for name in bound.row.schema.names}
     untyped = dict(bound.untyped)
     for found, _ in _find_tokens(sql):

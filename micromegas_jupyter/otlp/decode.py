@@ -1,4 +1,4 @@
-"""Decodes the body of an export into OTLP messages, within limits.
+"""Decodes an export's body into OTLP messages, within limits.
 
 Repeated parts of a request stay encoded: resources, scopes, attributes, bodies, events, and links. So equal ones are
 found without decoding them, and each distinct one is decoded once.
@@ -29,7 +29,7 @@ from micromegas_jupyter.otlp.exchange import MAX_RECORDS, Encoding, ExportReques
 
 MAX_UNPACKED_BYTES: Final = 32 * 1024 * 1024
 _COUNTED_BYTES: Final = 1024 * 1024  # smaller requests are decoded without counting first
-_MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # Python objects take many times that
+_MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # Python objects take up many times that size
 _MAX_JSON_DEPTH: Final = 128  # an attribute's value has four levels of JSON per level
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _MAX_REASON: Final = 200
@@ -43,9 +43,10 @@ _LEFT_AS_BYTES: Final = frozenset(
         "metrics.v1.ExponentialHistogramDataPoint.Buckets",
     )
 )  # fmt: skip
-# Of explicit histograms: eight bytes per value, so that packed lists can be read as arrays.
+# Fields of explicit histograms have eight bytes per value, so packed lists can be read as arrays.
 _LEFT_PACKED: Final = frozenset({"bucket_counts", "explicit_bounds"})
-# Kept as bytes, an empty part takes 16 bytes of memory instead of 140. The parts kept as bytes, from the top down:
+# An empty part that is kept as bytes takes 16 bytes of memory instead of 140. The parts kept as bytes, from the top
+# down:
 _RESOURCES: Final = ("logs.v1.ResourceLogs", "metrics.v1.ResourceMetrics", "trace.v1.ResourceSpans")
 _SCOPES: Final = ("logs.v1.ScopeLogs", "metrics.v1.ScopeMetrics", "trace.v1.ScopeSpans")
 _RECORDS: Final = ("logs.v1.LogRecord", "metrics.v1.Metric", "trace.v1.Span")
@@ -55,7 +56,7 @@ _POINTS: Final = (
 )  # fmt: skip
 _QUANTILES: Final = ("metrics.v1.SummaryDataPoint.ValueAtQuantile",)
 _MAX_PARTS: Final = 2_000_000  # attributes, events, links, and similar parts of all records
-_MAX_VALUES: Final = 2_000_000  # inside arrays and maps, as far as they are decoded
+_MAX_VALUES: Final = 2_000_000  # inside arrays and maps, to the extent that they are decoded
 _SERVICES: Final[dict[Signal, tuple[ModuleType, str]]] = {
     Signal.LOGS: (logs_service_pb2, "ExportLogsService"),
     Signal.METRICS: (metrics_service_pb2, "ExportMetricsService"),
@@ -75,7 +76,7 @@ _ID_NAMES: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "
 
 
 def decode_request(request: ExportRequest) -> Any:
-    """Return the request's message; attributes and similar parts stay bytes for `decode_value` and others."""
+    """Return the request's message; attributes and similar parts remain bytes for `decode_value` and others."""
     data = _unpack(request)
     if request.encoding is Encoding.JSON:
         data = _encode_json(request.signal, data)
@@ -88,7 +89,7 @@ def decode_request(request: ExportRequest) -> Any:
 
 
 def _check_counts(signal: Signal, data: bytes) -> None:
-    """Count a request's parts level by level before parsing each, so that millions of tiny ones are never parsed."""
+    """Count a request's parts before parsing each level, so that millions of tiny parts are never parsed."""
 
     def read(left: Iterable[str]) -> Any:
         return _shallow_class(signal, _LEFT_AS_BYTES | {_PACKAGE + name for name in left}).FromString(data)
@@ -139,7 +140,7 @@ def _list_names(kind: Any) -> list[str]:
 
 
 def encode_answer(request: ExportRequest, *, refused: int, first: str) -> bytes:
-    """Return the response for an exporter: empty, or a partial success with the first reason for a rejection."""
+    """Return the response to an exporter: empty, or a partial success with the first rejection reason."""
     module, service = _SERVICES[request.signal]
     answer: Any = getattr(module, f"{service}Response")()
     if refused:
@@ -156,7 +157,7 @@ def malformed(where: str = "The body") -> UsageError:
 
 
 def decode_message(kind: Any, data: bytes) -> Any:
-    """Decode a message that was kept as bytes and has no nested ones."""
+    """Decode a message that was kept as bytes and has no nested messages."""
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -164,13 +165,13 @@ def decode_message(kind: Any, data: bytes) -> Any:
 
 
 class ValueCount:
-    """Counts the values inside one export's arrays and maps, because millions of tiny ones would block others."""
+    """Counts the values in one export's arrays and maps, because millions of tiny ones would block other requests."""
 
     def __init__(self) -> None:
         self._left = _MAX_VALUES
 
     def add(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the values, after counting them and before decoding any."""
+        """Return the values after counting them, before any are decoded."""
         self._left -= len(values)
         if self._left < 0:
             raise UsageError(
@@ -181,7 +182,7 @@ class ValueCount:
 
 
 def decode_value(data: bytes, count: ValueCount) -> object:
-    """Return an `AnyValue` as a JSON value; bytes are base64."""
+    """Return an `AnyValue` as a JSON value; bytes are base64-encoded."""
     return plain_value(decode_message(common_pb2.AnyValue, data), count)
 
 
@@ -203,12 +204,12 @@ def plain_value(value: Any, count: ValueCount) -> object:
 
 
 def plain_attributes(attributes: Iterable[Any], count: ValueCount) -> dict[str, object]:
-    """Return `KeyValue` messages as members of a JSON object; the last of equal keys counts."""
+    """Return `KeyValue` messages as members of a JSON object; the last of any duplicate keys takes precedence."""
     return {one.key: plain_value(one.value, count) for one in attributes}
 
 
 def value_text(value: object) -> str:
-    """Return a value as text: strings unchanged, other values as compact JSON, and an empty string for null."""
+    """Return a value as a string: strings are unchanged, null is an empty string, and other values are compact JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else str(value) if isinstance(value, float) else jsonb.to_json(value)
@@ -269,7 +270,7 @@ def _flatten(message: Any, left: frozenset[str]) -> None:
 
 
 def _encode_json(signal: Signal, data: bytes) -> bytes:
-    """Convert OTLP/JSON to protobuf. It is protobuf's JSON format, except that IDs are hexadecimal."""
+    """Convert OTLP/JSON to protobuf. OTLP/JSON is protobuf's JSON format, except that IDs are hexadecimal."""
     module, service = _SERVICES[signal]
     try:
         found = _with_base64_ids(_parse_object(data))
@@ -292,7 +293,7 @@ def _parse_object(data: bytes) -> dict[str, object]:
 
 
 def _with_base64_ids(value: object) -> Any:
-    """Return decoded JSON with IDs as in protobuf's JSON; attributes have no members with these names."""
+    """Return decoded JSON with IDs as in protobuf's JSON; attributes don't have members with these names."""
     if isinstance(value, list):
         return [_with_base64_ids(one) for one in value]
     if not isinstance(value, dict):

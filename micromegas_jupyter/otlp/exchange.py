@@ -27,12 +27,12 @@ class Signal(enum.StrEnum):
 
     @property
     def table(self) -> str:
-        """The table for its records."""
+        """The table for the signal's records."""
         return _TABLES[self]
 
     @property
     def method(self) -> str:
-        """The gRPC method that exports it."""
+        """The gRPC method that exports the signal."""
         package, service = _SERVICES[self]
         return f"/opentelemetry.proto.collector.{package}.v1.{service}/Export"
 
@@ -54,7 +54,7 @@ class Encoding(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """A received export; records of `is_trusted` exports may use the server's own targets, and `is_own` ones do."""
+    """A received export; records in `is_trusted` exports may use the server's own targets, and `is_own` exports do."""
 
     signal: Signal
     body: bytes = field(repr=False)
@@ -74,7 +74,7 @@ class ExportReport:
 
 
 def too_large(max_bytes: int) -> ResourcesExhausted:
-    """Return the error for an export that exceeds this many bytes."""
+    """Return the error for an export that is larger than this many bytes."""
     return ResourcesExhausted(
         f"The export is larger than the {max_bytes // (1024 * 1024)} MiB that this server accepts.",
         remedy=_SMALLER,
@@ -83,7 +83,7 @@ def too_large(max_bytes: int) -> ResourcesExhausted:
 
 
 def too_many() -> ResourcesExhausted:
-    """Return the error for an export of more than `MAX_RECORDS`."""
+    """Return the error for an export that contains more than `MAX_RECORDS` records."""
     return ResourcesExhausted(
         f"The export has more than the {MAX_RECORDS:,} records that this server accepts.",
         remedy=_SMALLER,

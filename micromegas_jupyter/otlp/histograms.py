@@ -1,4 +1,4 @@
-"""OTLP histogram points as columns of the table `histograms`, checked before any column is built.
+"""Converts OTLP histogram points to columns of the `histograms` table, after checking all points.
 
 Source: https://opentelemetry.io/docs/specs/otel/metrics/data-model/#histogram.
 """
@@ -31,7 +31,7 @@ _DELTA, _CUMULATIVE = 1, 2  # AggregationTemporality
 _MAX_EXEMPLARS: Final = 1000
 _MAX_EXEMPLAR_BYTES: Final = 1024 * 1024
 _MAX_BUCKET_BYTES: Final = 10 * MAX_BUCKETS + 16  # a count takes at most ten bytes
-_TOO_MANY: Final = bytes(8 * MAX_BUCKETS + 8)  # replaces values that aren't read
+_TOO_MANY: Final = bytes(8 * MAX_BUCKETS + 8)  # placeholder for values that aren't read
 _MAX_EXPORT_BUCKETS: Final = 4_000_000
 """For all points; each takes up to 60 times its bytes while it is read."""
 _MANY_BUCKETS: Final = f"It has more than {MAX_BUCKETS:,} buckets."
@@ -53,7 +53,7 @@ class HistogramPoints:
         self._buckets_left = _MAX_EXPORT_BUCKETS
 
     def extend(self, points: Sequence[Any], kind: str, temporality: int) -> range:
-        """Add a metric's points; return their numbers."""
+        """Add a metric's points, and return their numbers."""
         numbers = range(len(self._parts), len(self._parts) + len(points))
         if not numbers:
             return numbers
@@ -203,7 +203,7 @@ class HistogramPoints:
 
 
 def _read_explicit(point: Any) -> tuple[bytes, bytes]:
-    """Return bounds and counts, eight bytes per value; a point without either has its count in one bucket."""
+    """Return bounds and counts, eight bytes per value; a point without them has its count in one bucket."""
     bounds, counts = point.explicit_bounds, point.bucket_counts
     if len(bounds) == len(counts) == 1:
         bounds, counts = bounds[0], counts[0]
@@ -211,7 +211,7 @@ def _read_explicit(point: Any) -> tuple[bytes, bytes]:
             return bounds, counts
     elif sum(map(len, counts)) > 8 * MAX_BUCKETS:
         return b"", _TOO_MANY
-    # Not packed, or in several pieces, which every reader must accept, or malformed.
+    # The field is not packed or is in several pieces, which every reader must accept, or it is malformed.
     whole = decode_message(metrics_pb2.HistogramDataPoint, point.SerializeToString())
     bounds, counts = (one[: MAX_BUCKETS + 1] for one in (whole.explicit_bounds, whole.bucket_counts))
     if not counts and not bounds:
@@ -232,7 +232,7 @@ def _take(lists: Lists, rows: Numbers) -> Lists:
 
 
 def number_series(rows: pa.RecordBatch) -> pa.Array:
-    """Return the column `series`: a number computed from a series' identity, which never changes between processes."""
+    """Return the `series` column: a number computed from a series' identity, which is the same in every process."""
     columns = [rows.column(name) for name in _SERIES]
     code, first = np.zeros(rows.num_rows, np.int64), np.zeros(0, np.int64)
     for column in columns:

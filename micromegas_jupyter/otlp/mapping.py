@@ -61,7 +61,7 @@ _MAX_RESOURCES: Final = 1000
 _MAX_DAYS: Final = 400
 _MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 _MAX_TEXT: Final = 255
-_LAST_TIME: Final = 2**63 - 1  # nanoseconds: in the year 2262
+_LAST_TIME: Final = 2**63 - 1  # nanoseconds; in the year 2262
 _NANOSECONDS_PER_DAY: Final = 86_400 * NANOSECONDS_PER_SECOND
 _SEPARATOR: Final = "\x1f"
 # Sources: upstream's rust/otel-ingestion.
@@ -84,7 +84,7 @@ _TRACE_ID: Final = "otel.trace_id"
 _SPAN_ID: Final = "otel.span_id"
 _TRACE_BYTES: Final = 16
 _SPAN_BYTES: Final = 8
-_STRING_TAG: Final = 0x0A  # of an `AnyValue` with a string
+_STRING_TAG: Final = 0x0A  # of an `AnyValue` that contains a string
 _SHORT: Final = 128  # a shorter length takes one byte
 _MAX_HEAD: Final = 16  # before a string in its message
 # By severity number, in ranges of four; 0 and higher numbers mean no severity.
@@ -100,7 +100,7 @@ _METRIC_FACTS: Final = ("otel.metric.kind", "otel.metric.aggregation_temporality
 _PROCESS_TEXTS: Final = ("exe", "username", "realname", "computer", "distro", "cpu_brand", "parent_process_id")
 # Used instead of a point's value.
 _LEFT_OUT, _NO_NUMBER = object(), object()
-# Unguessable placeholders for IDs while the rest of a set is encoded, because logs of traces differ only in IDs.
+# Unguessable placeholders for IDs while the rest of a set is encoded, because the logs of a trace differ only in IDs.
 _PLACEHOLDERS: Final = tuple(binascii.hexlify(secrets.token_bytes(size)) for size in (_TRACE_BYTES, _SPAN_BYTES))
 _NOTHING: Final = jsonb.encode([])
 _EMPTY: Final = jsonb.encode({})
@@ -110,7 +110,7 @@ Numbers = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """A resource as process and stream; `start_time_ns` is None if the resource does not contain it."""
+    """A resource as a process and a stream; `start_time_ns` is None if the resource does not contain it."""
 
     process: ProcessInfo
     stream: StreamInfo
@@ -121,7 +121,7 @@ class Origin:
 
 @dataclass(slots=True, kw_only=True)
 class Block:
-    """The records of one resource; times are those of its earliest and latest record."""
+    """The records of one resource; the times are those of its earliest and latest records."""
 
     origin: Origin
     block_id: str
@@ -132,7 +132,7 @@ class Block:
 
     @property
     def process(self) -> ProcessInfo:
-        """Its process, which started with the block if the resource has no start time."""
+        """The block's process, which started with the block if the resource doesn't have a start time."""
         start_ns = self.origin.start_time_ns
         return replace(self.origin.process, start_time_ns=self.begin_ns if start_ns is None else start_ns)
 
@@ -153,7 +153,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappedExport:
-    """The rows of a request by table, and its rejected records."""
+    """A request's rows by table, and its rejected records."""
 
     blocks: Sequence[Block]
     records: Mapping[str, pa.RecordBatch] = field(repr=False)
@@ -172,7 +172,7 @@ class MappedExport:
 
 
 class OriginCache:
-    """Recently seen resources, by their bytes. For one thread."""
+    """Recently seen resources, keyed by their bytes. For one thread."""
 
     def __init__(self) -> None:
         self._known: LRUCache[tuple[Signal, bytes, bool], Origin] = LRUCache(_MAX_CACHED_BYTES, getsizeof=_size)
@@ -252,7 +252,7 @@ def build_origin(signal: Signal, attributes: Sequence[Any], count: ValueCount, *
 def map_request(  # noqa: PLR0913 - a request, and whose it is
     signal: Signal, request: Any, *, origins: OriginCache, now_ns: int, is_trusted: bool, is_own: bool = False
 ) -> MappedExport:
-    """Return the rows of a request's message."""
+    """Return the rows for a request's message."""
     mapper: _Mapper = {Signal.LOGS: _Logs, Signal.METRICS: _Metrics, Signal.TRACES: _Spans}[signal](now_ns)
     resources = getattr(request, f"resource_{'spans' if signal is Signal.TRACES else signal.value}")
     if len(resources) > _MAX_RESOURCES:
@@ -302,7 +302,7 @@ class _PropertySets:
 
     def __init__(self, count: ValueCount) -> None:
         self._count = count
-        self._values: dict[bytes, tuple[str, object]] = {}  # by the bytes of a `KeyValue`
+        self._values: dict[bytes, tuple[str, object]] = {}  # keyed by the bytes of a `KeyValue`
         self._positions: dict[Any, int] = {}
         self._encoded: list[bytes] = []
         self.reasons: dict[int, str] = {}  # why records with these sets are rejected
@@ -329,7 +329,7 @@ class _PropertySets:
         return found
 
     def column(self, indices: Numbers) -> pa.Array:
-        """Return the column of the sets at these positions."""
+        """Return a column of the sets at these positions."""
         return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(self._encoded, pa.binary()))
 
     def _add(self, attributes: tuple[bytes, ...], key: Any, more: Callable[[Any], Mapping[str, object]]) -> int:
@@ -355,7 +355,7 @@ class _PropertySets:
 
 
 class _Checks:
-    """The rejected rows of a request with the reasons, and the rows to omit."""
+    """A request's rejected rows with the reasons, and the rows to omit."""
 
     def __init__(self, length: int) -> None:
         self._absent = np.zeros(length, dtype=bool)
@@ -366,7 +366,7 @@ class _Checks:
         self._absent |= rows
 
     def refuse(self, rows: Numbers, reason: str) -> None:
-        """Reject rows for one reason."""
+        """Reject rows for the same reason."""
         self.refuse_each(rows, lambda _row: reason)
 
     def refuse_each(self, rows: Numbers, reason: Callable[[int], str]) -> None:
@@ -375,7 +375,7 @@ class _Checks:
             self._refused.append((rows & ~self._absent, reason))
 
     def stored_rows(self, refusals: Refusals, describe: Callable[[int], str]) -> Numbers | None:
-        """Return the rows to store, or None for all, and record the others."""
+        """Return the rows to store, or None for all rows, and record the others."""
         refused = np.zeros_like(self._absent)
         for rows, _ in self._refused:
             refused |= rows
@@ -419,7 +419,7 @@ class _Mapper:
         raise NotImplementedError
 
     def check_count(self, more: Sequence[Any]) -> None:
-        """Check that this many more records are within the limit."""
+        """Check that adding these records doesn't exceed the limit."""
         if len(self.rows) + len(more) > MAX_RECORDS:
             raise too_many()
 
@@ -451,7 +451,7 @@ class _Mapper:
         return MappedExport(blocks=self.blocks, records=self.split(batch, kept), refusals=self.refusals)
 
     def split(self, batch: pa.RecordBatch, chosen: Numbers | None) -> Mapping[str, pa.RecordBatch]:  # noqa: ARG002
-        """Return the stored rows by table; `chosen` selects them from all rows, None means all."""
+        """Return the stored rows by table; `chosen` selects them from all rows, and None selects all."""
         return {self.table.name: batch} if batch.num_rows else {}
 
     def starts(self) -> Numbers:
@@ -459,7 +459,7 @@ class _Mapper:
         return np.concatenate([[0], np.cumsum(self.sizes[:-1], dtype=np.int64)])
 
     def times(self, columns: Sequence[Any]) -> tuple[Numbers, Numbers]:
-        """Return the first and last time of each row, or 0."""
+        """Return each row's first and last times, or 0."""
         raise NotImplementedError
 
     def _set_block_times(self, columns: Sequence[Any]) -> None:
@@ -649,7 +649,7 @@ class _Metrics(_Mapper):
 
 
 def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints) -> list[Any]:
-    """Return a row per point of a metric, with its value, its histogram number, or why it has neither."""
+    """Return one row per point of a metric, with its value, its histogram number, or the reason that it has neither."""
     name, unit, data = metric.name, metric.unit, getattr(metric, kind)
     if kind == "summary":
         return [row for point in data.data_points for row in _read_summary(scope, name, unit, point)]
@@ -676,7 +676,7 @@ def _read_points(scope: int, metric: Any, kind: str, histograms: HistogramPoints
 
 
 def _read_summary(scope: int, name: str, unit: str, point: Any) -> list[Any]:
-    """Return the four rows of a summary's point: count, sum, minimum, and maximum."""
+    """Return the four rows for a summary point: count, sum, minimum, and maximum."""
     quantiles = {one.quantile: one.value for one in point.quantile_values}
     values: dict[tuple[str, str], object] = {
         (f"{name}_count", ""): float(point.count),
@@ -771,7 +771,7 @@ def _plain_link(data: bytes, *, count: ValueCount) -> Mapping[str, object]:
 def _list_column(
     rows: Sequence[tuple[bytes, ...]], is_large: Numbers, plain: Callable[[bytes], Mapping[str, object]]
 ) -> pa.Array:
-    """Return JSONB arrays of each row's messages."""
+    """Return a JSONB array of each row's messages."""
     return pa.array(
         [
             _encode([plain(one) for one in row]) if row and not large else _NOTHING
@@ -853,7 +853,7 @@ def _name_id(namespace: uuid.UUID, name: bytes) -> uuid.UUID:
 
 
 def _parse_time(text: str) -> int | None:
-    """Parse an RFC 3339 time to nanoseconds since 1970; None if invalid or earlier."""
+    """Parse an RFC 3339 time to nanoseconds since 1970, or None if it is invalid or earlier."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -863,7 +863,7 @@ def _parse_time(text: str) -> int | None:
 
 
 def block_rows(blocks: Sequence[Block], *, now_ns: int) -> pa.RecordBatch:
-    """Return the rows of the table `blocks`."""
+    """Return the rows for the `blocks` table."""
     return pa.RecordBatch.from_pylist([_block_row(block, now_ns) for block in blocks], schema=BLOCKS.schema)
 
 
