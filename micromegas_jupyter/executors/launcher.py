@@ -560,7 +560,7 @@ class Channel:
         return count
 
     def _note_readable(self) -> None:
-        """Receive immediately, or else the event loop would report the socket again before the waiting task runs."""
+        """Receive immediately; otherwise, the event loop would report the socket again before the waiting task runs."""
         waiting = self._waiting
         if waiting is None:
             # If there is no reader, the executor blocks until there is one.

@@ -384,7 +384,7 @@ class Pool:
         return task
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how a discarded or exited executor ended; a cancellation doesn't interrupt the wait."""
+        """Return how an executor exited, whether discarded or on its own; a cancellation doesn't interrupt the wait."""
         try:
             await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
         except asyncio.CancelledError:  # the client's call is often canceled after a failed write

@@ -244,14 +244,14 @@ class Output:
     max_bytes: int | None = None
 
     def too_large(self, sent: str) -> ResourcesExhausted:
-        """Return the error for an oversized result of which this much was sent."""
+        """Return the error for an oversized result after this much of it was sent."""
         size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
         return ResourcesExhausted(
             f"The result exceeds this server's limit of {size} per query; {sent}.", limit="result_bytes"
         )
 
     def too_many_rows(self, sent: int) -> ResourcesExhausted:
-        """Return the error for a result with too many rows, of which this many were sent."""
+        """Return the error for a result with too many rows after this many were sent."""
         return ResourcesExhausted(
             f"The result exceeds this server's limit of {self.max_rows:,} rows per query; {sent:,} rows were sent.",
             limit="rows",

@@ -106,7 +106,7 @@ class LakeFiles:
 
         storage, found = Storage(self._lake), None
         try:
-            for is_read in (False, True):  # also after reading: a different table may have taken the name meanwhile
+            for is_read in (False, True):  # also after reading: a different table may have taken the name since
                 found = read(storage) if is_read else None
                 properties = open_delta(storage, table).metadata().configuration
                 check_may_time_travel(
