@@ -1,4 +1,4 @@
-"""The front's side of the ingest process, and the lake's maintenance rounds."""
+"""The front end's side of the ingest process, and the lake's maintenance rounds."""
 
 import asyncio
 import base64
@@ -48,7 +48,7 @@ class StorageSpace:
 
     @property
     def is_full(self) -> bool:
-        """Whether a write failed within the last minute because the storage was full, and none succeeded since."""
+        """Whether a write failed within the last minute because the storage was full, and none has succeeded since."""
         return self._clock.monotonic() < self._full_until
 
     def note_error(self, error: BaseException) -> None:
@@ -68,7 +68,7 @@ class StorageSpace:
 
 
 class IngestProcess:
-    """The process that stores callers' rows, started at the first call and restarted when it has exited.
+    """The process that stores callers' rows; it is started on the first call and restarted if it exits.
 
     It is killed if it doesn't respond. Belongs to one event loop, and stops with its pool.
     """
@@ -93,7 +93,7 @@ class IngestProcess:
         return executor.open_channel()
 
     def another(self) -> "IngestProcess":
-        """Return another process of the same pool, for work that may kill it."""
+        """Return a separate process from the same pool, for work that may crash it."""
         return IngestProcess(self._pool, space=self.space)
 
     def end(self) -> None:
@@ -107,7 +107,7 @@ class IngestProcess:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await executor.send(protocol.SERVE, b"")
-                await executor.read()  # from now on it reads channels
+                await executor.read()  # from here on, it reads channels
         except TimeoutError:
             self._pool.discard(executor)
             raise ExecutorEnded from None
@@ -125,7 +125,7 @@ class IngestProcess:
                 self.end()
 
     async def _watch(self, executor: Executor) -> None:
-        """Kill a process that is stopped or has locked up; otherwise, its calls would wait for hours."""
+        """Kill the process if it is suspended or has locked up; otherwise, its calls would wait for hours."""
         while not executor.is_gone:
             await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
             with suppress(ExecutorEnded):
@@ -141,7 +141,7 @@ class IngestProcess:
                     channel.close()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run until the work finishes, or the event loop stops."""
+        """Run until the work finishes or the event loop stops."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -186,7 +186,7 @@ class IngestCall:
         if self._is_alone:
             self._process.end()
         if self._channel is not None and is_at_work and not self._is_alone:
-            # The process is still working although no caller waits for it, so the slot stays taken.
+            # The process is still working although no caller is waiting for it, so the slot stays taken.
             self._process.run_in_background(self._close_when_done(self._channel))
         else:
             if self._channel is not None:
@@ -267,7 +267,7 @@ class Exports:
 
 
 class _ExportLink:
-    """One channel, and the tasks that wait for its responses."""
+    """One channel and the tasks that are waiting for its responses."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -279,7 +279,7 @@ class _ExportLink:
         answer: asyncio.Future[ExportReport] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            # A cancelled sender must not truncate the request.
+            # A canceled sender must not truncate the request.
             await asyncio.shield(asyncio.ensure_future(self._send(number, request)))
             return await answer
         finally:
@@ -353,7 +353,7 @@ async def refresh_view(
 
 
 class ViewRefresher:
-    """Refreshes materialized views sequentially: each at most once a minute, with increasing delays after failures."""
+    """Refreshes materialized views sequentially, each at most once a minute, with increasing delays after failures."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -361,7 +361,7 @@ class ViewRefresher:
         self._due: dict[str, tuple[float, int]] = {}  # monotonic time, and number of consecutive failures
 
     def start(self, names: Sequence[str]) -> None:
-        """Refresh views that lack rows, unless a refresh is running."""
+        """Refresh views that are missing rows, unless a refresh is already running."""
         now = self._pool.clock.monotonic()
         due = [name for name in names if self._due.get(name, (now, 0))[0] <= now]
         if due and (self._task is None or self._task.done()):
@@ -371,7 +371,7 @@ class ViewRefresher:
         for name in names:
             failures = self._due.get(name, (0.0, 0))[1] + 1
             try:
-                # In its own process, because the view may break it.
+                # Refresh in a separate process, because the view may crash it.
                 await refresh_view(self._pool, name)
                 failures = 0
             except (ExecutorEnded, TimeoutError):
@@ -385,7 +385,7 @@ class ViewRefresher:
 
 
 async def maintain(pool: Pool, on_status: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-    """Run a round of maintenance in an executor every few seconds, until canceled.
+    """Run a maintenance round in an executor every few seconds until canceled.
 
     `on_status` gets a `LakeStatus` as decoded JSON after each round that this server ran. Views that lack rows are
     refreshed concurrently: maintenance doesn't wait for them.

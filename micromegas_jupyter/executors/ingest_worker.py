@@ -1,6 +1,6 @@
 """The process that stores callers' uploads and OpenTelemetry exports, and that creates and changes tables.
 
-Each call has its own channel and thread. A crash affects the calls that run at that moment, but never the front or
+Each call has its own channel and thread. A crash affects the calls that run at that moment, but never the front end or
 queries. Callers without a response may repeat the same write with the same ID.
 """
 
@@ -43,9 +43,9 @@ from micromegas_jupyter.telemetry.tables import (
     build_stream_batch,
 )
 
-_STACK_BYTES: Final = 2 * 1024 * 1024  # per call's thread; all of them count against the memory limit
+_STACK_BYTES: Final = 2 * 1024 * 1024  # per call thread; all of them count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
-STATE_SECONDS: Final = 60.0  # when processes and streams are stored again, with their last activity
+STATE_SECONDS: Final = 60.0  # how often processes and streams are stored again, with their last activity
 _MAX_STATES: Final = 20_000
 OnDone = Callable[[ExportReport | BaseException], None]
 
@@ -92,7 +92,7 @@ class UploadStream:
         return self._write.commit()
 
     def abandon(self) -> None:
-        """Drop all rows; does nothing after a `commit`."""
+        """Drop all rows; do nothing after a `commit`."""
         if self._write is not None:
             self._write.abandon()
 
@@ -111,7 +111,7 @@ LogRecords = list[tuple[int, str, str]]
 
 
 def serve_ingest(front: socket.socket, options: WorkerOptions, *, take_log: Callable[[], LogRecords]) -> None:
-    """Serve each channel that the front sends, until the front is gone."""
+    """Serve each channel that the front end sends, until the front end exits."""
     if options.lake is None:
         raise InternalError("This executor doesn't have a lake to store rows in.")
     storage = Storage(options.lake)
@@ -135,7 +135,7 @@ def _check_condition(condition: object) -> None:
 
 
 class ExportStore:
-    """Stores exports one after another, for one thread; the thread that commits the rows sends the response.
+    """Stores exports sequentially, on one thread; the thread that commits the rows sends the response.
 
     New processes and streams are stored first, then records and their blocks together. A repeated export adds what an
     interrupted one lacks, because the rows' IDs are derived from the data that was sent.
@@ -147,7 +147,7 @@ class ExportStore:
         self._states = _States()
 
     def store(self, request: ExportRequest, on_done: OnDone) -> None:
-        """Store an export; `on_done` gets its report once it is completely durable, or its error."""
+        """Store an export; `on_done` receives its report once it is fully durable, or its error."""
         writes: list[LakeWrite] = []
 
         def give_up(error: BaseException) -> None:
@@ -176,7 +176,7 @@ class ExportStore:
             if not mapped.stored:
                 on_done(report)
                 return
-            # Rows that only trusted callers may send make this a different write of the same export.
+            # Rows that only trusted callers may send make this a separate write of the same export.
             kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
             write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
@@ -228,7 +228,7 @@ class ExportStore:
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
-    """Call `then` once all are done, with the first error, on the thread that finishes last."""
+    """Call `then` with the first error once all are done, on the thread that finishes last."""
     if not futures:
         then(None)
         return
@@ -256,7 +256,7 @@ class _States:
         self._stored: LRUCache[str, tuple[int, float]] = LRUCache(_MAX_STATES)
 
     def find_due(self, blocks: Sequence[Block], now_ns: int) -> tuple[dict[str, int], dict[str, list[pa.RecordBatch]]]:
-        """Return which processes and streams of blocks are new, or were stored long ago, and their rows by table.
+        """Return the blocks' processes and streams that are new or were stored long ago, and their rows by table.
 
         The former is a mapping from ID to the time when it was first seen.
         """
@@ -298,7 +298,7 @@ class _States:
 
 
 class _Call:
-    """One call: an upload, table operations, or many concurrent exports on one channel. For one thread."""
+    """One call: an upload, table operations, or many concurrent exports on one channel. Use on one thread only."""
 
     def __init__(
         self, channel: socket.socket, writer: LakeWriter, tables: Tables, take_log: Callable[[], LogRecords]
@@ -313,7 +313,7 @@ class _Call:
         self._sending = threading.Lock()
 
     def serve(self) -> None:
-        """Respond until the front closes the channel; an uncommitted upload is dropped."""
+        """Respond until the front end closes the channel; drop any uncommitted upload."""
         with self._requests.connection:
             try:
                 while (request := self._requests.receive()) is not None:
@@ -322,22 +322,22 @@ class _Call:
                         continue
                     try:
                         answer, facts = self._run(*request)
-                    except BaseException as error:  # noqa: BLE001 - the front raises it in the caller's call
+                    except BaseException as error:  # noqa: BLE001 - the front end raises it in the caller's call
                         self._drop_upload()
                         self._send_error(error)
                     else:
                         self._send(answer, facts)
             except OSError:
-                pass  # the front has exited
+                pass  # the front end has exited
             finally:
                 self._drop_upload()
 
     def _store_export(self, body: bytes) -> None:
-        """Store an export; the response follows when it is durable, while other exports are processed."""
-        number, request = pickle.loads(body)  # noqa: S301 - from the front
+        """Store an export; the response is sent when it is durable, while other exports are being processed."""
+        number, request = pickle.loads(body)  # noqa: S301 - from the front end
 
         def answer(outcome: ExportReport | BaseException) -> None:
-            with contextlib.suppress(OSError):  # the front has exited
+            with contextlib.suppress(OSError):  # the front end has exited
                 if isinstance(outcome, BaseException):
                     self._send_error(outcome, number=number)
                 else:
@@ -360,7 +360,7 @@ class _Call:
     def _run(self, kind: bytes, body: bytes) -> tuple[bytes, dict[str, object]]:
         match kind:
             case protocol.INGEST:
-                upload: Upload = pickle.loads(body)[0]  # noqa: S301 - from the front
+                upload: Upload = pickle.loads(body)[0]  # noqa: S301 - from the front end
                 check_may_replace(self._tables, upload.request)
                 self._upload, self._request = UploadStream(self._writer, upload), upload.request
                 return protocol.ACCEPTED, {"rows": 0}

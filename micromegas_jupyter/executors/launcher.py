@@ -58,7 +58,7 @@ _view: Final = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssi
 )
 _SIGKILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
-#: Variables for executors, which the interpreter, its libraries, and temporary files need. No secrets.
+#: Variables for executors that the interpreter, its libraries, and temporary files need. No secrets.
 _PASSED_ON: Final = frozenset({
     "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH",
     "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
@@ -68,7 +68,7 @@ _PASSED_ON: Final = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a process exited, and its total resource use; None for unknown values."""
+    """How a process exited, and its total resource usage; None for unknown values."""
 
     code: int | None = None  # negative for a signal
     cpu_seconds: float | None = None
@@ -77,14 +77,14 @@ class Ended:
 
 
 class ForkedProcess:
-    """A child of the zygote, by its descriptor, because its ID could be reused for another process."""
+    """A child of the zygote, identified by its descriptor, because its ID could be reused for another process."""
 
     def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid
         self._descriptor = descriptor
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; does nothing if the process has exited."""
+        """Send a signal; do nothing if the process has exited."""
         if self._descriptor >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -103,7 +103,7 @@ OnFailed = Callable[[], None]
 
 
 def executor_variables(options: WorkerOptions) -> Variables:
-    """Return the environment of executors, including bucket settings for those that read a bucket."""
+    """Return the environment for executors, including bucket settings for those that read a bucket."""
     kept = ("LC_", "AWS_", "SSL_CERT_") if options.uses_bucket else ("LC_",)
     passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(kept)}
     return Variables({**passed, **VARIABLES})
@@ -113,7 +113,7 @@ _idle_threads: Final[list[SimpleQueue[Callable[[], None]]]] = []
 
 
 async def run_in_thread(function: Callable[[], _T], *, name: str) -> _T:
-    """Run a function that may hang on its own daemon thread, because the loop's pool has few threads.
+    """Run a function that may hang on a dedicated daemon thread, because the loop's pool has only a few threads.
 
     It continues even if the caller stops waiting.
     """
@@ -150,7 +150,7 @@ def _run_jobs(jobs: SimpleQueue[Callable[[], None]]) -> None:
 
 
 async def await_shared(task: asyncio.Task[_T]) -> _T:
-    """Return the result of a task that several callers wait for; a canceled caller doesn't cancel it.
+    """Return the result of a task that several callers are waiting for; canceling a caller doesn't cancel the task.
 
     Each caller gets its own copy of the task's error, because callers add their own facts to it.
     """
@@ -167,7 +167,7 @@ def can_fork() -> bool:
 
 
 class ZygoteLauncher:
-    """Forks executors from a zygote, and replaces a zygote that exits; its imports begin with the constructor."""
+    """Forks executors from a zygote, and replaces the zygote if it exits; the constructor starts its imports."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -181,7 +181,7 @@ class ZygoteLauncher:
         self._zygote, self._control = self._spawn_zygote()
 
     async def open(self, on_started: OnStarted, on_ended: OnEnded, on_failed: OnFailed) -> None:
-        """Wait until the zygote can fork; InternalError if it does not start."""
+        """Wait until the zygote can fork; raise InternalError if it does not start."""
         self._on_started, self._on_ended, self._on_failed = on_started, on_ended, on_failed
         await self._fallback.open(on_started, on_ended, on_failed)
         await self._await_zygote()
@@ -192,12 +192,12 @@ class ZygoteLauncher:
             self._fallback.start_one()
             return
         self._requested += 1
-        if self._is_ready:  # otherwise it is requested once the zygote is ready
+        if self._is_ready:  # otherwise, it is requested once the zygote is ready
             with suppress(OSError):  # the reader notices its exit
                 self._control.send(FORK)
 
     async def close(self) -> None:
-        """Stop the zygote, and with it all executors."""
+        """Stop the zygote and all of its executors."""
         self._is_closed = True
         if self._restart is not None:
             self._restart.cancel()
@@ -300,7 +300,7 @@ class ZygoteLauncher:
             self._on_ended(pid, ended)
 
     def _handle_zygote_end(self) -> None:
-        """Handle the exit of the zygote, and thus of all executors; start another zygote."""
+        """Handle the exit of the zygote, and thus of all executors, by starting another zygote."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._control)
         self._control.close()
@@ -397,7 +397,7 @@ class SpawnLauncher:
 
 
 def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Popen[bytes]:
-    argument = json.dumps(msgspec.to_builtins(options))  # as ASCII, also for paths that are not UTF-8
+    argument = json.dumps(msgspec.to_builtins(options))  # as ASCII, even for paths that are not UTF-8
     # The server's own standard error may be an unread pipe, which would block a child.
     with open(_open_standard_error(options), "ab") as stderr:
         return subprocess.Popen(  # noqa: S603 - this interpreter with fixed options
@@ -406,7 +406,7 @@ def _start(module: str, options: WorkerOptions, *, stdin: int) -> subprocess.Pop
             stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            # Its own group, because a terminal interrupt is meant for the front only.
+            # Use a separate process group, because a terminal interrupt is meant only for the front end.
             process_group=None if sys.platform == "win32" else 0,
         )
 
@@ -422,7 +422,7 @@ def _standard_error(options: WorkerOptions) -> Path:
 
 
 def _open_standard_error(options: WorkerOptions) -> int:
-    """Open that file, or the null device if an executor replaced it, or the disk is full."""
+    """Open that file, or the null device if an executor replaced the file or the disk is full."""
     with suppress(OSError):
         descriptor = os.open(_standard_error(options), _ERROR_FLAGS, 0o600)
         found = os.fstat(descriptor)
@@ -445,7 +445,7 @@ class ExecutorEnded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedPlan:
-    """A plan that is cached in an executor for one run."""
+    """A plan cached in an executor for a single run."""
 
     statement: Statement
     version: int  # the tables' version
@@ -454,7 +454,10 @@ class CachedPlan:
 
 
 class Channel:
-    """The front's end of a socket to an executor: sends requests, receives responses. Belongs to one event loop."""
+    """The front end's side of a socket to an executor: sends requests and receives responses.
+
+    Belongs to one event loop.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -464,12 +467,12 @@ class Channel:
         self._waiting: asyncio.Future[int] | None = None
         self._target = self._buffer
         self._is_watched = False
-        self._descriptor = connection.fileno()  # a descriptor, because asyncio takes longer with a socket
+        self._descriptor = connection.fileno()  # a descriptor, because asyncio is slower with a socket
         connection.setblocking(False)
 
     @property
     def has_unread(self) -> bool:
-        """Whether the executor has sent unread data, or has closed its end."""
+        """Whether the executor has sent unread data or has closed its end."""
         try:
             self._connection.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -479,7 +482,7 @@ class Channel:
         return True
 
     async def read(self, admit: Callable[[int], Awaitable[None]] | None = None) -> tuple[bytes, bytes]:
-        """Return the kind and body of the next response; raises ExecutorEnded if there isn't one.
+        """Return the kind and body of the next response; raise ExecutorEnded if there isn't one.
 
         Waits for `admit`, which is called with the length of the body, before receiving the body.
         """
@@ -509,7 +512,7 @@ class Channel:
         return body
 
     async def send(self, kind: bytes, body: bytes) -> None:
-        """Send a request; raises ExecutorEnded on failure."""
+        """Send a request; raise ExecutorEnded on failure."""
         head = protocol.HEAD.pack(kind, len(body))
         try:
             if len(body) <= _MAX_JOINED_BYTES:
@@ -521,13 +524,13 @@ class Channel:
             raise ExecutorEnded from None
 
     async def await_end(self) -> None:
-        """Stop sending, and wait until the executor has closed its end; later output is dropped."""
+        """Stop sending, and wait until the executor closes its end; drop any later output."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
         with suppress(ExecutorEnded):
             while True:
                 await self._receive(self._buffer)
-                await asyncio.sleep(0)  # there may always be more
+                await asyncio.sleep(0)  # there may be more
 
     def close(self) -> None:
         """Close the socket."""
@@ -560,7 +563,7 @@ class Channel:
         """Receive immediately; otherwise, the event loop would report the socket again before the waiting task runs."""
         waiting = self._waiting
         if waiting is None:
-            # Without a reader, the executor blocks until there is one.
+            # If there is no reader, the executor blocks until there is one.
             self._loop.remove_reader(self._descriptor)
             self._is_watched = False
         elif not waiting.done():
@@ -585,12 +588,12 @@ class Executor(Channel):
         self._measured_cpu_seconds = 0.0
         self.tables: Sequence[TableSnapshot] = ()  # the tables that it has
         self.cpu_seconds = 0.0  # total up to the end of its last statement
-        # Measured when it was ready; it shares most of its anonymous memory with the zygote.
+        # Measured when it became ready; it shares most of its anonymous memory with the zygote.
         self.baseline_bytes = self.baseline_private_bytes = 0
         self.plan: CachedPlan | None = None
 
     def open_channel(self) -> Channel:
-        """Return another channel to the process, which must serve ingest; ExecutorEnded on failure."""
+        """Return another channel to the process, which must serve ingest; raise ExecutorEnded on failure."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -606,7 +609,7 @@ class Executor(Channel):
         self.process.send_signal(_SIGKILL)
 
     def renice(self, niceness: int) -> None:
-        """Lower its priority, which cannot be undone."""
+        """Lower the process's priority; this cannot be undone."""
         if niceness > self.niceness:
             self.niceness = niceness
             if hasattr(os, "setpriority"):
@@ -614,7 +617,7 @@ class Executor(Channel):
                     os.setpriority(os.PRIO_PGRP, self.process.pid, niceness)
 
     def measure_cpu(self) -> float:
-        """Return the processor time in seconds since the last call; 0 if unknown.
+        """Return the CPU time used since the last call, in seconds; 0 if unknown.
 
         The operating system measures it, because a compromised executor could report any number.
         """

@@ -1,4 +1,4 @@
-"""The listing of tables that statements are planned with, and its distribution to executors."""
+"""The table listing that statements are planned against, and its distribution to executors."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from micromegas_jupyter.executors import protocol
 from micromegas_jupyter.executors.launcher import await_shared, run_in_thread
 from micromegas_jupyter.executors.scheduling import CallerKey
 
-# Table names are searched for in the SQL of waiting statements; above this size, listing all tables is cheaper.
+# The SQL of waiting statements is searched for table names; above this size, listing all tables is cheaper.
 _MAX_WANTED_CHARACTERS: Final = 32 * 1024
 # Short statements whose plans read no tables are remembered.
 _MAX_REMEMBERED: Final = 1024
@@ -20,7 +20,7 @@ _MAX_REMEMBERED_CHARACTERS: Final = 512
 
 
 class Listing:
-    """The tables, listed on a thread because storage may hang. Belongs to one event loop.
+    """The tables, listed on a separate thread because storage may hang. Belongs to one event loop.
 
     A statement sees everything that was committed before it arrived, because it waits for a listing that begins later.
     Statements that arrive during a listing share the next one.
@@ -38,7 +38,7 @@ class Listing:
         self.tables: Sequence[TableSnapshot] = ()
 
     def packed(self, table: TableSnapshot, *, known: TableSnapshot | None = None) -> bytes:
-        """Return a table for executors, packed only once; only the changes if they already have most of it."""
+        """Return a table for executors, packed only once, or only the changes if they already have most of it."""
         if known is not None:
             pair = id(known), id(table)
             if pair not in self._changes:
@@ -51,22 +51,22 @@ class Listing:
         return self._packed[id(table)][1]
 
     def is_needed(self, caller: CallerKey, sql: str) -> bool:
-        """Whether the caller's statement may read tables; False only if its plan has shown otherwise."""
+        """Whether the caller's statement might read tables; False only if its plan has shown that it doesn't."""
         return not self.version or (caller, sql) not in self._reading_none
 
     def note_plan(self, caller: CallerKey, sql: str, facts: Mapping[str, Any]) -> None:
-        """Remember an executor's report about a statement's plan, for this caller only: executors are not trusted."""
+        """Store an executor's report of a statement's plan, only for this caller: executors are not trusted."""
         if facts.get("reads_tables") is not False:
             self._reading_none.pop((caller, sql), None)
         elif len(sql) <= _MAX_REMEMBERED_CHARACTERS and self.is_needed(caller, sql):
             self._reading_none[caller, sql] = None
 
     async def refresh(self) -> None:
-        """Wait for a listing of all tables that begins after this call; Unavailable if they cannot be listed."""
+        """Wait for a listing of all tables that starts after this call; raise Unavailable if they cannot be listed."""
         await await_shared(self.request(None))
 
     def request(self, sql: str | None) -> asyncio.Task[None]:
-        """Return the next listing that will begin, of the tables in `sql` (None: all tables).
+        """Return the next listing to start, which includes the tables in `sql` (None for all tables).
 
         It is shared, so waiting callers must not cancel it.
         """
@@ -76,7 +76,7 @@ class Listing:
             self._wanted = f"{self._wanted} {sql}"
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._list())
-            # Retrieves an exception that may have no waiter, so that asyncio does not log it.
+            # Retrieve an exception that may not have a waiter, so that asyncio does not log it.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._next
 
@@ -92,6 +92,6 @@ class Listing:
                 self.version += 1
 
     def _list_tables(self, wanted: str | None) -> tuple[TableSnapshot, ...] | None:
-        """Return tables that changed; on a thread, because tables have many files."""
+        """Return the tables that changed; runs on a separate thread because tables have many files."""
         tables = tuple(self._source.snapshot(wanted))
         return None if tables == self.tables and self.version else tables

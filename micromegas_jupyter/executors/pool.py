@@ -56,14 +56,14 @@ from micromegas_jupyter.executors.settings import PoolSettings, WorkerOptions
 from micromegas_jupyter.flightsql.framing import ParameterLimits
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.executors")
-_HEAVY_NICENESS: Final = 5  # for statements whose callers use much processor time
+_HEAVY_NICENESS: Final = 5  # for statements whose callers use a lot of CPU time
 _BUCKET_STARTS: Final = 4  # per processor: statements that read a bucket spend most of their time waiting
 _RETIRE_BYTES: Final = 64 * 1024 * 1024
 _END_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
 _START_AGAIN_SECONDS: Final = 1.0  # after a failed start, while statements wait for an executor
-# The front has two copies of a result frame until its client receives it. Large rows or dictionaries, up to 64 MiB, are
-# therefore limited to a few at a time.
+# The front end has two copies of a result frame until its client receives it. Large rows or dictionaries (up to 64 MiB)
+# are therefore limited to a few at a time.
 _LARGE_FRAME_BYTES: Final = 4 * 1024 * 1024
 _MAX_LARGE_FRAMES: Final = 8
 _MAX_LARGE_FRAMES_PER_CALLER: Final = 2
@@ -77,7 +77,7 @@ _REPORTED: Final = (
     "files_total", "files_read", "rows_scanned", "bytes_scanned", "spilled_bytes", "spill_count",
 )  # fmt: skip
 _MAX_NUMBER: Final = 2**63
-# Executors send at most 16 KiB. As ASCII JSON, because a character takes up to twelve bytes of an audit line.
+# Executors send at most 16 KiB. Measured as ASCII JSON, because a character takes up to twelve bytes of an audit line.
 _MAX_READS_BYTES: Final = 24 * 1024
 _TOGETHER_BYTES: Final = 64 * 1024
 _MAX_READS: Final = ParameterLimits().max_rows + 1  # one per row of parameters
@@ -118,9 +118,9 @@ class Pool:
         starts = settings.processors * (_BUCKET_STARTS if options.uses_bucket else 1)
         self.starts = StartQueue(self.use, max_starts=starts, clock=self.clock)
         self.running: set[RunningStatement] = set()
-        self.open_calls: dict[RunningStatement, None] = {}  # including those that wait to run, the oldest first
+        self.open_calls: dict[RunningStatement, None] = {}  # including those that are waiting to run, oldest first
         self.plan_ids = count(1)
-        #: The schemas of planned statements, by tables' version, statement, and caller.
+        #: The schemas of planned statements, by table version, statement, and caller.
         self.schemas: TTLCache[tuple[int, Statement], tuple[bytes, bytes]] = TTLCache(
             _MAX_SCHEMAS, _SCHEMAS_SECONDS, self.clock.monotonic
         )
@@ -149,7 +149,7 @@ class Pool:
 
     @property
     def partitions(self) -> int:
-        """The number of partitions for a new statement: one per processor if it runs alone, fewer otherwise."""
+        """The number of partitions for a new statement: one per processor if it runs alone, otherwise fewer."""
         now = self.clock.monotonic()
         working = sum(now - one.started_at > SHORT_SECONDS for one in self.running)
         return max(1, self.settings.processors // (1 + working))
@@ -160,7 +160,7 @@ class Pool:
         return len(self._idle)
 
     async def open(self) -> None:
-        """Start executors ahead of demand; returns when the first one has proved to work."""
+        """Start executors ahead of demand; return once the first one is known to work."""
         self._is_open = True
         await self._launcher.open(self._add, self._remove, self._note_failed_start)
         self._refill()
@@ -187,7 +187,7 @@ class Pool:
             executor.close()
 
     def abandon(self) -> None:
-        """Stop the processes of a pool that was never opened."""
+        """Stop the processes of a pool that has never been opened."""
         self._launcher.abandon()
 
     # Assigning executors.
@@ -212,7 +212,7 @@ class Pool:
         return executor
 
     async def take(self, plan: CachedPlan | None = None, *, niceness: int = 0) -> Executor:
-        """Return an idle or new executor, until `release` or `discard`; preferably the one with `plan`.
+        """Return an idle or new executor, preferably the one with `plan`, until `release` or `discard`.
 
         It has the priority `niceness`, or its priority can still be lowered to that.
         """
@@ -233,7 +233,7 @@ class Pool:
             raise
 
     async def detach(self) -> Executor:
-        """Return an executor for other work than statements; it isn't counted as an executor, and stops with the pool.
+        """Return an executor for work other than statements; it isn't counted as an executor, and stops with the pool.
 
         Raises ResourcesExhausted if none is available in time.
         """
@@ -248,7 +248,7 @@ class Pool:
         return executor
 
     def release(self, executor: Executor, *, private_bytes: int) -> None:
-        """Return an executor that waits for its next request, or kill it if it is old, large, or has unread data."""
+        """Return an executor that is waiting for a request, or kill it if it is old, large, or has unread data."""
         if executor.is_gone:
             return
         if executor.niceness == LONG_NICENESS or private_bytes > _RETIRE_BYTES or executor.has_unread:
@@ -290,7 +290,7 @@ class Pool:
         else:
             executor.kill()
         if executor.niceness:
-            self._refill()  # if statements wait for an executor with full priority, one is started
+            self._refill()  # if statements are waiting for an executor with full priority, one is started
 
     def _idle_at_full_priority(self) -> list[Executor]:
         return [one for one in self._idle if not one.niceness]
@@ -325,7 +325,7 @@ class Pool:
         self.run_in_background(self._welcome(executor))
 
     async def _welcome(self, executor: Executor) -> None:
-        """Wait until a new executor is ready; one that fails is killed, and counted when it has exited."""
+        """Wait until a new executor is ready; if it fails, kill it, and count it once it has exited."""
         try:
             async with asyncio.timeout(_START_SECONDS):
                 kind, body = await executor.read()
@@ -366,7 +366,7 @@ class Pool:
         self._starting -= 1
         if self._starting or any(not one.is_gone for one in self._executors.values() if one not in self._detached):
             if self._waiting and self._next_start is None:
-                # The busy executors may take longer than the callers will wait.
+                # The busy executors may take longer than the callers are willing to wait.
                 self._next_start = asyncio.get_running_loop().call_later(_START_AGAIN_SECONDS, self._start_again)
             return
         while (waiting := self._next_waiting()) is not None:
@@ -377,14 +377,14 @@ class Pool:
         self._refill()
 
     def run_in_background(self, work: Any) -> asyncio.Task[None]:
-        """Run work until the pool is closed at the latest."""
+        """Run work until it finishes or the pool is closed."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def await_end(self, executor: Executor) -> Ended:
-        """Return how an executor exited that was discarded or has exited; a cancellation doesn't end the wait."""
+        """Return how an executor exited, whether discarded or on its own; a cancellation doesn't interrupt the wait."""
         try:
             await asyncio.wait({executor.ended}, timeout=_END_SECONDS)
         except asyncio.CancelledError:  # the client's call is often canceled after a failed write
@@ -407,12 +407,12 @@ def tables_not_listed() -> Unavailable:
 
 
 class ClientGone(Exception):
-    """The client disconnected while rows were sent to it."""
+    """The client disconnected while rows were being sent to it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StatementReport:
-    """The resource use of a statement so far; unknown values are None."""
+    """A statement's resource usage so far; unknown values are None."""
 
     rows: int = 0
     waiting_seconds: float = 0.0  # until it had an executor
@@ -438,7 +438,7 @@ class StatementReport:
 
 
 def _number(facts: dict[str, Any], name: str) -> float | None:
-    """Return a number from an executor, or None for anything else, because audit and metrics require numbers."""
+    """Return a number from an executor, or None for anything else, because the audit and metrics require numbers."""
     found = facts.get(name)
     if not isinstance(found, int | float) or isinstance(found, bool):
         return None
@@ -446,7 +446,7 @@ def _number(facts: dict[str, Any], name: str) -> float | None:
 
 
 def parse_reads(found: object) -> Reads:
-    """Return the columns by table from an executor; for anything else, any column of any table."""
+    """Return an executor's columns by table; for invalid data, return any column of any table."""
     if isinstance(found, dict) and all(isinstance(columns, list) for columns in found.values()):
         names = [name for columns in found.values() for name in columns]
         if all(isinstance(name, str) for name in names) and len(json.dumps(found)) <= _MAX_READS_BYTES:
@@ -542,7 +542,7 @@ class RunningStatement:
             else:  # no statement was killed, so no caller is charged
                 self.report.waiting_seconds = self._pool.clock.monotonic() - self.created_at
         elif not self.executor.is_gone:
-            cause = self._cause or Cause.LOST  # it was finished, and another statement has its executor
+            cause = self._cause or Cause.LOST  # it has finished, and another statement has its executor
         else:
             ended = await self._pool.await_end(self.executor)
             used_bytes = (ended.max_resident_bytes or 0) - self.executor.baseline_bytes
@@ -591,7 +591,7 @@ class RunningStatement:
 
     @property
     def is_running(self) -> bool:
-        """Whether it no longer waits: an executor, or an engine behind this server, is running it."""
+        """Whether it is no longer waiting: an executor, or an engine behind this server, is running it."""
         return self._is_elsewhere or self.executor is not None
 
     async def continue_elsewhere(self) -> None:
@@ -604,7 +604,7 @@ class RunningStatement:
         self._is_elsewhere = True
 
     def charge(self) -> None:
-        """Charge the caller for the executor's processor time since the last call."""
+        """Charge the caller for the executor's CPU time since the last call."""
         if self.executor is not None and (seconds := self.executor.measure_cpu()):
             self._pool.use.charge(self.caller_key, seconds)
 
@@ -617,7 +617,7 @@ class RunningStatement:
         self.executor.process.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
     def end_use(self, *, is_sound: bool) -> None:
-        """Release the executor if it is sound and waits for its next request; otherwise, kill it."""
+        """Release the executor if it is sound and waiting for its next request; otherwise, kill it."""
         executor = self.executor
         if executor is None:
             return
@@ -630,7 +630,7 @@ class RunningStatement:
 
     @asynccontextmanager
     async def in_queue(self, build_late_error: Callable[[], MicromegasError]) -> AsyncGenerator[None]:
-        """Limit waits before planning; all such waits of a statement share one queue timeout."""
+        """Limit waits before planning; all of a statement's waits share one queue timeout."""
         left_seconds = self.created_at + self._queue_seconds - self._pool.clock.monotonic()
         try:
             async with asyncio.timeout(left_seconds):
@@ -639,12 +639,12 @@ class RunningStatement:
             raise build_late_error() from None
 
     async def refresh_tables(self) -> None:
-        """Wait until all tables are listed, like `Listing.refresh`; Unavailable if that takes too long."""
+        """Wait until all tables are listed, like `Listing.refresh`; raise Unavailable if that takes too long."""
         async with self.in_queue(tables_not_listed):
             await self._pool.listing.refresh()
 
     async def begin(self, *, plan: CachedPlan | None = None) -> Executor:
-        """Wait for a slot and an executor; ResourcesExhausted if none is free in time, or the caller has to wait."""
+        """Wait for a slot and an executor; raise ResourcesExhausted if none is free in time or the caller is paused."""
         await self.take_slot()
         pool = self._pool
         niceness = _HEAVY_NICENESS if pool.use.is_heavy(self.caller_key) else 0
@@ -803,7 +803,7 @@ class RunningStatement:
             await asyncio.wait({listed}, timeout=min(_LISTING_SECONDS, self._queue_seconds / 2))
             if listed.done() and listed.exception() is None:
                 return
-            # Hanging or failing storage affects only statements that read tables.
+            # Storage that hangs or fails affects only statements that read tables.
             if not await self._reads_tables(statement):
                 return
         async with self.in_queue(tables_not_listed):
@@ -814,7 +814,7 @@ class RunningStatement:
         pool = self._pool
         try:
             async with RunningStatement(pool, self.caller_key, query_id=self._query_id) as planning:
-                planning.created_at = self.created_at  # one queue timeout for both
+                planning.created_at = self.created_at  # both share one queue timeout
                 await planning.begin()
                 facts = await planning._request_plan(statement, next(pool.plan_ids))
         except MicromegasError:
@@ -832,13 +832,13 @@ class RunningStatement:
         return protocol.parse_json(body)
 
     def _check_length(self, sql: str) -> None:
-        """Reject a statement that the executor would reject unread, before it costs other callers time."""
+        """Reject a statement that the executor would reject without reading it, before it costs other callers time."""
         limit = self._pool.options.engine.max_statement_bytes
         if len(sql) > limit:
             raise StatementRefused(f"The statement is longer than the {limit} bytes that this server allows.")
 
     async def _admit_frame(self, size: int) -> None:
-        if size > _LARGE_FRAME_BYTES and not self._has_large_frame:  # responses other than frames keep their place
+        if size > _LARGE_FRAME_BYTES and not self._has_large_frame:  # responses other than frames keep their slot
             await self._pool.large_frames.acquire(self.caller_key)
             self._has_large_frame = True
 
@@ -848,7 +848,7 @@ class RunningStatement:
             self._pool.large_frames.release(self.caller_key)
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Call a function in the executor with the tables and the arguments, and return its response."""
+        """Call a function in the executor with the tables and the arguments, and return its result."""
         positions = await self._send_tables()
         await self.request(protocol.CALL, protocol.pickle_request(function, arguments, positions))
         kind, body = await self.read()
@@ -858,7 +858,7 @@ class RunningStatement:
         return protocol.parse_json(body)["answer"]
 
     async def list_tables(self, caller: AuthContext) -> list[tuple[str, bytes]]:
-        """Return the tables that a caller sees, each with the IPC schema of `SELECT *`."""
+        """Return the tables that a caller can see, each with the IPC schema of `SELECT *`."""
         await self.refresh_tables()
         await self.begin()
         positions = await self._send_tables()
@@ -876,7 +876,7 @@ class RunningStatement:
             await asyncio.sleep(0)
 
     async def _send_tables(self) -> Sequence[int] | None:
-        """Send the executor, in pieces, the tables that it lacks; return the positions of all tables for `RUN`."""
+        """Send the executor the tables that it is missing, in pieces; return the positions of all tables for `RUN`."""
         executor, listing = self.executor, self._pool.listing
         if executor is None or executor.tables is listing.tables:
             return None

@@ -1,7 +1,7 @@
-"""Messages between the front and an executor: a header (kind, length) and a body.
+"""Messages between the front end and an executor: a header (kind, length) and a body.
 
-Requests are pickled, because the front is trusted. Responses are bytes and JSON, so that a compromised executor cannot
-compromise the front. An executor blocks while the front does not read.
+Requests are pickled, because the front end is trusted. Responses are bytes and JSON, so that a compromised
+executor cannot compromise the front end. An executor blocks while the front end does not read.
 """
 
 import copyreg
@@ -30,7 +30,7 @@ from micromegas_jupyter.flightsql.framing import MAX_MESSAGE_BYTES, Compression
 _LOG: Final = logging.getLogger("micromegas_jupyter.engine")
 HEAD: Final = struct.Struct("<cI")
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 1024 * 1024
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # for schemas, and for JSON that the front parses
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024  # for schemas, and for JSON that the front end parses
 MAX_LISTED_BYTES: Final = 96 * 1024 * 1024  # for all responses to one listing of tables
 MAX_LOG_RECORDS: Final = 16  # per response
 MAX_LOG_CHARACTERS: Final = 8192  # per record
@@ -43,27 +43,27 @@ _MAX_FILES: Final = 2**31
 _MAX_OFFSET: Final = 2**63
 _MAX_PIECES: Final = 512  # per sendmsg; the system's limit is 1,024
 
-# Front to executor: pickled. `pack_statement` builds PLAN and RUN: the statement, the output, the ID of the plan to
-# cache or use (0 for none), the current number of partitions (None for one per processor), and the positions of the
-# tables among those that the executor has, including those learned since; None if they are unchanged.
+# From the front end to an executor: pickled. `pack_statement` builds PLAN and RUN: the statement, the output, the ID of
+# the plan to cache or use (0 for none), the current number of partitions (None for one per processor), and the
+# positions of the tables among those that the executor has, including those learned since; None if they are unchanged.
 PLAN: Final = b"p"  # plan a statement and cache the plan until the next message; the response is PLANNED
 RUN: Final = b"r"  # run a statement, planned before or not; the response is READS, FRAMEs, and END
 # Tables, or changes to tables that are known by name, for the next request; each is packed by `pickle_request`. No
 # response.
 LEARN: Final = b"l"
 TABLES: Final = b"t"  # list the tables that a caller sees, with (caller, tables); the response is LISTED and END
-# Check that the engine reads tables correctly, or, on a channel, that the process responds; the response is END.
+# Check that the engine reads tables correctly or, on a channel, that the process responds; the response is END.
 CHECK: Final = b"k"
-# Call a function that must not run in the front, with (function, arguments, tables); it gets the tables before the
-# arguments. The response is ANSWER and END.
+# Call a function that must not run in the front end, with (function, arguments, tables); it receives the tables before
+# the arguments. The response is ANSWER and END.
 CALL: Final = b"f"
-MAINTAIN: Final = b"m"  # run a round of maintenance; the response is END
+MAINTAIN: Final = b"m"  # run a maintenance round; the response is END
 REFRESH: Final = b"v"  # refresh a materialized view, with (name, time range or None); the response is END
 SERVE: Final = b"s"  # serve ingest; after ACCEPTED, each CHANNEL byte on the socket has a channel attached
 
 CHANNEL: Final = b"o"
 
-# Front to the ingest process, on a separate channel per call: pickled, except ROWS.
+# From the front end to the ingest process, on a separate channel per call: pickled, except ROWS.
 INGEST: Final = b"i"  # begin an upload; the response is ACCEPTED
 ROWS: Final = b"d"  # one serialized FlightData of the upload; the response is ACCEPTED
 COMMIT: Final = b"c"  # make the upload durable; the response is END
@@ -85,14 +85,14 @@ ERROR: Final = b"X"  # JSON: the error and statistics; the executor is idle agai
 
 
 class Requests:
-    """The executor's end of a socket: receives requests, sends responses. For one thread."""
+    """The executor's end of a socket: receives requests and sends responses. For one thread."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._received = bytearray()
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """Return the kind and body of the next request, or None if the front has exited."""
+        """Return the kind and body of the next request, or None if the front end has exited."""
         received, size = self._received, _RECEIVE_BYTES
         while len(received) < HEAD.size or len(received) < HEAD.size + HEAD.unpack_from(received)[1]:
             chunk = self.connection.recv(size)
@@ -124,7 +124,7 @@ def send_pieces(connection: socket.socket, pieces: Sequence[Any]) -> None:
 
 
 def build_error(error: MicromegasError, facts: dict[str, object]) -> dict[str, object]:
-    """Return the content of an ERROR: the error, and other facts."""
+    """Return the content of an ERROR: the error and other data."""
     facts = {**facts, "error": encode_error(error).decode()}
     if isinstance(error, ResourcesExhausted) and error.limit is not None:
         facts["limit"] = error.limit
@@ -157,7 +157,7 @@ def unpack_schema(packed: bytes) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(packed))
 
 
-# Schemas are packed like in Arrow, in a tenth of the time, because it blocks other calls.
+# This packs schemas as Arrow does but in a tenth of the time, because packing blocks other calls.
 _PACKING: Final = {
     **copyreg.dispatch_table,
     pa.Schema: lambda schema: (unpack_schema, (schema.serialize().to_pybytes(),)),
@@ -174,9 +174,9 @@ def pickle_request(*request: object) -> bytes:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Return the JSON object from a response body; InternalError for anything else."""
+    """Return the JSON object from a response body; raise InternalError for anything else."""
     try:
-        # Parsing blocks other calls, up to a second for 16 MiB of short values.
+        # Parsing blocks other calls, for up to a second with 16 MiB of short values.
         found = msgspec.json.decode(body) if body.count(b",") <= _MAX_COMMAS else None
     except (ValueError, RecursionError):  # invalid JSON
         found = None
@@ -186,7 +186,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
-    """Return the progress from an executor; None for anything else."""
+    """Return an executor's progress; None if the data is invalid."""
     with suppress(msgspec.ValidationError):
         found = msgspec.convert(facts.get("progress"), ScanProgress)
         if 0 <= found.files < _MAX_FILES and 0 <= found.scanned <= 1:
@@ -195,7 +195,7 @@ def parse_progress(facts: dict[str, Any]) -> ScanProgress | None:
 
 
 def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
-    """Return the end position of a follow's read over this many files, from an executor."""
+    """Return an executor's end position for a follow's read over this many files."""
     with suppress(msgspec.ValidationError):
         index, offset = msgspec.convert(facts.get("reached"), tuple[int, int])
         if 0 <= offset < _MAX_OFFSET and 0 <= index <= count and (index < count or not offset):
@@ -204,7 +204,7 @@ def parse_reached(facts: dict[str, Any], *, count: int) -> tuple[int, int]:
 
 
 def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
-    """Return a planned statement's change, from an executor."""
+    """Return an executor's report of a planned statement's change."""
     try:
         return msgspec.convert(facts.get("change"), PartitionCall | None)
     except msgspec.ValidationError:
@@ -212,7 +212,7 @@ def parse_change(facts: dict[str, Any]) -> PartitionCall | None:
 
 
 def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
-    """Return the tables from an executor's EXPLAIN; empty for anything else."""
+    """Return the tables from an executor's EXPLAIN; empty if the data is invalid."""
     with suppress(msgspec.ValidationError):
         return msgspec.convert(facts.get("explained"), tuple[TableFiles, ...])
     return ()
@@ -220,7 +220,7 @@ def parse_explained(facts: dict[str, Any]) -> tuple[TableFiles, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement of one caller, before parsing; `parameters` are serialized `FlightData`, as received."""
+    """A caller's statement before parsing; `parameters` are serialized `FlightData`, as received."""
 
     sql: str = field(repr=False)
     caller: AuthContext
@@ -228,7 +228,7 @@ class Statement:
     time_range: TimeRange | None = None
     row_limit: int | None = None
     preserve_dictionary: bool = False
-    messages: tuple[tuple[int, str], ...] = ()  # from the administrators' function that it calls, and that has run
+    messages: tuple[tuple[int, str], ...] = ()  # from the administrators' function that it calls and that already ran
     running: tuple[Mapping[str, object], ...] = field(default=(), hash=False, repr=False)  # for `running_queries()`
     tail: Tail | None = field(default=None, hash=False, repr=False)  # for a follow
     is_estimated: bool = False  # include the estimated reads in the schema's metadata, unless that would reveal rows
@@ -244,14 +244,14 @@ class Output:
     max_bytes: int | None = None
 
     def too_large(self, sent: str) -> ResourcesExhausted:
-        """Return the error for a larger result after this much of it was sent."""
+        """Return the error for an oversized result after this much of it was sent."""
         size = f"{(self.max_bytes or 0) / 1024**2:,g} MiB"
         return ResourcesExhausted(
             f"The result exceeds this server's limit of {size} per query; {sent}.", limit="result_bytes"
         )
 
     def too_many_rows(self, sent: int) -> ResourcesExhausted:
-        """Return the error for a result with more rows after this many were sent."""
+        """Return the error for a result with too many rows after this many were sent."""
         return ResourcesExhausted(
             f"The result exceeds this server's limit of {self.max_rows:,} rows per query; {sent:,} rows were sent.",
             limit="rows",
@@ -259,7 +259,7 @@ class Output:
 
 
 _NAMES: Final = tuple(one.name for one in fields(Statement))
-# The same callers and outputs recur.
+# The same combinations of callers and outputs recur.
 _pack = lru_cache(_MAX_PACKED)(pickle.dumps)
 _unpack = lru_cache(_MAX_PACKED)(pickle.loads)
 
@@ -273,8 +273,8 @@ def pack_statement(
 
 
 def unpack_statement(body: bytes) -> tuple[Statement, Output, int, int | None, Sequence[int] | None]:
-    """Return the arguments of `pack_statement`; only for data from the front."""
-    values, output, plan_id, partitions, positions = pickle.loads(body)  # noqa: S301 - from the front
+    """Return the arguments of `pack_statement`; use only for data from the front end."""
+    values, output, plan_id, partitions, positions = pickle.loads(body)  # noqa: S301 - from the front end
     values["caller"] = _unpack(values["caller"])
     return Statement(**values), _unpack(output), plan_id, partitions, positions
 

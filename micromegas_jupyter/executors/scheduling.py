@@ -1,4 +1,4 @@
-"""Scheduling: callers' shares of the pool and of the processors, and why a statement was stopped."""
+"""Scheduling: callers' shares of the pool and the processors, and why statements are stopped."""
 
 import asyncio
 import enum
@@ -32,12 +32,12 @@ WINDOW_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 60.0
 _MAX_CALLERS: Final = 4096
 _HALF_LIFE_SECONDS: Final = 10.0
-#: A caller above these limits is a heavy user: total time, if their statements take this on average, or rate.
+#: A caller above these limits is a heavy user: total time, if their statements average this much, or rate.
 _MUCH_SECONDS: Final = 1.0
 _MUCH_PER_STATEMENT_SECONDS: Final = 0.1
 _MUCH_SHARE: Final = 0.25
 _MAX_WAITING_PER_SLOT: Final = 8
-_START_SECONDS: Final = 0.02  # most small statements finish within it
+_START_SECONDS: Final = 0.02  # most small statements finish within this time
 _MAX_OVERTAKEN_SECONDS: Final = 1.0
 _MIB: Final = 1024 * 1024
 SHORT_SECONDS: Final = 0.1
@@ -46,7 +46,7 @@ _TICK_SECONDS: Final = 0.1
 _FAST_TICK_SECONDS: Final = 0.02  # while memory use is high
 _FAST_SHARE: Final = 0.4
 _KILL_SHARE: Final = 0.85  # a statement's memory may grow between two ticks
-_LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for a slice
+_LONG_SECONDS: Final = 1.0  # long statements share a few slots, each for one slice
 _SLICE_SECONDS: Final = 1.0
 _STALLED_UNDER_PRESSURE_SECONDS: Final = 30.0
 
@@ -79,7 +79,7 @@ class RunningLimit:
         return is_free
 
     async def acquire(self, caller: CallerKey) -> None:
-        """Take a slot, or wait for one in turn; ResourcesExhausted if none is free in time, or too many are waiting."""
+        """Take a slot, or wait in line; raise ResourcesExhausted if none is free in time or too many wait."""
         if self.try_acquire(caller):
             return
         own = sum(waiting == caller for waiting, _ in self._queue)
@@ -95,7 +95,7 @@ class RunningLimit:
                 await granted
         except BaseException as error:
             if granted.done() and not granted.cancelled():
-                self.release(caller)  # it was granted at the moment when the wait ended
+                self.release(caller)  # it was granted just as the wait ended
             else:
                 self._queue.remove(entry)
             if isinstance(error, TimeoutError):
@@ -124,7 +124,7 @@ class RunningLimit:
 
 
 def is_left(total: int, *, taken: int, own: int) -> bool:
-    """Whether a caller with `own` of the `taken` places may take another one, of `total`."""
+    """Whether a caller that holds `own` of the `taken` places may take another one, out of `total`."""
     return taken < total - (total // 8 if own else 0)
 
 
@@ -138,7 +138,7 @@ def queue_full() -> ResourcesExhausted:
 
 
 class ProcessorUse:
-    """Tracks callers' recent processor time: a sum per caller that halves every ten seconds."""
+    """Tracks callers' recent CPU time as a sum per caller that halves every ten seconds."""
 
     def __init__(self, *, processors: int, clock: Clock) -> None:
         self._clock = clock
@@ -147,21 +147,21 @@ class ProcessorUse:
         self._light_at = -math.inf
 
     def note_start(self, caller: CallerKey) -> None:
-        """Count a statement that starts."""
+        """Count a statement that is starting."""
         self._add(caller, 0.0, 1)
         if not self._is_much(caller):
             self._light_at = self._clock.monotonic()
 
     def charge(self, caller: CallerKey, seconds: float) -> None:
-        """Add processor time that a statement has used."""
+        """Add CPU time that a statement has used."""
         self._add(caller, seconds, 0)
 
     def is_heavy(self, caller: CallerKey) -> bool:
-        """Whether a caller uses much processor time while others, who use little, also run statements."""
+        """Whether a caller is using a lot of CPU time while others, who use little, are also running statements."""
         return self._clock.monotonic() - self._light_at < _HALF_LIFE_SECONDS and self._is_much(caller)
 
     def seconds(self, caller: CallerKey) -> float:
-        """Return a caller's recent processor time."""
+        """Return a caller's recent CPU time."""
         return self._decayed(caller)[0]
 
     def _is_much(self, caller: CallerKey) -> bool:
@@ -179,7 +179,7 @@ class ProcessorUse:
 
 
 class StartQueue:
-    """Lets few statements start at a time: more would only slow each other down, and require more executors.
+    """Lets only a few statements start at a time, because more would slow each other down and require more executors.
 
     A statement has a place until it finishes or has had its executor for a moment. The caller with the lowest processor
     use is next, unless another one has waited for a second. Belongs to one event loop.
@@ -206,7 +206,7 @@ class StartQueue:
         return is_free
 
     async def enter(self, statement: object, caller: CallerKey) -> None:
-        """Take a place, or wait for one; callers must call `leave` in any case."""
+        """Take a place, or wait for one; callers must always call `leave` afterwards."""
         if statement in self._starting:
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -282,7 +282,7 @@ class EndedLimit:
 
 
 class Cause(enum.StrEnum):
-    """Why a statement was stopped; the values are used as metric labels and in the audit."""
+    """Why a statement was stopped; the values are used in metric labels and in the audit."""
 
     MEMORY = "memory"
     STACK = "stack"
@@ -291,7 +291,7 @@ class Cause(enum.StrEnum):
     DEADLINE = "deadline"
     STALLED = "stalled_reader"
     CANCELLED = "cancelled"
-    #: An HTTP request was abandoned, exceeded its timeout, or has as much of the result as an agent displays.
+    #: An HTTP request was abandoned, exceeded its timeout, or received as much of the result as an agent displays.
     WITHDRAWN = "withdrawn"
     REQUEST_TIMEOUT = "request_timeout"
     RESULT_CUT = "result_cut"
@@ -302,7 +302,7 @@ class Cause(enum.StrEnum):
     LOST = "lost"
 
 
-#: Causes that are the statement's fault and count against its caller.
+#: Causes that are the statement's fault, and so count against its caller.
 CHARGED: Final = frozenset({Cause.MEMORY, Cause.STACK, Cause.CRASH, Cause.PLANNING, Cause.DEADLINE, Cause.KILLED})
 _ALONE: Final = "nothing else was affected"
 _SMALLER: Final = "Aggregate or filter first, or ask the server's administrator for a higher limit."
@@ -312,7 +312,7 @@ _NO_MEMORY: Final = (
 
 
 def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -> Cause:
-    """Return why an executor exited; `is_large` means that it had more memory than a stack overflow explains."""
+    """Return why an executor exited; `is_large` means that it used more memory than a stack overflow would explain."""
     if decided is not None or ended.code is None:
         return decided or Cause.LOST
     error = ended.error.lower()
@@ -321,7 +321,7 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
     if "overflowed its stack" in error:
         return Cause.STACK
     if ended.code in {-signal.SIGSEGV, -getattr(signal, "SIGBUS", 0)}:
-        # The engine's allocator (mimalloc) returns memory that the system has denied, which crashes in the same way.
+        # The engine's allocator (mimalloc) returns memory that the system has denied, which causes the same crash.
         return Cause.MEMORY if is_large else Cause.STACK
     if any(word in error for word in _NO_MEMORY):
         return Cause.MEMORY
@@ -329,14 +329,14 @@ def find_cause(ended: Ended, decided: Cause | None, *, is_large: bool = False) -
 
 
 def cut_off_error() -> PermissionDenied:
-    """Return the error for an open call of a user whose access was removed."""
+    """Return the error for an open call by a user whose access was removed."""
     return PermissionDenied(
         "Your access to this server was revoked.", reason="cut_off", remedy="Ask one of the server's administrators."
     )
 
 
 def request_timeout_error() -> DeadlineExceeded:
-    """Return the error for a query that exceeded the timeout of its HTTP request."""
+    """Return the error for a query that exceeded its HTTP request's timeout."""
     return DeadlineExceeded(
         "The query exceeded its request's timeout_seconds and was stopped.",
         remedy="Shorten the time range, aggregate, or raise timeout_seconds.",
@@ -411,7 +411,7 @@ S = TypeVar("S", bound=_Statement)
 
 
 class Governor:
-    """Checks the statements of a pool several times a second: those that are `running`, and all `open_calls`."""
+    """Checks a pool's statements several times a second: those that are `running`, and all `open_calls`."""
 
     def __init__(  # noqa: PLR0913 - the parts of a pool
         self,
@@ -428,7 +428,7 @@ class Governor:
         self._settings = settings
         self._clock = clock
         self._use = use
-        self._limits = limits  # for resources that stalled readers keep from others
+        self._limits = limits  # for resources that stalled readers withhold from others
 
     async def govern(self) -> None:
         """Govern all statements until the task is canceled."""
@@ -491,13 +491,13 @@ class Governor:
 
 
 def choose_running(statements: Collection[S], *, slots: int, now: float) -> set[S]:
-    """Return the long statements that run now, at most `slots`; each has work to do.
+    """Return the long statements to run now, at most `slots`; each has work to do.
 
     The slice of a statement began at its `slice_at` (monotonic), or ended then if it is stopped.
     """
     if len(statements) <= slots:
         return set(statements)
-    # Statements in the middle of a slice continue, the longest-running first if there are too many.
+    # Statements in the middle of a slice continue, longest-running first if there are too many.
     in_slice = [one for one in statements if not one.is_stopped and now - one.slice_at < _SLICE_SECONDS]
     chosen = set(sorted(in_slice, key=lambda one: one.slice_at)[:slots])
     served = {one.caller_key for one in chosen}

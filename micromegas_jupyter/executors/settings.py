@@ -15,9 +15,9 @@ if sys.platform != "win32":
     import resource  # imported here for forked executors
 
 MIB: Final = 1024 * 1024
-#: Writable address space of one executor (RLIMIT_DATA). The stacks of 512 Tokio threads count, used or not.
+#: Writable address space of one executor (RLIMIT_DATA). The stacks of 512 Tokio threads count, whether used or not.
 DATA_LIMIT_BYTES: Final = 2048 * MIB
-STACK_BYTES: Final = 64 * MIB  # for an executor's main thread: planning recurses with the statement
+STACK_BYTES: Final = 64 * MIB  # for an executor's main thread, because planning recurses with the statement
 #: Shared by the operators of one statement; decoding and results use additional memory.
 _MAX_MEMORY_POOL_BYTES: Final = 512 * MIB
 
@@ -38,7 +38,7 @@ class WorkerOptions:
     data_limit_bytes: int | None = DATA_LIMIT_BYTES  # RLIMIT_DATA
     planning_seconds: float = 10.0  # CPU time
     preloaded: str | None = None  # a module that every executor imports at startup
-    uses_bucket: bool = False  # whether executors get the variables with its endpoint and credentials
+    uses_bucket: bool = False  # whether executors receive the variables with its endpoint and credentials
 
     @property
     def large_bytes(self) -> int:
@@ -66,7 +66,7 @@ class PoolSettings:
 class IngestSettings:
     """The limits of ingest, per server process; all are greater than 0."""
 
-    #: Per call, counted both as received and without sharing.
+    #: Per call; counted both as received and without sharing.
     max_bytes: int = 1024 * MIB
     max_rows: int = 50_000_000
     #: The amount that is unpacked at a time, and thus the maximum size of a row.
@@ -76,7 +76,7 @@ class IngestSettings:
     max_dictionary_bytes: int = 32 * MIB
     max_concurrent: int = 64
     max_per_caller: int = 16
-    #: Tables that one caller may create, except administrators.
+    #: The number of tables that one caller may create; administrators are exempt.
     max_tables_per_caller: int = 100
     #: How long a call waits for its turn before it is rejected.
     admission_wait_seconds: float = 30.0
@@ -105,7 +105,7 @@ def hide_memory(*, is_hidden: bool = True) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 32 MiB for the next messages: returning it each time takes half of the front's time."""
+    """Let glibc keep up to 32 MiB for the next messages: returning it each time takes half of the front end's time."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # other C libraries don't have mallopt(3)
             mallopt = ctypes.CDLL(None).mallopt
@@ -128,7 +128,7 @@ def limit_process(options: WorkerOptions) -> None:
     limit(resource.RLIMIT_STACK, STACK_BYTES)
     if options.data_limit_bytes is not None:
         limit(resource.RLIMIT_DATA, options.data_limit_bytes)
-    hide_memory(is_hidden=False)  # a hidden process may not write its own files in /proc
+    hide_memory(is_hidden=False)  # a hidden process can't write its own files in /proc
     try:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

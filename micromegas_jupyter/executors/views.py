@@ -34,7 +34,7 @@ from micromegas_jupyter.telemetry.view_definitions import ViewDefinition
 
 _MERGE_FILES: Final = 16
 _SMALL_BYTES: Final = 32 * 1024 * 1024
-#: Functions whose value depends on the caller, or may change between two refreshes.
+#: Functions whose value depends on the caller or may change between refreshes.
 _UNFIT_FUNCTIONS: Final = (
     DENIAL_NAMES | IDENTITY_NAMES | LISTING_NAMES | TIME_TRAVEL | PARTITION_NAMES | VIEW_FUNCTIONS
     | {"now", "current_timestamp", "current_date", "current_time", "today", "random", "uuid", "rand"}
@@ -113,7 +113,7 @@ def refresh_view(
 def _rebuilt_rows(
     view: View, settings: EngineSettings, source: TableSnapshot, times: tuple[datetime, datetime]
 ) -> Iterator[pa.Table]:
-    """Return all rows of a view: those in a range of times from the current source, and the others unchanged."""
+    """Return all rows of a view: those in a time range from the current source, and the others unchanged."""
     schema, columns = view.table.snapshot.schema, view.snapshot.range_columns or ("", "")
     begin, end = (f"'{one.isoformat()}'" for one in times)
     inside = f"{quoted(columns[0])} < {end} AND {quoted(columns[1])} >= {begin}"

@@ -1,4 +1,4 @@
-"""One executor: plans and runs one statement at a time for the front, in a process that may be killed at any time."""
+"""One executor: plans and runs one statement at a time for the front end, in a process that can be killed anytime."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ _MAX_PROGRESS_COST: Final = 0.02  # as a share of the time
 _TOGETHER_BYTES: Final = 64 * 1024
 _THREAD_STACK_BYTES: Final = 512 * 1024  # counts against the memory limit
 _MAX_ERROR_BYTES: Final = 64 * 1024
-_SEND_BUFFER_BYTES: Final = 1024 * 1024  # some batches ahead of the client, to reduce context switches
+_SEND_BUFFER_BYTES: Final = 1024 * 1024  # a few batches ahead of the client, to reduce context switches
 _MIB: Final = 1024 * 1024
 _MAX_LISTED_CHARACTERS: Final = 64 * _MIB  # for schemas, in hexadecimal digits
 _MAX_ESTIMATED: Final = 100  # listed tables
@@ -56,7 +56,7 @@ _Read = TypeVar("_Read")
 
 
 class _LogRecords(logging.Handler):
-    """Collects log records for the next response to the front."""
+    """Collects log records for the next response to the front end."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -106,7 +106,7 @@ class LakeFiles:
 
         storage, found = Storage(self._lake), None
         try:
-            for is_read in (False, True):  # also after reading: another table may have got the name in the meantime
+            for is_read in (False, True):  # also after reading: a different table may have taken the name since
                 found = read(storage) if is_read else None
                 properties = open_delta(storage, table).metadata().configuration
                 check_may_time_travel(
@@ -171,7 +171,7 @@ class Outbox:
         try:
             protocol.send_pieces(self._front, pieces)
         except BaseException:
-            # The front would read later data as the rest of a partially sent message.
+            # The front end would read later data as the rest of a partially sent message.
             with contextlib.suppress(OSError):
                 self._front.shutdown(socket.SHUT_RDWR)
             raise
@@ -209,7 +209,7 @@ class Outbox:
         with self._lock:
             if self._find_progress is not find:
                 return  # the statement has finished
-            # Scans of very many files have many counters.
+            # Scans of a large number of files have many counters.
             self._progress_at = started + max(_PROGRESS_SECONDS, took / _MAX_PROGRESS_COST)
             if progress is not None:
                 body = msgspec.json.encode({"progress": progress})
@@ -218,14 +218,14 @@ class Outbox:
 
 
 class Worker:
-    """Handles the front's requests, one after another."""
+    """Handles the front end's requests, one after another."""
 
     def __init__(self, front: socket.socket, options: WorkerOptions) -> None:
         self._front = front
         self._options = options
         self._tables: Sequence[TableSnapshot] = ()
         self._learned: list[TableSnapshot] = []
-        self._knows_tables = True  # as far as the front knows
+        self._knows_tables = True  # as far as the front end knows
         self._denials = None if options.denials_file is None else DenialStore(options.denials_file)
         self._engine = DataFusionEngine(
             self,
@@ -245,12 +245,12 @@ class Worker:
         self._outbox = Outbox(front)
         self._size = _ResultSize(Output())
 
-    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the front has listed them
+    def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - listed already
         """Return the tables; the engine uses this object as a `TableSource`."""
         return self._tables
 
     def serve(self) -> None:
-        """Respond until the front has exited."""
+        """Respond until the front end has exited."""
         self._engine.warm()
         self._memory = _MemoryMeter()
         facts = {"baseline_bytes": self._memory.first_resident, "private_bytes": self._memory.first_private}
@@ -313,15 +313,15 @@ class Worker:
                 }
                 self._send(protocol.PLANNED, schemas)
             case protocol.TABLES:
-                caller, tables = pickle.loads(body)  # noqa: S301 - from the front
+                caller, tables = pickle.loads(body)  # noqa: S301 - from the front end
                 self._take_tables(tables)
                 self._list(caller)
             case protocol.CHECK:
                 check_scans()
-                hides_deleted_rows()  # logs problems; tables with deleted rows are rejected then
+                hides_deleted_rows()  # logs problems; tables with deleted rows are then rejected
                 self._send(protocol.END, {})
             case protocol.CALL:
-                function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front
+                function, arguments, tables = pickle.loads(body)  # noqa: S301 - from the front end
                 self._take_tables(tables)
                 with _cpu_limit(self._options.planning_seconds):
                     answer = function(self._tables, *arguments)
@@ -329,10 +329,10 @@ class Worker:
                 self._send(protocol.ANSWER, {"answer": answer})
                 self._send(protocol.END, self._statistics())
             case protocol.MAINTAIN:
-                (seen,) = pickle.loads(body)  # noqa: S301 - from the front
+                (seen,) = pickle.loads(body)  # noqa: S301 - from the front end
                 self._send(protocol.END, {**self._maintain(seen), **self._statistics()})
             case protocol.REFRESH:
-                name, rebuilt = pickle.loads(body)  # noqa: S301 - from the front
+                name, rebuilt = pickle.loads(body)  # noqa: S301 - from the front end
                 self._send(protocol.END, {**self._refresh(name, rebuilt), **self._statistics()})
             case _:
                 raise InternalError("An executor received an unknown request.")
@@ -363,14 +363,14 @@ class Worker:
         schema = encoder.encode_schema()
         size = self._size = _ResultSize(output)
         outbox = self._outbox
-        # They are sent with the first rows, so that every read row is recorded, whatever the statement's outcome.
+        # They are sent with the first rows, so that every row read is recorded regardless of the statement's outcome.
         self._add_reads(planned.reads)
         outbox.add(protocol.FRAME, len(schema), schema)
         outbox.report(planned.progress)
         with _cpu_limit(self._options.planning_seconds):  # plans are optimized when they start
             batches = planned.batches()
         for batch in batches:
-            if planned.reads is not self._reads:  # another row of parameters was planned
+            if planned.reads is not self._reads:  # a different row of parameters was planned
                 self._add_reads(planned.reads)
             fitting = size.fit(batch)
             for frame in encoder.encode_pieces(fitting):
@@ -390,7 +390,7 @@ class Worker:
         packed = BytesIO(body)
         known = {one.name: one for one in self._tables}
         while packed.tell() < len(body):
-            (found,) = pickle.load(packed)  # noqa: S301 - from the front
+            (found,) = pickle.load(packed)  # noqa: S301 - from the front end
             self._learned.append(found.apply(known[found.table.name]) if isinstance(found, TableChange) else found)
 
     def _take_tables(self, positions: Sequence[int] | None) -> None:
@@ -400,7 +400,7 @@ class Worker:
         self._knows_tables = True
 
     def _list(self, caller: AuthContext) -> None:
-        """Send the tables that a caller sees, in parts of at least one table."""
+        """Send the tables that a caller can see, in parts of at least one table."""
         tables: list[list[str]] = []
         size = total = 0
         for name, schema in self._engine.tables(caller):
@@ -485,7 +485,7 @@ def with_estimate(planned: PlannedQuery) -> pa.Schema:
 
 
 class _ResultSize:
-    """Counts rows and bytes of one result, and stops at the limits."""
+    """Counts the rows and bytes of one result, and stops at the limits."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -493,7 +493,7 @@ class _ResultSize:
         self.bytes = 0
 
     def fit(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the part of the next rows that fits into the limits."""
+        """Return the part of the next rows that fits within the limits."""
         max_rows = self._output.max_rows
         return batch if max_rows is None else batch.slice(0, max_rows - self.rows)
 
@@ -511,7 +511,7 @@ class _ResultSize:
 
 @contextlib.contextmanager
 def _cpu_limit(seconds: float) -> Iterator[None]:
-    """Let the system kill this process (SIGPROF) if the body takes more CPU time; stopped time does not count."""
+    """Let the system kill this process (SIGPROF) if the body uses more CPU time; suspended time does not count."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -553,7 +553,7 @@ def _kilobytes(text: bytes, name: bytes) -> int:
 
 
 def run(front: socket.socket, options: WorkerOptions) -> None:
-    """Serve as an executor until the front exits."""
+    """Serve as an executor until the front end exits."""
     folder = Path(options.spill_directory) / str(os.getpid())  # for temporary files and standard error
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -583,7 +583,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         run(front, options)
-    except BaseException:  # noqa: BLE001 - the front reads it from the folder
+    except BaseException:  # noqa: BLE001 - the front end reads it from the folder
         traceback.print_exc()
         os._exit(1)
     os._exit(0)

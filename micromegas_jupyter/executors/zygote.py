@@ -30,7 +30,7 @@ VARIABLES: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "_RJEM_MALLOC_CONF": "background_thread:false",
-    # Otherwise, the engine's allocator takes 2 GiB at startup, which would count against RLIMIT_DATA.
+    # Otherwise, the engine's allocator reserves 2 GiB at startup, which would count against RLIMIT_DATA.
     "MIMALLOC_ARENA_EAGER_COMMIT": "0",
 }
 FORK: Final = b"F"
@@ -40,7 +40,7 @@ _MAX_ERROR_BYTES: Final = 2048
 
 
 class Zygote:
-    """Forks executors at the front's request, over a SOCK_SEQPACKET socket, and reports how they exit."""
+    """Forks executors at the front end's request over a SOCK_SEQPACKET socket, and reports how they exit."""
 
     def __init__(self, front: socket.socket, options: "WorkerOptions") -> None:
         from micromegas_jupyter.executors import worker
@@ -53,7 +53,8 @@ class Zygote:
         self._worker = worker
         self._libc = ctypes.CDLL(None)
         hide_memory()
-        # Processes that an executor starts stay below this process, so that `take_over` finds their server.
+        # Processes that an executor starts remain descendants of this process, so that `take_over` can find their
+        # server.
         self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._own_pid = os.getpid()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -66,7 +67,7 @@ class Zygote:
         self._loop.register(self._woken, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Fork and reap until the front exits; executors are killed with this process."""
+        """Fork and reap until the front end exits; executors are killed with this process."""
         if (threads := _thread_count()) == 1:
             gc.collect()
             gc.freeze()  # so that a child's garbage collector doesn't write to shared pages
@@ -147,7 +148,7 @@ def _thread_count() -> int:
 
 
 def read_tail(path: Path) -> str:
-    """Return the end of a process's standard error, if the process hasn't replaced the file."""
+    """Return the end of a process's standard error unless the process has replaced the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -161,7 +162,7 @@ def read_tail(path: Path) -> str:
 
 
 def main() -> None:
-    """Run the zygote: options as argument, the control socket as standard input."""
+    """Run the zygote, with the options as an argument and the control socket as standard input."""
     front = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -1,4 +1,4 @@
-"""Identifies the caller of each call, and writes the audit log: metadata, credential, attribution, and audit line.
+"""Identifies the caller of each call and writes the audit log: metadata, credential, attribution, and audit line.
 
 Identity headers (`x-auth-*`) are never read, so sending them has no effect. Each query, ingest, and export writes one
 JSON line to the logger `micromegas_jupyter.audit`, whatever its outcome. Field names are upstream's, in upstream's
@@ -82,8 +82,8 @@ _VALIDATION_THREADS: Final = 16
 _MAX_CHECKS: Final = 1024
 # One wait for missing keys, one for newer keys, and one for settings that change in between.
 _MAX_KEY_WAITS: Final = 3
-# This many calls may wait for one fetch until it finishes. Others wait briefly: during a start under load, nearly all
-# fetches finish in time, and an issuer that does not respond must not fill the server with calls.
+# This many calls may wait for a fetch to finish. Others wait only briefly: during startup under load, nearly all
+# fetches finish in time, and an unresponsive issuer must not fill the server with calls.
 _MAX_PATIENT_WAITERS: Final = 256
 _BRIEF_WAIT_SECONDS: Final = 1.0
 _CREDENTIAL: Final = re.compile(r"([A-Za-z]{1,16}) ([!-~]+)")
@@ -104,7 +104,7 @@ class ReceivedHeaders(dict[str, tuple[str, ...]]):
 
 
 def group_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:
-    """Return a call's text headers, each with all its values in order; skips binary headers."""
+    """Return a call's text headers, each with all of its values in order; skip binary headers."""
     grouped = ReceivedHeaders()
     for key, value in metadata or ():
         if isinstance(value, str):
@@ -129,7 +129,7 @@ def parse_read_only(headers: Headers) -> bool:
             return True
         case _:
             raise UsageError(
-                f"The header {READ_ONLY_HEADER} is neither true nor false.", remedy="Send true, or leave it out."
+                f"The header {READ_ONLY_HEADER} must be true or false.", remedy="Send true, or leave it out."
             )
 
 
@@ -155,7 +155,7 @@ def parse_statement(
 
 
 def parse_compression(headers: Headers) -> Compression | None:
-    """Parse `x-micromegas-compression`: the compression of rows; `none` is equivalent to a missing header."""
+    """Parse `x-micromegas-compression`, the row compression; `none` is equivalent to a missing header."""
     match (_first(headers, COMPRESSION_HEADER) or "none").lower():
         case "none":
             return None
@@ -190,7 +190,7 @@ def find_client_address(peer: str, headers: Headers, trusted_proxies: frozenset[
 
 
 def find_forwarded_address(address: str, headers: Headers, trusted_proxies: frozenset[str]) -> str:
-    """Return the client's IP address, given the peer's, in the same way."""
+    """Return the client's IP address in the same way, given the peer's address."""
     if address not in trusted_proxies:
         return address
     forwarded = headers.get("x-forwarded-for")
@@ -262,7 +262,7 @@ def parse_time(text: str, header: str, *, rounds_up: bool) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
-    """The user behind a call, for the audit; `service_account_name` is the delegating API key's name."""
+    """The user behind a call, for the audit; `service_account_name` is the name of the delegating API key."""
 
     user: str
     email: str
@@ -292,14 +292,14 @@ def resolve_attribution(caller: AuthContext, headers: Headers) -> Attribution:
 
 
 def claimed_names(headers: Headers) -> frozenset[str]:
-    """Return the user and the address from a call's `x-user-*` headers."""
+    """Return the user and address from a call's `x-user-*` headers."""
     with suppress(UsageError):
         return frozenset(filter(None, (_decode_name(headers, name) for name in ("x-user-id", "x-user-email"))))
     return frozenset()
 
 
 def _decode_name(headers: Headers, name: str) -> str | None:
-    """Return a percent-encoded header's text, or the original text if it can't be decoded."""
+    """Return a percent-encoded header's decoded text, or the original text if it can't be decoded."""
     value = single_value(headers, name)
     if not value:
         return None
@@ -318,7 +318,7 @@ def _decode_name(headers: Headers, name: str) -> str | None:
 
 
 class Authenticator:
-    """Identifies callers, and rejects those who call too often; each rejection writes one audit event.
+    """Identifies callers and rejects those who call too often; each rejection writes one audit event.
 
     Checks run on separate threads. A check that needs keys which are being fetched waits on the event loop, so that an
     issuer that does not respond doesn't block threads. Everything else belongs to the event loop. Without a validator,
@@ -400,7 +400,7 @@ class Authenticator:
             self._audit.record(AccessEvent(outcome=outcome, reason=reason, code=code, who=who, credential=credential))
 
     def close(self) -> None:
-        """Stop accepting checks; running ones finish."""
+        """Stop accepting checks, but let running ones finish."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _check(self, token: str, validator: TokenValidator, call: CallFacts) -> AuthContext:
@@ -460,12 +460,12 @@ class Authenticator:
             self._check_count -= 1
 
     async def _wait_for_keys(self, fetch: Future[KeySet | None]) -> bool:
-        """Wait for a fetch and return whether it returned keys; wait only briefly if too many calls are waiting."""
+        """Wait for a fetch, only briefly if too many calls are waiting, and return whether it returned keys."""
         is_patient = self._key_waiters[fetch] < _MAX_PATIENT_WAITERS
         self._key_waiters[fetch] += 1
         try:
             async with asyncio.timeout(None if is_patient else _BRIEF_WAIT_SECONDS):
-                await asyncio.shield(asyncio.wrap_future(fetch))  # others wait for it, too
+                await asyncio.shield(asyncio.wrap_future(fetch))  # others are waiting for it, too
         except TimeoutError:
             return False
         finally:
@@ -490,7 +490,7 @@ def build_limits(validator: TokenValidator | None, rate_limits: RateLimits, *, c
 
 
 def parse_authorization(headers: Headers) -> tuple[str, Secret]:
-    """Return the scheme in lower case (RFC 9110 section 11.1) and the rest of the only value."""
+    """Return the only value's scheme in lowercase (RFC 9110 section 11.1) and the rest of the value."""
     values = headers.get("authorization", ())
     if not values:
         raise Rejected("The call doesn't contain a credential.", reason="missing")
@@ -562,7 +562,7 @@ def build_origin(
 
 
 def _build_log_record(line: str, target: str) -> logging.LogRecord:
-    """Return a record like `makeRecord`, which would look up file, thread, and process each time."""
+    """Return a record like `makeRecord`, which would look up the file, thread, and process each time."""
     record = logging.LogRecord.__new__(logging.LogRecord)
     created = SYSTEM_CLOCK.now().timestamp()
     record.__dict__.update(_LOG_FIELDS, msg=line, created=created, msecs=created % 1 * 1000)
@@ -600,7 +600,7 @@ class CallAudit:
             _LOG.exception("an audit line could not be written, query_id=%s", self._origin.query_id)
 
     async def deliver(self) -> None:
-        """Wait until the line is delivered, so that the call may finish; ServerUnavailable if that fails."""
+        """Wait until the line is delivered, so that the call may finish; raise ServerUnavailable if that fails."""
         if self._receipt is not None:
             await self._receipt.wait()
 
@@ -642,7 +642,7 @@ class CallAudit:
 
 
 class QueryAudit(CallAudit):
-    """The audit of one query; `report` has the query's resource use.
+    """The audit of one query; `report` contains the query's resource usage.
 
     The `hashes` of a long statement, or of large values, are computed in advance, off the event loop.
     """
@@ -711,7 +711,7 @@ class QueryAudit(CallAudit):
 
 
 class FollowAudit(QueryAudit):
-    """The audit of a follow: a line at its start, each minute, and at its end, with its state and total rows."""
+    """The audit of a follow: a line at its start, every minute, and at its end, with its state and total rows."""
 
     def __init__(self, origin: CallOrigin, statement: Statement, report: StatementReport, clock: Clock) -> None:
         super().__init__(origin, statement, report, clock)
@@ -726,7 +726,7 @@ class FollowAudit(QueryAudit):
 
 
 class ActionAudit(CallAudit):
-    """The audit of a call other than a query; `fields` describe the action, until the line is written."""
+    """The audit of a call other than a query; until the line is written, `fields` describes the action."""
 
     def __init__(self, origin: CallOrigin, clock: Clock, action: str, **fields: object) -> None:
         super().__init__(origin, clock)
@@ -737,7 +737,7 @@ class ActionAudit(CallAudit):
 
 
 def hash_statement(statement: Statement) -> dict[str, object]:
-    """Return the fields of an audit line that identify a statement and its values."""
+    """Return the audit line fields that identify a statement and its values."""
     sql, values = statement.sql, statement.parameters
     hashes = _hash_short_sql(sql) if len(sql) <= _MAX_HASHED_CHARACTERS else _hash_sql(sql)
     return {**hashes, **({"values_sha256": _sha256(*values)} if values else {})}
@@ -758,7 +758,7 @@ def _sha256(*parts: bytes) -> str:
 
 
 def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> str:
-    """Return a record as a line of at most `MAX_AUDIT_LINE_BYTES`; its field `truncated` lists the `cut` fields.
+    """Return a record as a line of at most `MAX_AUDIT_LINE_BYTES`; its `truncated` field lists the `cut` fields.
 
     The statement gets the space that other fields leave: an ASCII escape is up to six times as long as its character.
     """
@@ -767,7 +767,7 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
     cut = [*cut, *(name for name in long if name != "sql")]
     if not cut and isinstance(sql, str) and len(sql) <= _MAX_SQL_BYTES and sql.isascii():
         with suppress(ValueError, TypeError):
-            # Ten times as fast as `encode_line`, for short lines without escapes.
+            # Ten times as fast as `encode_line` for short lines without escapes.
             line = _encode(record)
             if line.isascii() and b"\x7f" not in line and len(line) <= _MAX_WHOLE_BYTES:
                 return line.decode()
@@ -783,7 +783,7 @@ def encode_bounded(record: Mapping[str, object], *, cut: Sequence[str] = ()) -> 
 
 
 def _fit(text: str, max_bytes: int) -> str:
-    """Return the longest prefix of a string that fits in this many bytes of a line."""
+    """Return the longest prefix of a string that takes up at most this many bytes of a line."""
     encoded = encode_line({"sql": text})[len('{"sql":"') : -len('"}')]
     if len(encoded) <= max_bytes:
         return text
@@ -794,7 +794,7 @@ def _fit(text: str, max_bytes: int) -> str:
 
 
 def classify_error(error: MicromegasError) -> str:
-    """Return upstream's class of an error: `user`, `resource`, `internal` or `denied`."""
+    """Return upstream's class for an error: `user`, `resource`, `internal`, or `denied`."""
     if isinstance(error, QueryDenied) or error.grpc_code == "PERMISSION_DENIED":
         return "denied"
     if isinstance(error, ResourcesExhausted):

@@ -1,4 +1,4 @@
-"""Responses to the metadata commands: one catalog and one schema, both with an empty name, like upstream.
+"""Responses to the metadata commands: one catalog and one schema, both with empty names, as in upstream.
 
 Source of schemas and numbers: FlightSql.proto, its comments on the commands and its enums.
 """
@@ -73,7 +73,7 @@ _SCHEMAS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """Properties that depend on the server's setup."""
+    """Properties that depend on the server's configuration."""
 
     takes_rows: bool = False  # supports bulk ingestion; otherwise read-only
     prepared_idle_seconds: float = 0  # how long an unused prepared statement is kept
@@ -122,15 +122,15 @@ def matches_pattern(text: str, pattern: str | None) -> bool:
     if len(pattern) > _MAX_PATTERN_CHARACTERS:
         raise UsageError(
             f"A name pattern has more than {_MAX_PATTERN_CHARACTERS} characters.",
-            remedy="Send a shorter one, or none for all names.",
+            remedy="Send a shorter pattern, or omit it to match all names.",
         )
 
     def as_shell_pattern(found: re.Match[str]) -> str:
         part = found.group()
         return {"%": "*", "_": "?"}.get(part) or f"[{part[-1]}]"
 
-    # fnmatch creates expressions without exponential backtracking for any pattern. Its own matching would cache tens of
-    # thousands of patterns.
+    # fnmatch creates expressions without exponential backtracking for any pattern. Its own matching function would
+    # cache tens of thousands of patterns.
     return re.match(fnmatch.translate(_PATTERN_PART.sub(as_shell_pattern, pattern)), text) is not None
 
 
@@ -152,7 +152,7 @@ def _table_rows(command: MetadataQuery, tables: Sequence[tuple[str, bytes]]) -> 
 
 
 def _matches_schema(command: MetadataQuery) -> bool:
-    """Whether the catalog (exactly) and the schema pattern match the only existing ones."""
+    """Whether the catalog (exactly) and the schema pattern match the only ones that exist."""
     is_catalog = command.optional("catalog") in {None, _CATALOG}
     return is_catalog and matches_pattern(_DB_SCHEMA, command.optional("db_schema_filter_pattern"))
 
@@ -180,11 +180,12 @@ _DATE_FUNCTIONS: Final = (
     "to_timestamp_seconds to_unixtime"
 )
 
-# True: SQL, cancelling, selecting from each table, column and table aliases, null || text is null, ORDER BY expressions
+# True: SQL, canceling, selecting from each table, column and table aliases, null || text is null, ORDER BY expressions
 # and unselected columns, columns without nulls, correlated subqueries.
 _YES: Final = (4, 9, 506, 515, 516, 518, 520, 521, 524, 539)
-# False: Substrait, bulk ingestion in a transaction, CREATE and DROP of catalogs, schemas, and tables, aliases that
-# equal a table's name, LIKE … ESCAPE, integrity enhancement, SELECT … FOR UPDATE, procedures, batches, savepoints.
+# False: Substrait, bulk ingestion in a transaction, CREATE and DROP for catalogs, schemas, and tables, aliases that are
+# the same as a table's name, LIKE … ESCAPE, integrity enhancement, SELECT … FOR UPDATE, procedures, batches,
+# savepoints.
 _NO: Final = (5, 11, 500, 501, 502, 519, 523, 527, 536, 537, 563, 565, 566, 572, 573, 574, 576)
 # None: transactions and their isolation; case-sensitivity of quoted names, which the protocol can't express; 507: nulls
 # sort as the highest values; schemas and catalogs in other statements; positioned updates.
@@ -197,7 +198,7 @@ _FACTS: Final[dict[int, tuple[int, object]]] = {
     0: (_STRING, "micromegas_jupyter"),
     1: (_STRING, micromegas_jupyter.__version__),
     2: (_STRING, pa.__version__),
-    503: (_INT32, 3),  # unquoted names are converted to lower case
+    503: (_INT32, 3),  # unquoted names are converted to lowercase
     504: (_STRING, '"'),
     508: (_STRING_LIST, _KEYWORDS.split()),
     509: (_STRING_LIST, _NUMERIC_FUNCTIONS.split()),
@@ -219,7 +220,7 @@ _MAX_INT32: Final = 2**31 - 1
 
 
 def build_sql_info(info_ids: tuple[int, ...], facts: ServerFacts) -> pa.RecordBatch:
-    """Return the facts with these IDs (all if empty); skips unknown IDs."""
+    """Return the facts with these IDs (all if empty); skip unknown IDs."""
     known = _FACTS | facts.by_id()
     wanted = sorted(set(info_ids) & known.keys()) if info_ids else sorted(known)
     columns: list[list[object]] = [[] for _ in _VALUE_FIELDS]
@@ -250,7 +251,7 @@ _NANOSECOND_DIGITS: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class _SqlType:
-    """One type; `size` is in digits, bits (radix 2), or characters; `quote` is the prefix of a literal's apostrophe."""
+    """One type; `size` is in digits, bits (radix 2), or characters; `quote` is what precedes a literal's apostrophe."""
 
     name: str
     data_type: int
@@ -297,7 +298,7 @@ def _time(name: str, data_type: int, characters: int, subcode: int) -> _SqlType:
     return _SqlType(name, data_type, characters, quote=f"{name} ", subcode=subcode, scale=scale)
 
 
-# In the order of the response: by data_type, then by name.
+# In response order: by data_type, then by name.
 _TYPES: Final = (
     _SqlType("BOOLEAN", -7, 1),
     *_integers("TINYINT", -6, 3, 3),

@@ -1,4 +1,4 @@
-"""Cuts off users at an administrator's request, on every server that shares the file of denials.
+"""Cuts off users at an administrator's request, on every server that shares the denials file.
 
 Each server checks the file every second. It then rejects these users' calls, stops their open calls, and writes a
 report into the file, so that the administrator's server can return what all of them have stopped.
@@ -113,7 +113,7 @@ class DenyList:
         self._is_malformed = False
         #: The users who are cut off, by `issuer|subject`.
         self.cut_offs: Mapping[str, CutOff] = {}
-        #: The last read rules, and the object that applies them.
+        #: The rules as last read, and the object that applies them.
         self._denials: tuple[Sequence[Denial], MatchRules | None] = ((), None)
         try:
             self._denials = self._read()
@@ -126,14 +126,14 @@ class DenyList:
 
     @property
     def is_current(self) -> bool:
-        """Whether the file was recently read and used successfully.
+        """Whether the file was recently read and applied successfully.
 
         Replicas share the file: a short storage failure must not make all of them unready.
         """
         return not self._is_malformed and self._clock.monotonic() - self._read_at < _MAX_UNREAD_SECONDS
 
     def find_cut_off(self, caller: AuthContext, headers: Headers) -> CutOff | None:
-        """Return the entry that cuts off a caller, its API key's owner, or the user in its headers; for any thread."""
+        """Return the entry that cuts off a caller, its API key's owner, or its headers' user; for any thread."""
         if not (known := self.cut_offs):
             return None
         found = [known.get(f"{caller.issuer}|{caller.subject}"), known.get(caller.owner or "")]
@@ -151,7 +151,7 @@ class DenyList:
     async def check(self, origin: CallOrigin, sql: str) -> None:
         """Reject a query that a rule denies, except administrators' queries that call denial functions."""
         seen = -1
-        # Rules may change during the check, and queries that aren't listed yet are not stopped for them.
+        # Rules may change during the check, and new rules don't stop queries that aren't listed yet.
         while seen != self._changes:
             seen = self._changes
             await self._check_once(origin, sql)
@@ -160,7 +160,7 @@ class DenyList:
         await self.refresh()
         rules, matching = self._denials
         if matching is None or len(sql) > MAX_STATEMENT_BYTES:
-            return  # longer statements are rejected anyway, and searching them would cost more than running a short one
+            return  # longer statements are rejected anyway, and searching one would cost more than running a short one
         facts = {
             "user_id": origin.attribution.user,
             "email": origin.attribution.email,
@@ -190,7 +190,7 @@ class DenyList:
         raise QueryDenied(f"This query is denied by rule {rule.rule_id}: {rule.reason.rstrip('.')}.", limit="denied")
 
     def write_hits(self) -> None:
-        """Write when rules were last hit; failures are logged."""
+        """Store when rules were last hit; log failures."""
         with self._hits_lock:
             hits, self._hits = self._hits, {}
         if not hits:
@@ -206,7 +206,7 @@ class DenyList:
         self._changes += 1
 
     async def refresh(self) -> None:
-        """Wait until the rules are recent, or the storage has not responded for some seconds."""
+        """Wait until the rules are up to date, or until the storage has been unresponsive for several seconds."""
         came_at = self._clock.monotonic()
         while (age := came_at - self._checked_at) >= CHECK_SECONDS:
             refreshing = self._refreshing
@@ -223,7 +223,7 @@ class DenyList:
     async def _refresh_once(self) -> None:
         began_at = self._clock.monotonic()
         try:
-            # Not on a thread of the loop's pool, which has few threads, because storage may hang.
+            # Don't use a thread from the loop's pool, because storage may hang and the pool has only a few threads.
             await run_in_thread(self._refresh, name="denials")
             if self._problem is None:
                 self._read_at = began_at
@@ -232,7 +232,7 @@ class DenyList:
                 self._checked_at, self._refreshing = began_at, None
 
     def reload(self) -> None:
-        """Read the file again; if it is unusable, the rules remain unchanged."""
+        """Reread the file; if it is unusable, leave the rules unchanged."""
         with self._file_lock:
             try:
                 self._denials, self._problem, self._is_malformed = self._read(), None, False
@@ -246,10 +246,10 @@ class DenyList:
     def _refresh(self) -> None:
         now = self._clock.monotonic()
         if now >= self._hits_due_at:
-            # Each write makes all replicas read the file again, and may conflict with one that cuts a user off.
+            # Each write makes all replicas reread the file, and may conflict with a write that cuts off a user.
             self._hits_due_at = now + _HITS_SECONDS
             self.write_hits()
-        with suppress(FileProblem):  # logged by `reload` at the last read
+        with suppress(FileProblem):  # `reload` logged it during the last read
             if self._problem is None and self._file.mark() == self._mark:
                 return
         self.reload()
@@ -281,7 +281,7 @@ class EndsQueries(Protocol):
     """Stops running queries by their IDs."""
 
     def end(self, query_id: str, *, ended_by: str) -> bool:
-        """Stop a query of a user who was cut off; False if no query with this ID is running."""
+        """Stop a query by a user who was cut off; return False if no query with this ID is running."""
 
 
 class CutOffService:
@@ -304,7 +304,7 @@ class CutOffService:
         self.service: FlightService | None = None
 
     async def watch(self) -> None:
-        """Check the file every second, and apply it, until canceled."""
+        """Check the file every second and apply it, until canceled."""
         while self._deny_list is not None:
             await asyncio.sleep(CHECK_SECONDS)
             try:
@@ -369,7 +369,7 @@ class CutOffService:
             raise Unavailable("The storage for the denials file is not responding.") from None
 
     async def handle(self, call: Call, body: bytes) -> bytes:
-        """Cut a user off, restore a user's access, or list the users who are cut off; for administrators."""
+        """Cut off a user, restore a user's access, or list the users who are cut off; for administrators."""
         if not call.caller.is_admin:
             raise PermissionDenied("Only administrators may cut off users.", reason="not_administrator")
         if self._deny_list is None:
@@ -411,9 +411,11 @@ class CutOffService:
             return json.dumps({"servers": servers}).encode()
 
     async def _add(self, cut_off: CutOff) -> list[dict[str, Any]]:
-        """Cut a user off, and return the servers' reports from the next five seconds."""
+        """Cut off a user, and return the servers' reports from the next five seconds."""
         if cut_off.until is not None and cut_off.until <= cut_off.created_at:
-            raise UsageError("The end of the cut-off is not in the future.", remedy="Specify a later time, or omit it.")
+            raise UsageError(
+                "The cut-off's end time must be in the future.", remedy="Specify a later time, or omit it."
+            )
         await self._change(lambda found: [*(one for one in found if one.identity != cut_off.identity), cut_off])
         _LOG.warning("a user was cut off, user=%s by=%s", cut_off.identity, cut_off.created_by)
         await self._reread()
@@ -439,7 +441,7 @@ class CutOffService:
         return bool(removed)
 
     async def _reread(self) -> Sequence[CutOff]:
-        """Read the file now, apply it here, and return who is cut off."""
+        """Read the file immediately, apply it here, and return the users who are cut off."""
         assert self._deny_list is not None  # noqa: S101 - callers have checked
         self._deny_list.invalidate()
         await self._deny_list.refresh()

@@ -36,19 +36,19 @@ from micromegas_jupyter.server.monitoring import ServerMetrics
 _MIB: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 64 * _MIB
 MAX_WAITING_BYTES_PER_CALLER: Final = 32 * _MIB
-# For callers with at most this size waiting. Exports are counted as soon as they are announced, and several callers
-# must not exclude all others by sending slowly.
+# For callers that have at most this much data waiting. Exports are counted as soon as they are announced, and a few
+# callers must not be able to block all others by sending slowly.
 SMALL_BYTES: Final = 4 * _MIB
 _RESERVED_SHARE: Final = 4
 MAX_WAITING: Final = 1024
 _STORE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
-# The same export will fail again with these errors.
+# After these errors, the same export would fail again.
 FINAL_LIMITS: Final = frozenset({SIZE_LIMIT, "memory"})
 
 
 class ExportRunner:
-    """Stores the exports of one server; without a process, the server is read-only.
+    """Stores a server's exports; without a process, the server is read-only.
 
     `admit` and `store_own` may be called on any thread, `store` on any event loop; the rest belongs to the server's.
     """
@@ -121,7 +121,7 @@ class ExportRunner:
             raise _stopping() from None
 
     def store_own(self, request: ExportRequest) -> Future[ExportReport]:
-        """Store the server's own telemetry: not counted, not audited, and accepted while it drains, too."""
+        """Store the server's own telemetry, which isn't counted or audited; accept it even while draining."""
         refused: Future[ExportReport] = Future()
         if self._exports is None or self._loop is None:
             refused.set_exception(_stopping())
@@ -135,7 +135,7 @@ class ExportRunner:
             return refused
 
     async def drain(self, grace_seconds: float) -> None:
-        """Reject new exports, and let running ones finish for this time."""
+        """Reject new exports, and give running ones this much time to finish."""
         self._is_serving = False
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
@@ -150,7 +150,7 @@ class ExportRunner:
     async def _store(self, request: ExportRequest, admission: "Admission") -> ExportReport:
         if self._exports is None:
             raise UnsupportedRequest("This server is read-only.")
-        # A separate task: abandoned exports are stored nevertheless, because they may have been in progress.
+        # A separate task, because abandoned exports are still stored: they may have been in progress.
         task = asyncio.ensure_future(self._exports.store(request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -177,7 +177,7 @@ class ExportRunner:
         return report
 
     def methods(self) -> dict[str, Callable[[Call], Awaitable[None]]]:
-        """Return the gRPC methods of OTLP by path."""
+        """Return OTLP's gRPC methods by path."""
         return {signal.method: partial(self._answer, signal) for signal in Signal}
 
     async def _answer(self, signal: Signal, call: Call) -> None:
@@ -208,7 +208,7 @@ class ExportRunner:
 
 
 class _Waiting:
-    """The exports that wait to be stored, in total and per caller. Guarded by `lock`."""
+    """The exports that are waiting to be stored, in total and per caller. Guarded by `lock`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -217,7 +217,7 @@ class _Waiting:
 
 
 class Admission:
-    """Permission for one export to wait, until `close`; safe to use from any thread, and to close twice."""
+    """Permission for one export to wait until `close`; safe to use from any thread and to close twice."""
 
     def __init__(self, waiting: _Waiting, source: CallerKey, size: int) -> None:
         self._waiting = waiting

@@ -1,4 +1,4 @@
-"""The methods and actions of Flight SQL, and the queries that they run: limits, denials, and rows for the client."""
+"""Flight SQL's methods and actions, and the queries that they run: limits, denials, and rows for the client."""
 
 import asyncio
 import enum
@@ -85,9 +85,9 @@ QUERY_OPERATIONS: Final = {
 COUNTS_TRAILER: Final = "x-micromegas-counts"
 _MAX_EXPLAINED_CHARACTERS: Final = 4096  # clients accept 8 KiB of metadata
 _MAX_BODY_BYTES: Final = 1024
-_MAX_LISTED: Final = 500  # running queries, the longest-running first
+_MAX_LISTED: Final = 500  # running queries, longest-running first
 _MAX_LISTED_CHARACTERS: Final = 1000
-#: Longer statements are searched, and larger values hashed, on another thread.
+#: Longer statements are searched and larger values are hashed on a separate thread.
 _MAX_INLINE_CHARACTERS: Final = 4096
 _MAX_INLINE_BYTES: Final = 256 * 1024
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
@@ -104,7 +104,7 @@ _MAX_OPTIONS: Final = 64
 _NOT_READ_HERE: Final = "Nothing reads this flight at this server. If another one does, end its DoGet to cancel it."
 _MAX_NAME: Final = 256
 _Parsed = TypeVar("_Parsed")
-# Option names in Flight SQL and ADBC. Tables have no catalog and no schema; times are in UTC.
+# Option names in Flight SQL and ADBC. Tables don't have a catalog or a schema; times are in UTC.
 _OPTIONS: Final = {"catalog": "", "schema": "", "timezone": "UTC"}
 _DESCRIPTIONS: Final = {
     "CreatePreparedStatement": "Prepare a statement: ActionCreatePreparedStatementRequest to its Result.",
@@ -131,7 +131,7 @@ QueryKey = tuple[str, str, bytes]
 
 
 class CancelStatus(enum.IntEnum):
-    """The result of a cancellation, with the numbers of Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
+    """The result of a cancellation, with the numbers from Flight's `CancelStatus` and Flight SQL's `CancelResult`."""
 
     CANCELLED = 1
     CANCELLING = 2
@@ -155,7 +155,7 @@ class RunningQuery:
     began_at: datetime
 
     def describe(self, now: datetime) -> dict[str, object]:
-        """Return a description for its caller and for administrators."""
+        """Return a description for the statement's caller and for administrators."""
         report, attribution = self.statement.report, self.origin.attribution
         return {
             "query_id": self.origin.query_id,
@@ -212,15 +212,15 @@ class QueryRunner:
                 async with running:
                     return await self._runner(running, sql).plan(statement)
         except BaseException as error:
-            # A rejected client never requests the rows, so denials, and plans that had to be killed, are audited now.
-            # Other failures happen again when the rows are requested.
+            # A rejected client never requests the rows, so denials and plans that had to be killed are audited here.
+            # Other failures occur again when the rows are requested.
             if isinstance(error, QueryDenied) or (running.report.cause is not None and not ends_task(error)):
                 audit.write("error", translate_error(error, call.query_id))
                 await audit.deliver()
             raise
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...], *, key: QueryKey) -> None:
-        """Run a statement and send its rows, cancelable by `key`; always writes the audit line."""
+        """Run a statement and send its rows, cancelable by `key`; always write the audit line."""
         statement, origin, running, audit = await self._prepare(call, sql, parameters)
         output = Output(
             compression=parse_compression(call.headers),
@@ -272,7 +272,7 @@ class QueryRunner:
         return await self._end([query for query in self._running.values() if query.key in keys], Cause.CANCELLED)
 
     async def answer_action(self, call: Call, body: bytes) -> bytes:
-        """Handle `MicromegasQueries`: list, follow, or cancel the caller's queries, or, for administrators, all."""
+        """Handle `MicromegasQueries`: list, follow, or cancel the caller's queries (administrators: all)."""
         request = _parse_request(body)
         if request["operation"] == "list":
             return json.dumps({"queries": self._describe_visible(call)}, default=datetime.isoformat).encode()
@@ -291,18 +291,18 @@ class QueryRunner:
         return json.dumps({"status": status.name.lower()}).encode()
 
     def _visible(self, call: Call) -> list[RunningQuery]:
-        """Return the running queries that a caller may see and stop; in a read-only call, only administrators' own."""
+        """Return the running queries that a caller may see and stop; only their own in a read-only call."""
         sees_all = call.caller.is_admin and not call.is_read_only
         return [one for one in self._running.values() if sees_all or one.caller == call.caller_key]
 
     def _describe_visible(self, call: Call) -> list[dict[str, object]]:
-        """Return descriptions of other running queries that a caller may see, the longest-running first."""
+        """Return descriptions of the other running queries that a caller may see, longest-running first."""
         now = self._clock.now()
         others = [one for one in self._visible(call) if one.origin.query_id != call.query_id]
         return [one.describe(now) for one in sorted(others, key=lambda one: one.began_at)[:_MAX_LISTED]]
 
     def end(self, query_id: str, *, ended_by: str | None = None, cause: Cause = Cause.CUT_OFF) -> bool:
-        """Stop a query, by default of a user who was cut off; False if no query with this ID is running."""
+        """Stop a query, by default one by a user who was cut off; return False if no query with this ID is running."""
         query = self._running.get(query_id)
         if query is None:
             return False
@@ -311,7 +311,7 @@ class QueryRunner:
         return True
 
     def apply_denials(self) -> None:
-        """Apply new denials to the next query and, soon, to running ones."""
+        """Apply new denials to the next query and, shortly afterwards, to running ones."""
         if self._deny_list is not None:
             self._deny_list.invalidate()
             self._ending = asyncio.get_running_loop().create_task(self._end_denied())
@@ -338,7 +338,7 @@ class QueryRunner:
         return CancelStatus.CANCELLED
 
     async def tables(self, call: Call) -> list[tuple[str, bytes]]:
-        """Return the tables that the caller sees, each with its IPC schema."""
+        """Return the tables that the caller can see, each with its IPC schema."""
         async with RunningStatement(self._pool, call.source, query_id=call.query_id) as running:
             return await self._runner(running).list_tables(call.caller)
 
@@ -357,7 +357,7 @@ class QueryRunner:
         return statement, origin, running, audit
 
     async def _with_messages(self, call: Call, statement: Statement) -> Statement:
-        """Run a statement of an administrator that changes a view, or, once it is planned, partitions."""
+        """Run an administrator's statement that changes a view or, once it is planned, partitions."""
         view = await self._find_view_statement(call, statement)
         if view is not None and self._operations is not None:
             return _with_status(statement, view, await self._operations.change_view(call, view, self._pool))
@@ -384,7 +384,8 @@ class QueryRunner:
             check_may_change_state(call, "create, replace, or drop materialized views")
         if found is not None and (self._operations is None or self._gateway is not None):
             raise UnsupportedRequest(
-                "Materialized views exist only on servers with a lake.", remedy="Define them in the other engine."
+                "Materialized views are supported only on servers with a lake.",
+                remedy="If the server uses a separate engine, define them there.",
             )
         return found
 
@@ -395,7 +396,7 @@ class QueryRunner:
 
 
 async def _parse(parse: Callable[[str], _Parsed], sql: str) -> _Parsed:
-    """Return the result of parsing a statement; long statements are parsed on another thread."""
+    """Return the result of parsing a statement; long statements are parsed on a separate thread."""
     return parse(sql) if len(sql) <= _MAX_INLINE_CHARACTERS else await asyncio.to_thread(parse, sql)
 
 
@@ -406,7 +407,7 @@ def _with_status(statement: Statement, view: CreateView | DropView, status: str)
 
 
 def _build_counts(report: StatementReport) -> str | None:
-    """Return the client's report on files that its statement has read; None if there are none or rows are hidden."""
+    """Return the client's report on the files that its statement has read; None if it read none or rows are hidden."""
     if not report.shows_counts or not report.files_total:
         return None
     tables = [table._asdict() for table in report.explained]
@@ -499,7 +500,7 @@ class FlightMethods:
         await call.answer((await self._build_flight_info(call)).SerializeToString())
 
     async def _poll_flight_info(self, call: Call) -> None:
-        """Handle `PollFlightInfo`: a query starts when its rows are read, so its result is always available."""
+        """Handle `PollFlightInfo`; a query starts when its rows are read, so its result is always available."""
         info = await self._build_flight_info(call)
         await call.answer(messages.PollInfo(info=info, progress=1.0).SerializeToString())
 
@@ -513,7 +514,7 @@ class FlightMethods:
             endpoint = messages.FlightEndpoint(ticket=messages.Ticket(ticket=descriptor.cmd))
         else:
             sql, parameters = self._find_statement(call, command)
-            # The exact schema, because some clients reject rows with a different schema than announced.
+            # The exact schema, because some clients reject rows whose schema differs from the announced one.
             schema, _ = await self._queries.plan(call, sql, parameters, is_estimated=is_estimated)
             if isinstance(command, PreparedQuery) and not can_travel(parameters):
                 # The values remain in the store.
@@ -565,7 +566,7 @@ class FlightMethods:
         except (DeadlineExceeded, ClientGone):
             raise
         except Exception:
-            # Otherwise, a client that is still sending may report only the end of the call, like Arrow's Go driver
+            # Otherwise, a client that is still sending may report only the end of the call, as Arrow's Go driver does
             # (`EOF`).
             await call.drain()
             raise
@@ -585,7 +586,7 @@ class FlightMethods:
                 remedy="Send it with CommandStatementIngest or CommandPreparedStatementQuery.",
             )
         self._prepared.get(command.handle, call.caller_key)
-        # It contains a handle, which may contain previously bound values: stored, it would grow with each binding.
+        # It contains a handle, which may contain previously bound values; if stored, it would grow with each binding.
         data.ClearField("flight_descriptor")
         frames = await call.read_values(data.SerializeToString(), _PARAMETER_LIMITS)
         handle = self._prepared.bind(command.handle, frames, call.caller_key)
@@ -646,7 +647,7 @@ class FlightMethods:
         return pack_any(messages.ActionCancelQueryResult(result=status))
 
     async def _cancel(self, call: Call, info: Any) -> int:
-        """Cancel the reads of a flight's endpoints; a flight that is not being read cannot be canceled."""
+        """Cancel the reads from a flight's endpoints; a flight that is not being read cannot be canceled."""
         if not 0 < len(info.endpoint) <= _MAX_ENDPOINTS:
             raise UsageError(
                 "The flight doesn't have an endpoint.", remedy="Send the FlightInfo that GetFlightInfo returned."
@@ -668,7 +669,7 @@ class FlightMethods:
         command = parse_ticket(endpoint.ticket.ticket)
         if isinstance(command, IssuedQuery):
             endpoint = self._tickets.renew(command.signed, call.caller_key)
-        # Tickets of other kinds do not expire, so their endpoint stays unchanged.
+        # Other kinds of tickets do not expire, so their endpoints stay unchanged.
         return bytes(endpoint.SerializeToString())
 
     async def _reload_access(self, call: Call, _body: bytes) -> bytes:
@@ -714,7 +715,7 @@ class FlightMethods:
 
 
 def _answering(request_class: Any, answer: Callable[[Any], Any]) -> Callable[[Call, bytes], Awaitable[bytes]]:
-    """Return the handler of one of Flight's own actions that depends only on its request."""
+    """Return the handler for one of Flight's own actions that depends only on its request."""
 
     async def handle(_call: Call, body: bytes) -> bytes:
         return bytes(answer(parse_plain_body(request_class, body)).SerializeToString())
@@ -733,7 +734,7 @@ async def _describe_caller(call: Call, _body: bytes) -> bytes:
         "auth_type": caller.auth_type.value,
         "is_admin": caller.is_admin,
         "expires_at": caller.expires_at.isoformat() if caller.expires_at is not None else None,
-        # The first ones, as many as a client accepts in one response.
+        # As many of the first ones as a client accepts in one response.
         "groups": [name for name, size in zip(caller.groups, sizes, strict=True) if size <= _MAX_GROUPS_BYTES],
         "group_count": len(caller.groups),
         "reads_nothing": caller.table_access is not None and not caller.table_access.filters,
@@ -742,7 +743,7 @@ async def _describe_caller(call: Call, _body: bytes) -> bytes:
 
 
 def set_options(request: Any) -> Any:
-    """Return an error for each option that would change something; setting the current value is allowed."""
+    """Return an error for each option that would change a value; setting the current value is allowed."""
     options = request.session_options
     if len(options) > _MAX_OPTIONS or any(len(name) > _MAX_NAME for name in options):
         raise UsageError(

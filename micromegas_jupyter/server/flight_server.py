@@ -87,7 +87,7 @@ class ServerThread:
             metrics=self.metrics,
             audit_log=audit_log,
         )
-        #: Shared with the HTTP endpoint, so that rejections per address have one budget.
+        #: Shared with the HTTP endpoint, so that rejections from the same address share one budget.
         self.limits = build_limits(validator, settings.rate_limits, clock=clock)
         #: Runs HTTP calls.
         self.http_calls = HttpCalls()
@@ -97,7 +97,7 @@ class ServerThread:
         self._settings = settings
         self._clock = clock
         self._deny_list = deny_list
-        #: Rejects calls of users who are cut off, also over HTTP.
+        #: Rejects calls by users who are cut off, including over HTTP.
         self.check_caller = None if deny_list is None else deny_list.check_caller
         own_key = token_bytes(MIN_KEY_BYTES)
         self._signer = Signer(ticket_keys or (lambda: (own_key,)))
@@ -136,7 +136,7 @@ class ServerThread:
         return is_running and self._stop_requested is not None and not self._stop_requested.is_set()
 
     def start(self) -> None:
-        """Start the thread and wait until the server is ready; ConfigurationError if it cannot listen."""
+        """Start the thread and wait until the server is ready; raise ConfigurationError if it cannot listen."""
         self._thread = threading.Thread(target=self._run, name="flight-server", daemon=True)
         self._thread.start()
         if not self._is_settled.wait(_START_SECONDS) or isinstance(self._failure, TimeoutError):
@@ -146,7 +146,10 @@ class ServerThread:
             raise self._failure
 
     def stop(self, grace_seconds: float = _DEFAULT_GRACE_SECONDS, *, reason: str = "") -> None:
-        """Stop the server; calls may finish within `grace_seconds`, then fail with `reason`. May be called twice."""
+        """Stop the server; calls may finish within `grace_seconds`, after which they fail with `reason`.
+
+        Safe to call twice.
+        """
         if self._thread is None:
             self._on_drained()
             self._pool.abandon()
@@ -197,7 +200,7 @@ class ServerThread:
             await self._stop_requested.wait()
         finally:
             if server is not None:
-                # On threads, because they read all connections of the machine.
+                # On threads, because they read all of the machine's connections.
                 await run_in_thread(lambda: _close_listeners(self.port), name="close-listeners")
                 await asyncio.gather(
                     service.drain(self._grace_seconds, reason=self._reason), self.exports.drain(self._grace_seconds)
@@ -269,7 +272,7 @@ class ServerThread:
         return service, cut_offs
 
     async def _listen(self, service: FlightService) -> tuple[grpc.aio.Server, grpc.ServerCredentials | None]:
-        """Return the server and its credentials, which must live equally long."""
+        """Return the server and its credentials, which must have the same lifetime."""
         settings = self._settings
         server = grpc.aio.server(
             handlers=(service,),
@@ -308,7 +311,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
         # gRPC rejects randomly between the two limits, so the first is the documented one and the second is higher.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes + _METADATA_SLACK_BYTES),
-        # By default, gRPC buffers 4 MiB or more of each message before it is requested.
+        # By default, gRPC buffers 4 MiB or more of each message before the message is requested.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
         ("grpc.max_allowed_incoming_connections", max_connections()),
@@ -323,7 +326,7 @@ def _channel_options(settings: FlightServerSettings) -> tuple[tuple[str, int], .
 
 
 def max_connections() -> int:
-    """Return how many connections may use open files; executors and uploads also need some."""
+    """Return the maximum number of connections under the open-file limit; executors and uploads also need files."""
     if sys.platform == "win32":
         return _MAX_CONNECTIONS
     import resource
@@ -333,11 +336,11 @@ def max_connections() -> int:
 
 
 # gRPC's own shutdown ends new calls with CANCELLED, as if the client had canceled them. If the listeners are closed
-# first, and the connections shut down last, these calls end with UNAVAILABLE.
+# first and the connections are shut down last, these calls end with UNAVAILABLE.
 
 
 def _close_listeners(port: int) -> None:
-    """Stop accepting connections on a port, although gRPC does not expose its sockets.
+    """Stop accepting connections on a port even though gRPC does not expose its sockets.
 
     An idle socket takes over each listener's descriptor, and the kernel closes the listener. Shutting it down instead
     would wake gRPC, which then logs "Closing acceptor. Failed accept4" as an error.
@@ -351,7 +354,7 @@ def _shut_down_connections(port: int) -> None:
     """Shut down this process's connections on a port."""
     for descriptor in _find_sockets(port, is_listening=False):
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            if duplicate.getsockname()[1] == port:  # it may have been closed, and the descriptor reused
+            if duplicate.getsockname()[1] == port:  # it may have been closed and the descriptor reused
                 duplicate.shutdown(socket.SHUT_RDWR)
 
 

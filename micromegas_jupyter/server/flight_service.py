@@ -1,4 +1,4 @@
-"""Handles every call: identifies the caller first, and gives every error its gRPC status.
+"""Handles every call: identifies the caller first and maps every error to a gRPC status.
 
 Bytes of unknown callers are never parsed; only the standard health service (grpc.health.v1) is open to everyone.
 """
@@ -76,12 +76,12 @@ _MAX_DRAINED_BYTES: Final = 16 * 1024 * 1024
 _MAX_READERS: Final = 64
 _MAX_READERS_PER_CALLER: Final = 16
 _SILENT_SECONDS: Final = 5.0  # while others wait
-_SILENT: Final = 0.0  # the loop time that silent callers' timeouts are moved to
+_SILENT: Final = 0.0  # the loop time to which silent callers' timeouts are moved
 _LOOK_SECONDS: Final = 0.5
 _MAX_NOTICE_CHARACTERS: Final = 512
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
-# Health calls are anonymous, so they must not use up other callers' capacity or memory: waiting for a message allocates
-# some. A real probe's message arrives with its call.
+# Health calls are anonymous, so they must not use up other callers' capacity or memory; waiting for a message allocates
+# memory. A real probe's message arrives with its call.
 _MAX_WATCHERS: Final = 64
 _MAX_PROBES: Final = 8
 _PROBE_SECONDS: Final = 1.0
@@ -89,7 +89,7 @@ _WATCH_SECONDS: Final = 2.0
 
 
 class Readers:
-    """Slots for awaited messages, because each may take up to the maximum size in memory.
+    """Slots for awaited messages, because each message may take up to the maximum size in memory.
 
     While all slots are taken and others wait, reads that have been silent for some seconds are stopped, starting with
     the caller who has the most. Belongs to one event loop.
@@ -107,7 +107,7 @@ class Readers:
     async def read(
         self, source: CallerKey, context: "_Context[bytes, bytes]", *, timeout_seconds: float | None = None
     ) -> object:
-        """Return the next message of a call; TimeoutError if it does not arrive in time."""
+        """Return a call's next message; raise TimeoutError if it does not arrive in time."""
         self._look_soon()
         waiting = asyncio.timeout(timeout_seconds)
         try:
@@ -133,7 +133,7 @@ class Readers:
             self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._end_silent)
 
     def _end_silent(self) -> None:
-        """Stop a silent caller's read; repeats while others wait."""
+        """Stop a silent caller's read, and repeat this while others are waiting."""
         self._looking = None
         if not self._limit.waiting_count:
             return
@@ -174,7 +174,7 @@ class Call:
         return self.caller.issuer, self.caller.subject
 
     def check_audit(self) -> None:
-        """Raise ServerUnavailable if this call could not be audited now."""
+        """Raise ServerUnavailable if this call cannot be audited right now."""
         if self.audit_log is not None:
             self.audit_log.check()
 
@@ -193,7 +193,7 @@ class Call:
         return message if isinstance(message, bytes) else None  # otherwise grpc.aio.EOF
 
     async def read_only_message(self) -> bytes:
-        """Return the message of a call that has exactly one."""
+        """Return the only message of a call that has exactly one."""
         try:
             message = await self.readers.read(self.source, self.context, timeout_seconds=self.read_timeout_seconds)
         except TimeoutError:
@@ -207,7 +207,7 @@ class Call:
         return message
 
     async def read_values(self, first: bytes, limits: ParameterLimits) -> tuple[bytes, ...]:
-        """Return the messages of a stream of values, which begins with `first`, within `limits`."""
+        """Return the messages of a stream of values that begins with `first`, within `limits`."""
         frames, size = [first], len(first)
         try:
             async with asyncio.timeout(self.read_timeout_seconds):
@@ -223,7 +223,7 @@ class Call:
         return tuple(frames)
 
     async def drain(self) -> None:
-        """Discard remaining messages, up to 16 MiB and 5 seconds."""
+        """Discard remaining messages, for up to 16 MiB and 5 seconds."""
         size = 0
         with suppress(TimeoutError, DeadlineExceeded):
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -231,14 +231,14 @@ class Call:
                     size += len(message)
 
     async def write(self, message: bytes) -> None:
-        """Send a message, and wait while the client doesn't read."""
+        """Send a message, and wait while the client isn't reading."""
         try:
             await self.context.write(message)
         except grpc.aio.BaseError:
             raise ClientGone from None  # gRPC is about to cancel this task
 
     async def answer(self, message: bytes) -> None:
-        """Send a message that needs no executor, within the write timeout."""
+        """Send a message that doesn't need an executor, within the write timeout."""
         try:
             async with asyncio.timeout(self.write_timeout_seconds):
                 await self.write(message)
@@ -250,7 +250,7 @@ class Call:
         self.context.set_trailing_metadata((*(self.context.trailing_metadata() or ()), (name, text)))
 
     async def announce_query_id(self) -> None:
-        """Send the client the call's query ID before anything else."""
+        """Send the call's query ID to the client before anything else."""
         await self.context.send_initial_metadata(((QUERY_ID_HEADER, self.query_id),))
 
 
@@ -263,7 +263,7 @@ def _late_message() -> DeadlineExceeded:
 
 
 def ends_task(error: BaseException) -> bool:
-    """Whether an error ends the task or the process; a function that merely raises `CancelledError` has failed."""
+    """Whether an error ends the task or process; a function that merely raises `CancelledError` has failed."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
@@ -288,7 +288,7 @@ def translate_error(error: BaseException, query_id: str) -> MicromegasError:
 async def abort_call(
     context: grpc.aio.ServicerContext[bytes, bytes], error: MicromegasError, *, has_retry_info: bool = False
 ) -> None:
-    """End a call with the error's status, and with the trailers that were set before.
+    """End a call with the error's status and the trailers that were already set.
 
     With `has_retry_info`, the status also has the wait time in the form that OTLP exporters read.
     """
@@ -307,7 +307,7 @@ async def abort_call(
 
 
 def _retry_info(error: MicromegasError, milliseconds: int) -> list[tuple[str, bytes]]:
-    """Return the details of a status in the form that the Collector reads, and in the form that SDKs read.
+    """Return a status's details, both in the form that the Collector reads and in the form that SDKs read.
 
     Source: https://opentelemetry.io/docs/specs/otlp/, "OTLP/gRPC Throttling".
     """
@@ -326,11 +326,11 @@ class HealthService:
         self._readiness = readiness
         self._is_draining = asyncio.Event()
         self._watcher_count = 0
-        self._probes: list[asyncio.Timeout] = []  # with an awaited message, the oldest first
+        self._probes: list[asyncio.Timeout] = []  # with an awaited message, oldest first
         self.methods = {f"{_HEALTH_SERVICE}/Check": self.check, f"{_HEALTH_SERVICE}/Watch": self.watch}
 
     def stop_serving(self) -> None:
-        """Report from now on that the server doesn't accept calls."""
+        """Report from now on that the server isn't accepting calls."""
         self._is_draining.set()
 
     async def check(self, context: "_Context[bytes, bytes]") -> None:
@@ -340,7 +340,7 @@ class HealthService:
         await _send_health(context, await self._status())
 
     async def watch(self, context: "_Context[bytes, bytes]") -> None:
-        """Respond now and after each change; the call ends when the server begins to stop."""
+        """Respond immediately and after each change; the call ends when the server starts to shut down."""
         if self._watcher_count >= _MAX_WATCHERS:
             raise ResourcesExhausted(
                 f"{_MAX_WATCHERS} clients are already watching the server's health.",
@@ -438,7 +438,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
         self._handlers = {method: self._build_handler(method) for method in served}
 
     async def drain(self, grace_seconds: float, *, reason: str = "") -> None:
-        """Reject new calls, let running ones finish for `grace_seconds`, then fail them with `reason`."""
+        """Reject new calls, let running ones finish for `grace_seconds`, and then fail them with `reason`."""
         self._is_serving = False
         self._reason = reason
         self._health.stop_serving()
@@ -539,7 +539,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 self._ended.pop(task, None)
 
     def build_call(self, context: Any, headers: Headers, caller: AuthContext, **facts: Any) -> Call:
-        """Return the call of a known caller; `context` needs only the parts of gRPC's that the call uses."""
+        """Return a known caller's call; `context` needs only the parts of gRPC's context that the call uses."""
         return Call(
             context=context,
             headers=headers,
@@ -568,7 +568,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
             return CallFacts(method=method, client_address=address, call_id=query_id)
 
         if method == _HANDSHAKE:
-            # The response is the bearer token for later calls, in the header that Flight clients read.
+            # The response is the bearer token for later calls, sent in the header that Flight clients read.
             caller, token = await self._authenticator.exchange(headers, describe)
             span.begin()
             _add_notice(context, caller)
@@ -607,7 +607,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 del self._open_calls[call.source]
 
     def _admit(self, call: Call) -> None:
-        """Count an open call of its caller, or reject it."""
+        """Count an open call for its caller, or reject it."""
         caller, task = call.source, asyncio.current_task()
         limit = self._settings.max_calls_per_caller
         own = self._open_calls[caller]
@@ -617,7 +617,7 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
                 f"You have {own} calls open, and the server cannot accept more from you right now."
                 if is_last
                 else f"You have {limit} calls open, the maximum for one caller.",
-                remedy="Wait for some to end, read results to their end, or cancel them.",
+                remedy="Wait for some to finish, read results to the end, or cancel some calls.",
                 limit="calls",
             )
         self._open_calls[caller] += 1
@@ -627,20 +627,20 @@ class FlightService(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic
 
 def _stopping(reason: str = "") -> ServerUnavailable:
     if reason:
-        return ServerUnavailable(reason, remedy="Try again; another server process responds.")
+        return ServerUnavailable(reason, remedy="Try again; another server process will respond.")
     return ServerUnavailable("The server is stopping.", remedy="Try again after it restarts.")
 
 
 def _add_notice(context: "_Context[bytes, bytes]", caller: AuthContext) -> None:
     """Add the caller's notice about their credential to the response, whatever its status."""
     if caller.notice is not None:
-        # Metadata is printable ASCII; gRPC would fail the call for anything else.
+        # Metadata must be printable ASCII; gRPC would fail the call for anything else.
         shown = _NOT_PRINTABLE.sub("?", caller.notice[:_MAX_NOTICE_CHARACTERS])
         context.set_trailing_metadata(((NOTICE_TRAILER, shown),))
 
 
 def find_origin(call: Call) -> CallOrigin:
-    """Return the origin of a call; fails if the audit is unavailable, or headers are invalid."""
+    """Return the origin of a call; fail if the audit is unavailable or headers are invalid."""
     call.check_audit()
     address = call.describe().client_address or UNKNOWN_ADDRESS
     return build_origin(call.query_id, address, call.caller, call.headers, is_read_only=call.is_read_only)

@@ -1,4 +1,4 @@
-"""Callers' changes to tables: sending rows (`DoPut` of `CommandStatementIngest`), creating and changing tables.
+"""Callers' changes to tables: sending rows (`DoPut` of `CommandStatementIngest`), and creating and changing tables.
 
 Rows are stored once all have arrived. The body of the action `MicromegasTables` is one JSON object with the
 `operation`; the response is one JSON object, too. Operations run in the ingest process, those with a condition in a
@@ -74,10 +74,11 @@ _MAX_ANSWER_BYTES: Final = 2 * 1024 * 1024
 _MAX_DEPTH: Final = 3
 _MAX_REBUILDS: Final = 3
 _MAX_SHOWN_CHARACTERS: Final = 200
-# The facts for all readers of a table; the others reveal its number of rows, some of which a role may hide.
+# The facts that all readers of a table may see; the others reveal its row count, which includes rows that a role may
+# hide.
 _SHOWN_TO_READERS: Final = ("name", "columns", "partition_by", "retention_days", "undo_hours", "time_travel")
 
-# Operations that may need much memory have their own process.
+# Operations that may need a lot of memory run in their own process.
 _SEPARATE: Final = frozenset({"delete", "restore"})
 
 
@@ -86,7 +87,7 @@ def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
     ingest_id = single_value(headers, INGEST_ID_HEADER)
     if ingest_id is not None and _INGEST_ID.fullmatch(ingest_id) is None:
         raise UsageError(
-            f"The header {INGEST_ID_HEADER} is not 1 to 128 printable characters.", remedy="Send a UUID, for instance."
+            f"The header {INGEST_ID_HEADER} must be 1 to 128 printable characters.", remedy="Send a UUID, for instance."
         )
     rows = single_value(headers, INGEST_ROWS_HEADER)
     if rows is not None and _ROWS.fullmatch(rows) is None:
@@ -95,7 +96,7 @@ def parse_ingest_headers(headers: Headers) -> tuple[str | None, int | None]:
 
 
 def build_write_id(caller: CallerKey, table: str, ingest_id: str) -> str:
-    """Return the ID of a caller's write in a table: hexadecimal digits that don't reveal the parts."""
+    """Return the ID of a caller's write to a table, in hexadecimal digits that don't reveal its parts."""
     parts = (text.encode() for text in (*caller, table, ingest_id))
     return sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
@@ -118,7 +119,7 @@ def build_request(
 
 
 class IngestRunner:
-    """Runs the uploads of one server; without a process, the server is read-only. Belongs to one event loop."""
+    """Runs a server's uploads; without a process, the server is read-only. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -137,14 +138,14 @@ class IngestRunner:
             max_per_caller=self._settings.max_per_caller,
             queue_timeout_seconds=self._settings.admission_wait_seconds,
         )
-        # Each has its own process, which may take as much memory as all uploads together.
+        # Each has its own process, which may use as much memory as all uploads combined.
         self._separate_limit = RunningLimit(
             max_running=_MAX_SEPARATE, max_per_caller=1, queue_timeout_seconds=self._settings.admission_wait_seconds
         )
         metrics.ingests_running.set_function(lambda: self._limit.running_count)
 
     async def run(self, call: Call, command: IngestCommand, first: bytes) -> None:
-        """Store the rows of one call and respond with their count; always writes the audit line."""
+        """Store the rows of one call and respond with their count; always write the audit line."""
         check_may_change_state(call, "send rows")
         check_may_ingest(call.caller, command.table, command.mode)
         shown = {"table": command.table[:_MAX_TABLE_CHARACTERS], "mode": command.mode.value}
@@ -184,7 +185,7 @@ class IngestRunner:
         await call.answer(messages.PutResult(app_metadata=result.SerializeToString()).SerializeToString())
 
     def open_call(self, call: Call, *, is_separate: bool = False) -> IngestCall:
-        """Return a call of the ingest process, which waits for a slot shared by all writers.
+        """Return a call to the ingest process, which waits for a slot shared by all writers.
 
         With `is_separate`, it has its own process, for operations that may crash it, such as SQL conditions.
         """
@@ -217,7 +218,7 @@ class IngestRunner:
 
 
 async def _check_client_is_there(call: Call) -> None:
-    """Check that the client is still connected: a killed client looks like one that has sent everything.
+    """Check that the client is still connected, because a killed client looks like one that has sent everything.
 
     Sending fails once the connection or the call is closed, and gRPC is then about to cancel this task.
     """
@@ -226,7 +227,7 @@ async def _check_client_is_there(call: Call) -> None:
         if not call.context.done():
             return
     await asyncio.sleep(_CANCELLATION_SECONDS)
-    raise QueryCancelled("The client left before it learned that its rows are stored, so they are not.")
+    raise QueryCancelled("The client disconnected, so none of its rows were stored.")
 
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -254,7 +255,7 @@ class _Create(_Request, frozen=True, kw_only=True, tag="create"):
 
 
 class _Owned(_Request, frozen=True, kw_only=True):
-    """An operation for the owner of the table."""
+    """An operation that only the table's owner may run."""
 
     table: _Name
 
@@ -268,7 +269,7 @@ class _Delete(_Owned, frozen=True, kw_only=True, tag="delete"):
 
 
 class _Restore(_Owned, frozen=True, kw_only=True, tag="restore"):
-    """`to` is the time (RFC 3339) or version to restore; a table that has been dropped since is restored, too.
+    """`to` is the time (RFC 3339) or version to restore; a table that has been dropped since then is restored, too.
 
     With `dry_run`, nothing changes.
     """
@@ -346,7 +347,7 @@ def parse_request(body: bytes) -> _AnyRequest:
 
 
 class TableOperations:
-    """Runs the operations of one server. Belongs to one event loop."""
+    """Runs a server's operations. Belongs to one event loop."""
 
     def __init__(
         self, ingests: IngestRunner, *, settings: FlightServerSettings, clock: Clock, metrics: ServerMetrics
@@ -357,7 +358,7 @@ class TableOperations:
         self._clock = clock
 
     async def run(self, call: Call, body: bytes) -> bytes:
-        """Run the requested operation and return the response; always writes the audit line."""
+        """Run the requested operation and return the response; always write the audit line."""
         audit = ActionAudit(find_origin(call), self._clock, "table")
         async with recorded(audit, call, self._counter(audit)):
             request = parse_request(body)
@@ -482,10 +483,12 @@ class TableOperations:
         if not is_owner(caller, table):
             if not (may_ingest(caller, table) or may_read(caller, table)):
                 raise no_table(table)
-            # The ingest process compares it with the table's creator; no creator has an empty name.
+            # The ingest process compares it with the table's creator; a creator's name is never empty.
             arguments["required_owner"] = owner_of(caller) if may_ingest(caller, table) else ""
         if isinstance(request, _Restore) and isinstance(request.to, datetime) and request.to.tzinfo is None:
-            raise UsageError("The time to restore to has no offset.", remedy="Write it as 2026-01-31T12:00:00Z.")
+            raise UsageError(
+                "The time to restore to doesn't have a UTC offset.", remedy="Use the format 2026-01-31T12:00:00Z."
+            )
         if isinstance(request, _Delete):
             arguments["hides_values"] = not reads_all(caller, table)
         try:

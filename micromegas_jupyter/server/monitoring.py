@@ -1,4 +1,4 @@
-"""Metrics (Prometheus) and traces (OpenTelemetry) of one server process, and its readiness.
+"""Metrics (Prometheus) and traces (OpenTelemetry) for one server process, and its readiness.
 
 Spans contain no SQL, identities, or error messages. OpenTelemetry is not imported while traces are off.
 """
@@ -37,7 +37,7 @@ _METHODS: Final = frozenset({
     "Handshake", "ListFlights", "GetFlightInfo", "PollFlightInfo", "GetSchema", "DoGet", "DoPut", "DoExchange",
     "DoAction", "ListActions", "Check", "Watch", "ServerReflectionInfo", "Export",
 })  # fmt: skip
-#: Alerts use the increase of these series. A series must exist before its first event, or the event is missed.
+#: Alerts use the increase in these series. A series must exist before its first event, or the event is missed.
 _LIMITS: Final = (
     "call_rate", "calls", "crash", "denied", "ended_statements", "engine", "exports", "ingest", "memory", "otlp_size",
     "planning", "prepared", "query_timeout", "queue", "result_bytes", "rows", "scan_bytes", "silent_client", "stack",
@@ -60,7 +60,7 @@ _FLUSH_MILLISECONDS: Final = 3000
 _MAX_NAME_CHARACTERS: Final = 32
 _READY_TIMEOUT_SECONDS: Final = 2.0
 _READY_CACHE_SECONDS: Final = 1.0
-#: The maximum delays of the event loop's callbacks for readiness and liveness.
+#: The maximum event loop callback delays for readiness and liveness.
 MAX_READY_LAG_SECONDS: Final = 2.0
 MAX_ALIVE_LAG_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
@@ -185,7 +185,7 @@ class ServerMetrics:
         self._calls.add(1, name if name in _METHODS else _OTHER, status)
 
     def count_error(self, error: MicromegasError) -> None:
-        """Count an error that ended a call, if a limit caused it."""
+        """Count an error that ended a call if a limit caused it."""
         if isinstance(error, ResourcesExhausted | DeadlineExceeded):
             self._limits.labels(error.limit if error.limit in _LIMITS else _OTHER).inc()
 
@@ -224,7 +224,7 @@ class ServerMetrics:
         self._table_operations.labels(operation if operation in _TABLE_OPERATIONS else _OTHER, outcome).inc()
 
     def set_lake_status(self, status: Mapping[str, Any]) -> None:
-        """Publish the results of a maintenance round, a `LakeStatus` as decoded JSON."""
+        """Publish the result of a maintenance round, a `LakeStatus` as decoded JSON."""
         tables = status["tables"].values()
         for name, gauge in self._lake.items():
             values = [float(table[name]) for table in tables]
@@ -240,13 +240,13 @@ class ServerMetrics:
         self._loop_lag.set_function(lambda: watch.highest_lag_seconds)
 
     def watch_log(self, writers: Sequence[LogWriter]) -> None:
-        """Report how many lines wait and how many were dropped."""
+        """Report how many lines are waiting and how many were dropped."""
         self._dropped_lines.writers = writers
         self._log_lines.set_function(lambda: sum(writer.line_count for writer in writers))
 
     def watch_pool(self, pool: Pool) -> None:
-        """Report the number of statements and executors; other threads read the counts."""
-        slots, starts = pool.slots, pool.starts  # a statement that waits to start already has its slot
+        """Report the numbers of statements and executors; other threads read the counts."""
+        slots, starts = pool.slots, pool.starts  # a statement that is waiting to start already has its slot
         self._running.set_function(lambda: max(0, slots.running_count - starts.waiting_count))
         self._waiting.set_function(lambda: slots.waiting_count + starts.waiting_count)
         self._executors.labels("idle").set_function(lambda: pool.idle_count)
@@ -260,7 +260,7 @@ class ServerMetrics:
 
 
 class _Tally(Collector):
-    """A counter for one event loop: plain numbers, without a lock and label objects."""
+    """A counter for one event loop: plain numbers without a lock or label objects."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str, *labels: str) -> None:
         self._name, self._text, self._labels = f"micromegas_server_{name}", text, labels
@@ -281,7 +281,7 @@ class _Tally(Collector):
 
 
 class _Durations(Collector):
-    """A histogram of durations for one event loop, as plain numbers."""
+    """A duration histogram for one event loop, as plain numbers."""
 
     def __init__(self, registry: CollectorRegistry, name: str, text: str) -> None:
         self._name, self._text = f"micromegas_server_{name}", text
@@ -311,13 +311,13 @@ class CallSpan:
         self._tracer = tracer
         self._name = method
         self._query_id = query_id
-        self._context = context  # not the client's metadata, because a traceback shows its frames' variables
+        self._context = context  # not the client's metadata, because a traceback shows the variables in its frames
         self._started_at = int(SYSTEM_CLOCK.now().timestamp() * 1e9)
         self._ends = ExitStack()
         self._span: Any = None
 
     def begin(self) -> None:
-        """Begin the span after authentication, in the trace from the metadata (W3C Trace Context)."""
+        """Begin the span after authentication, in the trace that the metadata specifies (W3C Trace Context)."""
         if self._tracer is None:
             return
         from opentelemetry.trace import SpanKind
@@ -372,21 +372,21 @@ _NO_SPAN: Final = CallSpan(None, "", "", None)
 
 
 class Tracing:
-    """Creates the spans of one server, one per call and phase; none without OpenTelemetry's tracer provider."""
+    """Creates a server's spans, one per call and phase; none without OpenTelemetry's tracer provider."""
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("micromegas_jupyter.server", __version__)
 
     def call(self, method: str, query_id: str, context: "grpc.aio.ServicerContext[bytes, bytes] | None") -> CallSpan:
-        """Return the span of a call; calls of other services have none."""
+        """Return the span of a call; calls to other services don't have one."""
         service, _, name = method[1:].rpartition("/")
         if self._tracer is None or service != FLIGHT_SERVICE:
             return _NO_SPAN
         return CallSpan(self._tracer, name, query_id, context)
 
     def close(self) -> None:
-        """Send queued spans, for three seconds at most. May be called twice."""
+        """Send queued spans, for at most three seconds. May be called twice."""
         if self._provider is not None:
             provider, self._provider = self._provider, None
             provider.force_flush(_FLUSH_MILLISECONDS)
@@ -437,7 +437,7 @@ class NotReady(enum.StrEnum):
 
     STARTING = "starting"
     DRAINING = "draining"
-    LOOP = "loop"  # calls have waited too long for their turn
+    LOOP = "loop"  # calls have been waiting too long for their turn
     LOG = "log"  # audit lines cannot be written, so new statements are rejected
     STORAGE = "storage"
     EXECUTORS = "executors"
@@ -452,7 +452,7 @@ Readiness = Callable[[], NotReady | None]
 
 
 class LoopWatch:
-    """Measures from another thread how long the callbacks of an event loop wait for their turn.
+    """Measures, from a separate thread, how long an event loop's callbacks wait for their turn.
 
     The measurements may be read on any thread. `attach` and `stop` are each called once.
     """
@@ -503,7 +503,7 @@ class LoopWatch:
 
 
 class _DroppedLines(Collector):
-    """Counts dropped log lines of one server."""
+    """Counts one server's dropped log lines."""
 
     def __init__(self) -> None:
         self.writers: Sequence[LogWriter] = ()
@@ -521,7 +521,7 @@ class _DroppedLines(Collector):
 
 
 class ReadinessProbe:
-    """Checks readiness, once at a time; concurrent requests share the response. Belongs to one event loop.
+    """Checks readiness one request at a time; concurrent requests share the response. Belongs to one event loop.
 
     A positive result is cached for a second, so that probes are cheap; a negative result is not cached.
     """
@@ -549,7 +549,7 @@ class ReadinessProbe:
 
     async def _find_answer(self) -> NotReady | None:
         try:
-            # Hanging storage must delay neither other pages nor the exit of the process.
+            # Hanging storage must not delay other pages or the exit of the process.
             return await run_in_thread(self._check, name="readiness")
         except Exception:  # noqa: BLE001 - not knowing is an answer, too
             _LOG.exception("the readiness check failed")

@@ -25,7 +25,7 @@ class FlightServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     tls_files: TlsFiles | None = None  # plaintext without them
-    #: The port is reserved by a socket that only this user's processes may share (SO_REUSEPORT).
+    #: A socket reserves the port; only this user's processes may share it (SO_REUSEPORT).
     is_port_reserved: bool = False
     max_receive_bytes: int = 32 * _MEBIBYTE
     max_metadata_bytes: int = 64 * 1024
@@ -38,7 +38,7 @@ class FlightServerSettings:
     read_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 300.0
     connection_idle_seconds: float | None = 900.0
-    #: With a random deviation of a tenth.
+    #: Varies randomly by up to a tenth.
     connection_age_seconds: float | None = 3600.0
     ticket_life_seconds: float = 600.0
     prepared_idle_seconds: float = 600.0

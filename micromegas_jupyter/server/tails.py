@@ -1,4 +1,4 @@
-"""Follows: reads of new rows of a table since a cursor, which the client returns with its next read.
+"""Follows: reads of a table's new rows since a cursor, which the client returns with its next read.
 
 A server keeps no state between two reads, so another server, or this one after a restart, can continue. A cursor is
 encrypted, because its versions would reveal how often rows are added that its caller may not see.
@@ -61,7 +61,7 @@ END_HEADER: Final = "x-micromegas-tail-end"
 MAX_ROWS: Final = 10_000
 MAX_BYTES: Final = 8 * 1024 * 1024
 _MAX_WAIT_SECONDS: Final = 30.0
-_MAX_WORK_SECONDS: Final = 5.0  # per read that has rows, or that has no rows after its wait
+_MAX_WORK_SECONDS: Final = 5.0  # per read that has rows, or that still has none after waiting
 _MAX_FILES: Final = 64  # at a time in an executor
 _LOCAL_LOOK_SECONDS: Final = 0.2
 _BUCKET_LOOK_SECONDS: Final = 1.0
@@ -94,7 +94,7 @@ class Cursor:
 
 
 class CursorKey:
-    """Encrypts cursors with a key that the lake stores, so that each server of the lake can decrypt them."""
+    """Encrypts cursors with a key that is stored in the lake, so that every server of the lake can decrypt them."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -102,7 +102,7 @@ class CursorKey:
         self._key: bytes | None = None
 
     def encrypt(self, cursor: Cursor, caller: CallerKey) -> str:
-        """Return the text of a cursor, which only this caller can use."""
+        """Return a cursor as a string that only this caller can use."""
         at, nonce = cursor.position, secrets.token_bytes(_NONCE_BYTES)
         content = _FORMAT.pack(
             cursor.statement,
@@ -120,7 +120,7 @@ class CursorKey:
         return _PREFIX + base64.urlsafe_b64encode(nonce + self._cipher(caller).encrypt(nonce, content, None)).decode()
 
     def decrypt(self, text: str, caller: CallerKey) -> Cursor:
-        """Return the decrypted cursor of a caller."""
+        """Return a caller's decrypted cursor."""
         try:
             if len(text) > _MAX_CHARACTERS or not text.startswith(_PREFIX):
                 raise ValueError  # noqa: TRY301 - as one that does not decode
@@ -159,7 +159,7 @@ class CursorKey:
                 if found is None:
                     self._storage.create(_KEY_PATH, secrets.token_bytes(_KEY_BYTES))
                 elif len(found[0]) != _KEY_BYTES:
-                    raise Unavailable("The lake's cursor key is corrupted.", remedy="Tell the administrator.")
+                    raise Unavailable("The lake's cursor key is corrupted.", remedy="Contact the administrator.")
                 else:
                     self._key = found[0]
             return self._key
@@ -176,7 +176,7 @@ def find_followed_table(sql: str) -> str:
             found.append(tokens[place + 1].name)
     if len(found) != 1:
         raise UnsupportedStatement(
-            "This statement cannot be followed: it does not read one table.",
+            "This statement cannot be followed because it does not read exactly one table.",
             remedy="Follow SELECT … FROM one table, perhaps with WHERE.",
         )
     return found[0]
@@ -203,7 +203,7 @@ class TailRunner:
         self._abandoned: dict[uuid.UUID, asyncio.TimerHandle] = {}
 
     async def run(self, call: Call, sql: str, parameters: tuple[bytes, ...]) -> None:
-        """Send new rows since the cursor in a call's headers, with the next cursor at the end."""
+        """Send new rows since the cursor in a call's headers, followed by the next cursor."""
         statement = parse_statement(call.headers, sql, call.caller, parameters, is_read_only=call.is_read_only)
         origin = find_origin(call)
         report, text, cursor = StatementReport(), single_value(call.headers, TAIL_HEADER) or "", None
@@ -260,7 +260,7 @@ class TailRunner:
         await audit.deliver()
 
     def _note(self, audit: FollowAudit, cursor: Cursor) -> Cursor:
-        """Write the due line; the last one is written later if the client neither reads again nor ends the follow."""
+        """Write the due line; the last line is written later if the client neither reads again nor ends the follow."""
         follow_id, now = cursor.follow_id, self._clock.now().timestamp()
         if (timer := self._abandoned.pop(follow_id, None)) is not None:
             timer.cancel()
@@ -286,10 +286,10 @@ class TailRunner:
 
 
 class _Reader:
-    """One read: the frames of up to 10,000 rows or 8 MiB, which are sent when the position after them is known.
+    """One read: the frames of up to 10,000 rows or 8 MiB, which are sent once the position after them is known.
 
-    A read finishes when it has rows and has reached the end of the table, however many of the rows were hidden from its
-    caller.
+    A read finishes when it has rows and has reached the end of the table, regardless of how many rows were hidden from
+    its caller.
     """
 
     def __init__(  # noqa: PLR0913 - what a read is
@@ -372,11 +372,11 @@ class _Reader:
             raise await self._gone() from None
         except Unreadable as error:
             raise Unavailable(
-                f"The table {table} cannot be followed: {error}.", remedy="Tell the administrator.", retryable=False
+                f"The table {table} cannot be followed: {error}.", remedy="Contact the administrator.", retryable=False
             ) from error
 
     async def _take(self, found: AddedFiles) -> tuple[int, int]:
-        """Add the rows of files; return the next file and the offset in it."""
+        """Add the files' rows; return the next file and the offset in it."""
         if not found.files:
             return 0, 0
         frames = await self._run(found.files, found.positions[0].offset)
@@ -409,9 +409,9 @@ class _Reader:
         return frames
 
     async def _gone(self) -> Exception:
-        """Return the error for a missing table; the statement itself fails unless another table has the name."""
+        """Return the error for a missing table; the statement itself fails unless another table has that name."""
         await self._run((), 0)
-        return CursorExpired("The table was dropped, and there is another one with its name now.")
+        return CursorExpired("The table was dropped, and a different table now has the same name.")
 
 
 def _parse_wait(text: str | None) -> float:

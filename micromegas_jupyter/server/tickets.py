@@ -1,4 +1,4 @@
-"""Signed data for callers, which return it later: tickets and prepared statements.
+"""Signed data that callers return later: tickets and prepared statements.
 
 A handle is the SQL with a signed comment at its end, because upstream's client displays it as the statement and runs
 it. Small parameters are part of it; all are stored here, too, for clients that reuse a statement's first handle.
@@ -65,7 +65,7 @@ class Signer:
         return _sign(self._keys()[0], purpose, caller, data)
 
     def is_valid(self, signature: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bool:
-        """Whether `signature` is valid for `data`; takes the same time for all invalid ones."""
+        """Whether `signature` is valid for `data`; takes the same time for all invalid signatures."""
         return any(hmac.compare_digest(signature, _sign(key, purpose, caller, data)) for key in self._keys())
 
 
@@ -74,13 +74,13 @@ def _sign(key: bytes, purpose: bytes, caller: CallerKey, data: bytes) -> bytes:
 
 
 class TicketKeyFile:
-    """Reads a key file, and rereads it when it changes; an unusable file leaves the previous keys in force."""
+    """Reads a key file and rereads it when it changes; an unusable file leaves the previous keys in effect."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.expanduser()
         self._watch = FileWatch((self._path,), follows_links=True)
         self._refused_marks: object = None
-        #: The newest first, which signs; both verify.
+        #: Newest first; the newest key signs, and both verify.
         self.keys = read_ticket_keys(self._path)
         self._stopping = threading.Event()
 
@@ -97,7 +97,7 @@ class TicketKeyFile:
             self.look_for_changes()
 
     def look_for_changes(self) -> None:
-        """Read the file again if it has changed; for one thread."""
+        """Reread the file if it has changed; use on one thread only."""
         if not self._watch.has_changed():
             return
         try:
@@ -114,7 +114,7 @@ class TicketKeyFile:
 
 
 def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
-    """Read a file's one or two keys; ConfigurationError if it is unusable, or others can read it."""
+    """Read a file's one or two keys; raise ConfigurationError if it is unusable or others can read it."""
     text = read_secret_file(path, setting=_KEY_FILE_SETTING)
     keys = tuple(HiddenBytes(line.strip().encode()) for line in text.reveal().splitlines() if line.strip())
     if not 1 <= len(keys) <= _MAX_KEYS:
@@ -125,7 +125,8 @@ def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
         )
     if not all(MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES for key in keys):
         raise ConfigurationError(
-            f"A key in the file that {_KEY_FILE_SETTING} names has not {MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes.",
+            f"Each key in the file that {_KEY_FILE_SETTING} specifies must have {MIN_KEY_BYTES} to "
+            f"{_MAX_KEY_BYTES} bytes.",
             key=_KEY_FILE_SETTING,
             remedy=_KEY_FILE_REMEDY,
         )
@@ -133,7 +134,7 @@ def read_ticket_keys(path: Path) -> tuple[bytes, ...]:
 
 
 class Tickets:
-    """Issues and reads tickets, each for one statement and a short time."""
+    """Issues and reads tickets, each valid for one statement and a short time."""
 
     def __init__(self, signer: Signer, *, life_seconds: float, clock: Clock) -> None:
         self._signer = signer
@@ -141,7 +142,7 @@ class Tickets:
         self._clock = clock
 
     def issue(self, sql: str, caller: CallerKey, parameters: tuple[bytes, ...] = ()) -> Any:
-        """Return an endpoint with a new ticket for a statement and its values; it can be read several times."""
+        """Return an endpoint with a new ticket for a statement and its values; it can be read more than once."""
         flight_id = token_urlsafe(_ID_BYTES).encode()
         return self._build_endpoint(messages.IssuedStatement(id=flight_id, sql=sql, parameters=parameters), caller)
 
@@ -173,7 +174,7 @@ class Tickets:
 
 
 class PreparedStatements:
-    """Creates and finds prepared statements, each for its own caller. Belongs to one event loop.
+    """Creates and finds prepared statements, each usable only by its own caller. Belongs to one event loop.
 
     A server with the same key accepts a handle until `idle_seconds` after its creation.
     """
@@ -186,7 +187,7 @@ class PreparedStatements:
         self._clock = clock
         # The bound values, by statement ID.
         self._stored: TTLCache[bytes, tuple[bytes, ...]] = TTLCache(max_statements, idle_seconds, clock.monotonic)
-        # The IDs of each caller, the least recently used first; some may have expired.
+        # Each caller's IDs, least recently used first; some may have expired.
         self._ids: LRUCache[CallerKey, list[bytes]] = LRUCache(max_statements)
         # Closed statements; otherwise, their handles would be accepted until they expire.
         self._closed: TTLCache[bytes, bool] = TTLCache(_MAX_ENDED, idle_seconds, clock.monotonic)
@@ -207,10 +208,10 @@ class PreparedStatements:
         parameters = tuple(found.parameters) or self._stored.get(found.id, ())
         if not parameters and found.has_stored_parameters:
             raise UsageError(
-                "The statement's parameters, more than 64 KiB, are not at this server: another one took them, or it "
-                "has been restarted since.",
-                remedy="Bind them again. Behind a balancer that spreads single calls, bind less, or send the rows to a "
-                "table and join it.",
+                "The statement's parameters exceed 64 KiB and are not on this server: a different server received "
+                "them, or this one was restarted.",
+                remedy="Bind them again. Behind a load balancer that distributes individual calls, bind less data, or "
+                "send the rows to a table and join it.",
             )
         return found.sql, parameters
 
@@ -219,7 +220,7 @@ class PreparedStatements:
         found = self._find(handle, caller)
         own = sum(_size(self._stored.get(one, ())) for one in self._own_ids(caller) if one != found.id)
         of_all = sum(_size(self._stored.get(one, ())) for one in self._stored)
-        # Half of the remaining space, so that several callers together can't exclude others.
+        # Half of the remaining space, so that several callers together can't lock out others.
         left = (_MAX_BYTES - of_all + own + _size(self._stored.get(found.id, ()))) // 2
         if own + _size(parameters) > min(_MAX_BYTES_PER_CALLER, left):
             raise ResourcesExhausted(
@@ -247,19 +248,19 @@ class PreparedStatements:
         return found
 
     def _store(self, statement_id: bytes, values: tuple[bytes, ...], caller: CallerKey) -> None:
-        """Store a statement, or restart its time; without space, one without values exists only in its handle."""
+        """Store a statement, or restart its lifetime; without space, one without values exists only in its handle."""
         own = self._own_ids(caller)
         if statement_id in own:
             own.remove(statement_id)
         elif len(own) >= self._max_per_caller:
             replaced = own.pop(0)
             if self._stored.pop(replaced):
-                self._closed[replaced] = True  # its handle may not show that it had values
+                self._closed[replaced] = True  # its handle might not show that it had values
         elif len(self._stored) >= self._stored.maxsize:
             if not values:
                 return
             raise ResourcesExhausted(
-                "The server has the maximum number of prepared statements.", remedy="Try later.", limit="prepared"
+                "The server has the maximum number of prepared statements.", remedy="Try again later.", limit="prepared"
             )
         self._stored[statement_id] = values
         self._ids[caller] = [*own, statement_id]
@@ -287,7 +288,7 @@ class PreparedStatements:
         except binascii.Error:
             raise _unknown_statement() from None
         signature, data = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-        # Decoding drops bits of the last character, hence the first comparison.
+        # Decoding drops some bits of the last character, hence the first comparison.
         if _encode(signed) != token or not self._signer.is_valid(signature, _PREPARED, caller, join_parts(sql, data)):
             raise _unknown_statement()
         found = parse_message(messages.IssuedStatement, data)

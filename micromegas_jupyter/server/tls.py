@@ -1,4 +1,4 @@
-"""TLS of the Flight and HTTP listeners, with certificate renewal at runtime.
+"""TLS for the Flight and HTTP listeners, with certificate renewal at runtime.
 
 New connections use the files' current contents; open ones are unchanged. TLS 1.2 is the minimum.
 """
@@ -31,7 +31,7 @@ _REMEDY: Final = "Name PEM files: the chain with the server's own certificate fi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsMaterial:
-    """The files' contents, in PEM, and when the server's certificate expires (aware UTC)."""
+    """The files' contents, in PEM, and when the server's certificate expires (timezone-aware, in UTC)."""
 
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
@@ -40,12 +40,12 @@ class TlsMaterial:
 
 
 class TlsSource:
-    """Reads the files, and rereads them when they change; unusable files are ignored. Thread-safe."""
+    """Reads the files and rereads them when they change; unusable files are ignored. Thread-safe."""
 
     def __init__(self, files: TlsFiles, *, listener: str) -> None:
         self._files = files
         self._listener = listener  # for the log
-        self._lock = threading.Lock()  # guards the last read contents
+        self._lock = threading.Lock()  # guards the most recently read contents
         paths = (files.certificate_file, files.key_file, files.client_ca_file)
         self._watch = FileWatch((path for path in paths if path is not None), follows_links=True)
         self._refused_marks: object = None
@@ -74,7 +74,7 @@ class TlsSource:
 
 
 def read_tls_files(files: TlsFiles) -> TlsMaterial:
-    """Read all files and check that they belong together; ConfigurationError if they are unusable."""
+    """Read all files and check that they match; raise ConfigurationError if they are unusable."""
     certificate, key = _read(files.certificate_file, "certificate_file"), _read(files.key_file, "key_file")
     own = _parse_certificates(certificate, "certificate_file")[0]
     try:
@@ -115,7 +115,7 @@ def _read(path: Path, setting: str) -> bytes:
 
 
 def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials for a gRPC listener, for its whole life; with authorities, it requires client certificates."""
+    """Return credentials for a gRPC listener's entire lifetime; with authorities, it requires client certificates."""
     source = TlsSource(files, listener="Flight")
 
     def configure(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
@@ -136,7 +136,7 @@ def flight_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 class HttpTls(Collector):
-    """TLS of the HTTP listener, and its metrics. Belongs to one event loop, except for `collect`.
+    """TLS for the HTTP listener, and its metrics. Belongs to one event loop, except for `collect`.
 
     A client's certificate must be valid, if any; some pages require one, but not all, because most probes have none.
     """
@@ -155,7 +155,7 @@ class HttpTls(Collector):
         try:
             self.context = self._build(found)
         except ConfigurationError:
-            return False  # one library may reject what another one accepts
+            return False  # one library may reject what another accepts
         self._renewals += 1
         return True
 
@@ -176,7 +176,7 @@ class HttpTls(Collector):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            # Without a password, the library would prompt for one on the terminal.
+            # Without a password argument, the library would prompt for one on the terminal.
             context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
             if material.client_ca is not None:
                 context.load_verify_locations(cadata=material.client_ca.decode("ascii", "replace"))

@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 def serve_agent(settings: ClientSettings) -> None:
-    """Serve the agent that started this process, until its input ends."""
+    """Serve the agent that started this process until its input ends."""
     # Accidental output must not become part of the protocol.
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -95,13 +95,13 @@ class ClientBackend:
         return queries
 
     async def cancel(self, query_id: str) -> str:
-        """Cancel a query of the user."""
+        """Cancel one of the user's queries."""
         return await self._run(lambda client: client.cancel_query(query_id))
 
     async def query(
         self, query: Query, begin: datetime | None, end: datetime | None, on_rows: Callable[[int], None]
     ) -> Fetched:
-        """Run a query and return its rows, up to `MAX_RESULT_BYTES`; stops it if the task is canceled."""
+        """Run a query and return its rows, up to `MAX_RESULT_BYTES`; stop it if the task is canceled."""
         opened: list[Any] = []
 
         def read(client: "FlightSQLClient") -> Fetched:
@@ -130,7 +130,7 @@ class ClientBackend:
 
 
 class _SignIn:
-    """A redirect sign-in whose URL the agent's program shows; it may outlast the request that began it."""
+    """A redirect sign-in whose URL the agent's program shows; it may outlast the request that started it."""
 
     def __init__(self, settings: ClientSettings, backend: ClientBackend) -> None:
         self._settings = settings
@@ -171,7 +171,7 @@ class _SignIn:
         raise ProtocolError(URL_ELICITATION_REQUIRED, "Sign in first.", data)
 
     def _begin(self) -> str | None:
-        """Begin to sign in, unless a sign-in is in progress, and return the URL."""
+        """Start a sign-in, unless one is already in progress, and return the URL."""
         if self._thread is None or not self._thread.is_alive():
             self._url = None
             self._has_url.clear()
@@ -191,7 +191,7 @@ class _SignIn:
 
 
 def describe_configurations(command: str, arguments: list[str]) -> str:
-    """Return configurations of common agents that start `command`."""
+    """Return configurations for common agents that start `command`."""
     server = {"command": command, "args": arguments}
     shell = " ".join(json.dumps(one) if " " in one else one for one in (command, *arguments))
     return "\n".join(

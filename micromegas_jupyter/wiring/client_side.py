@@ -1,4 +1,4 @@
-"""Connects settings, stored sign-ins, and client: the entry point of notebook, terminal, and Python callers.
+"""Connects settings, stored sign-ins, and the client: the entry point for notebook, terminal, and Python callers.
 
 Modules are imported on demand, because a terminal command with a fresh token needs few of them.
 """
@@ -83,7 +83,7 @@ def without_wrapper(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def stored_provider(
     settings: ClientSettings, environ: Mapping[str, str] | None = None, *, facts: RuntimeInfo | None = None
 ) -> AuthProvider | None:
-    """Return the provider for these settings that works without a user; raises `LoginRequired` if not signed in.
+    """Return the provider for these settings that works without a user; raise `LoginRequired` if not signed in.
 
     In this order: an API key file; a service account file or a workload identity; JupyterHub, if it signs users in and
     no other flow was chosen; the stored sign-in of exactly these settings, unless they specify a service account; a
@@ -149,7 +149,7 @@ def open_client(
     environ: Mapping[str, str] | None = None,
     entrypoint: str | None = None,
 ) -> FlightSQLClient:
-    """Return a client of the configured server, or a wrapper module's client; connects at the first call.
+    """Return a client for the configured server, or a wrapper module's client; it connects on the first call.
 
     `entrypoint` identifies in the server's audit how the program was started.
     """
@@ -322,7 +322,7 @@ def _read_config(path: Path) -> str | None:
         return None
     except FileProblem as problem:
         if isinstance(problem.__cause__, NotADirectoryError):
-            return None  # a home folder of /dev/null, as for programs without a user
+            return None  # a home directory of /dev/null, as for programs without a user
         raise ConfigurationError(f"{path.name} {problem.args[0]}.", key=path.name) from problem.__cause__
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path.name} cannot be read as UTF-8 text.", key=path.name) from error
@@ -333,7 +333,7 @@ def _read_config(path: Path) -> str | None:
 
 
 def remembered_flow(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Flow | None:
-    """Return the last chosen flow for the settings' profile; None without a choice, or if `auto` is set."""
+    """Return the last chosen flow for the settings' profile; None if none was chosen or `auto` is set."""
     if settings.flow is None and settings.origin_of("flow") is not None:
         return None
     return _read_choices(config_folder(environ) / CHOICES_FILE).get(settings.profile or "")
@@ -365,7 +365,7 @@ def remember_flow(settings: ClientSettings, flow: Flow | None, environ: Mapping[
 
 
 def _read_choices(path: Path) -> dict[str, Flow]:
-    """Return the flows by profile; "" is the configuration without profiles. A damaged file counts as empty."""
+    """Return the flows by profile; "" stands for a configuration without profiles. A corrupted file counts as empty."""
     try:
         content, _ = read_private_file(path, max_bytes=_MAX_CHOICES_BYTES)
         decoded: Any = decode_strict_json(content.decode("utf-8"))
@@ -376,7 +376,7 @@ def _read_choices(path: Path) -> dict[str, Flow]:
 
 
 def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> Path:
-    """Return the file for the sign-in of exactly these settings, whether or not it exists.
+    """Return the file for the sign-in with exactly these settings, whether or not it exists.
 
     It is upstream's file for the profile, or a file next to it if upstream's has a sign-in for other settings.
     Upstream's sign-in counts for any scope, except for a scope that has its own file, which remains in use after the
@@ -386,13 +386,13 @@ def token_file(settings: ClientSettings, environ: Mapping[str, str] | None = Non
 
 
 def token_store(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> TokenStore:
-    """Return the store for the sign-in of exactly these settings."""
+    """Return the store for the sign-in with exactly these settings."""
     suffix = _FILE_SUFFIX if settings.storage is TokenStorage.FILE else _MARKER_SUFFIX
     return _store_at(_own_path(settings, environ, suffix), environ, key=login_key(settings))
 
 
 def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = None) -> list[TokenStore]:
-    """Return all stores of the settings' profile that contain a sign-in, for any provider.
+    """Return all stores of the settings' profile that contain a sign-in with any provider.
 
     Reads the keyring only if it has a sign-in, or if the settings choose it.
     """
@@ -400,7 +400,7 @@ def stored_logins(settings: ClientSettings, environ: Mapping[str, str] | None = 
 
     folder = config_folder(environ)
     stem = re.escape(settings.token_file_name.removesuffix(_FILE_SUFFIX))
-    # Includes the previous version's extra file, because upstream's logout leaves it.
+    # This includes the previous version's extra file, because upstream's logout leaves it behind.
     names = {path.name.removesuffix(OLD_EXTRAS_SUFFIX) for path in folder.glob("*.json")}
     own = re.compile(rf"{stem}(\.[0-9a-f]{{12}})?({re.escape(_MARKER_SUFFIX)}|{re.escape(_FILE_SUFFIX)})")
     paths = {folder / name for name in names if own.fullmatch(name)}
@@ -433,7 +433,7 @@ def logout(  # noqa: PLR0913 - its dependencies
     http: ProviderCalls | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> LogoutReport:
-    """Sign out of every sign-in of the settings' profile, locally and with the providers.
+    """End all sign-ins of the settings' profile, both locally and with the providers.
 
     Only the configured application has credentials here; the report lists what a provider did not revoke. With
     `end_session`, the browser also opens the page that ends the user's session with the provider.

@@ -26,7 +26,7 @@ SQLGLOT_VERSION: Final = "30.31.0"
 
 
 def check_sql_parser() -> None:
-    """Raise an error unless the parser that rewrites statements has the tested version."""
+    """Raise an error unless the parser that rewrites statements is the tested version."""
     with extra("server"):
         found = version("sqlglot")
     if found != SQLGLOT_VERSION:
@@ -80,7 +80,7 @@ def build_engine(settings: ServerSettings) -> EngineTables | None:
 
 
 def check_no_scan_limit(access: AccessSettings) -> None:
-    """Check that no role limits a statement's reads, which are unknown for an engine."""
+    """Check that no role limits a statement's reads, which are unknown with an engine."""
     for name, role in (access.roles or {}).items():
         if role.max_scan_bytes is not None:
             raise ConfigurationError(
@@ -91,7 +91,7 @@ def check_no_scan_limit(access: AccessSettings) -> None:
 
 
 def warn_of_open_engine(engine: EngineTables) -> None:
-    """Warn if others can read the engine's rows directly; checks this machine for at most some seconds."""
+    """Warn if others can read the engine's rows directly; check this machine for at most a few seconds."""
     settings = engine.engine.settings
     address = settings.address
     if is_loopback(address.host):

@@ -1,4 +1,4 @@
-"""Connects validator, executors, lake or served folder, recorder, and Flight service to a running server."""
+"""Connects the validator, executors, lake or served folder, recorder, and Flight service to form a running server."""
 
 import logging
 import shutil
@@ -55,7 +55,7 @@ from micromegas_jupyter.wiring.take_over import (
     take_over,
 )
 
-# These loggers record other users' requests or table names; a server stores its log in the lake that it serves.
+# These loggers record other users' requests or table names, and a server stores its log in the lake that it serves.
 _LOGGERS_OF_OTHERS: Final = ("access", "audit", "engine", "executors", "lake", "server", "supervisor")
 DEFAULT_ROW_FILTERS: Final = {
     "log_entries": f"target IS NULL OR NOT (target = '{QUERY_AUDIT_TARGET}' OR "
@@ -160,7 +160,7 @@ class ServerStack:
                 self.validator = validator_from_environment(
                     self._environ,
                     legacy_api_keys=LegacyApiKeys.ON if settings.enable_legacy_api_keys else None,
-                    # An engine's tables are not known yet; conditions are checked again when they are used.
+                    # An engine's tables are not known yet, but conditions are checked again when they are used.
                     check=self._check_role_conditions if self._engine is None else check_no_scan_limit,
                 )
         except BaseException:
@@ -196,16 +196,16 @@ class ServerStack:
             (NotReady.LOOP, lambda: self._server.loop_watch.lag_seconds <= MAX_READY_LAG_SECONDS),
             (NotReady.LOG, lambda: self._audit_log is None or self._audit_log.problem is None),
             (NotReady.EXECUTORS, lambda: self._pool.executor_count > 0),
-            # Statements that spill fail on this server, and may succeed on another one.
+            # Statements that spill fail on this server but may succeed on a different one.
             (NotReady.DISK, lambda: has_free_space(self._spill_folder.path)),
             (NotReady.STORAGE, self._can_read_storage),
             # It doesn't learn about removed access.
             (NotReady.DENIALS, lambda: self._deny_list is None or self._deny_list.is_current),
             (NotReady.ENGINE, lambda: self._engine is None or self._engine.can_be_reached()),
-            # Last, because `/ready?for=reads` passes nevertheless.
+            # Last, because `/ready?for=reads` still passes.
             (NotReady.LAKE_DISK, lambda: not self._is_lake_full()),
         )
-        # The process that stores rows requires features that Windows does not have.
+        # The process that stores rows requires features that Windows doesn't have.
         if self.lake is not None and not settings.no_telemetry and sys.platform != "win32":
             self._recorder = Recorder(
                 self._server.exports.store_own,
@@ -277,7 +277,7 @@ class ServerStack:
             self._taken.close()
 
     def _offer_ports(self) -> None:
-        """Let a later server take over the ports, if it can find this one."""
+        """Let a later server take over the ports if it can find this one."""
         if not self._is_replaceable or self._port is None:
             return
         sockets = {_GRPC: self._port.socket}
@@ -309,7 +309,7 @@ class ServerStack:
         self._recorder.add_measures([row])
 
     def _check_role_conditions(self, access: AccessSettings) -> None:
-        """Reject roles with conditions that the tables don't support, and warn of missing tables."""
+        """Reject roles with conditions that the tables don't support, and warn about missing tables."""
         conditions: dict[str, list[str]] = {}
         for role in (access.roles or {}).values():
             for table, condition in role.tables.items():
@@ -385,12 +385,12 @@ class ServerStack:
         return self._server.is_storage_full or (self._storage.is_local and not has_free_space(Path(self._storage.uri)))
 
     def reload(self) -> None:
-        """Reload the access configuration; if it is unusable or unreadable, the previous one stays in force."""
+        """Reload the access configuration; if it is unusable or unreadable, the previous one stays in effect."""
         if self.validator is not None:
             self.validator.reload()
 
     def check(self) -> None:
-        """Check what a start would also check: certificates, and that the tables can be read."""
+        """Check what startup would also check: the certificates, and that the tables can be read."""
         files = _tls_files(self.settings)
         if files is not None:
             from micromegas_jupyter.server.tls import read_tls_files
@@ -399,7 +399,7 @@ class ServerStack:
         self._tables.snapshot("")
 
     def start(self) -> None:
-        """Start recording and serving; returns when the server is ready."""
+        """Start recording and serving; return when the server is ready."""
         if self.lake is not None and self._storage is not None:
             make_lake(self._storage)
         if self._engine is not None:
@@ -415,11 +415,11 @@ class ServerStack:
             if self._recorder is not None:
                 self._recorder.start()
             if self._taken is not None:
-                if self._http is not None:  # only now: until then, the running server responds, and is ready
+                if self._http is not None:  # not earlier, because until now the running server responds and is ready
                     self._start_http(self._http, self._taken.sockets.get(_HTTP))
                 self._taken.confirm_serving()
                 self._taken = None
-            # From here on no other server continues, so errors below must not stop this one.
+            # From here on, no other server is serving, so errors below must not stop this one.
             self._offer_ports()
         except BaseException:
             self.stop()
@@ -441,7 +441,7 @@ class ServerStack:
         if self._listener is not None:
             self._listener.stop()
             if self._listener.is_taken and self._http is not None:
-                self._http.stop()  # otherwise it would respond to requests for the other server as a draining one
+                self._http.stop()  # otherwise, it would respond to the other server's requests as a draining server
         self._server.stop(self.settings.drain_timeout_seconds if grace_seconds is None else grace_seconds, reason=why)
         if self._deny_list is not None:
             _run_in_time(self._deny_list.write_hits, name="denials")
@@ -454,7 +454,7 @@ class ServerStack:
         self._spill_folder.close()
 
     def _end_recording(self) -> None:
-        """Store the last recorded rows, after the last HTTP exporter has its response."""
+        """Store the last recorded rows after the last HTTP exporter has received its response."""
         if self._http is not None:
             self._http.stop()
         if self._recorder is not None and not self._recorder.stop(timeout_seconds=_LAST_WRITE_SECONDS):
@@ -469,12 +469,12 @@ class ServerStack:
 
 
 def is_mcp_served(settings: ServerSettings) -> bool:
-    """Whether agents are served."""
+    """Whether the server serves agents."""
     return not settings.no_mcp and _are_calls_served(settings)
 
 
 def is_sql_served(settings: ServerSettings) -> bool:
-    """Whether queries over HTTP are served."""
+    """Whether the server serves queries over HTTP."""
     return not settings.no_sql and _are_calls_served(settings)
 
 
@@ -486,7 +486,7 @@ def _are_calls_served(settings: ServerSettings) -> bool:
 
 
 def _run_in_time(function: Callable[[], None], *, name: str) -> None:
-    """Run a function that uses the storage, for some seconds at most: a server must exit even if storage hangs."""
+    """Run a function that uses the storage, waiting a few seconds at most: a server must exit even if storage hangs."""
     thread = threading.Thread(target=function, name=name, daemon=True)
     thread.start()
     thread.join(_LAST_WRITE_SECONDS)
@@ -569,7 +569,7 @@ def build_worker_options(
 
 
 def build_pool_settings(settings: ServerSettings, *, spare_executors: int = _DEFAULT_SPARE_EXECUTORS) -> PoolSettings:
-    """Return the number of executors, and their total limits."""
+    """Return the number of executors and their total limits."""
     return PoolSettings(
         max_executors=settings.max_queries,
         spare_executors=spare_executors if can_fork() else min(spare_executors, _MAX_SPAWNED_IDLE),
@@ -593,7 +593,7 @@ def _tls_files(settings: ServerSettings) -> TlsFiles | None:
 def build_flight_settings(
     settings: ServerSettings, *, rate_limits: RateLimits, reserved_port: int | None
 ) -> FlightServerSettings:
-    """Return the Flight server's listening settings and its limits for calls."""
+    """Return the Flight server's listening settings and call limits."""
     return FlightServerSettings(
         host=settings.host,
         port=settings.port if reserved_port is None else reserved_port,
@@ -624,7 +624,7 @@ def build_flight_settings(
 
 
 def open_tables(location: str) -> tuple[Storage, TableSource]:
-    """Return the storage and tables at a location: a `Lake`, even if empty or missing, or other tables, read-only."""
+    """Return the storage and tables at a location: a `Lake`, even if empty or missing, or other tables (read-only)."""
     try:
         storage = Storage(location)
         if is_lake(storage):
@@ -655,7 +655,7 @@ def has_free_space(folder: Path) -> bool:
 
 
 def open_lake(location: str) -> tuple[Storage | None, Lake | None]:
-    """Return the lake at a location, for rows that are sent alongside an engine; None for both without a location."""
+    """Return the lake at a location, for rows that are stored alongside an engine; None for both without a location."""
     if not location:
         return None, None
     storage, found = open_tables(location)
@@ -693,7 +693,7 @@ def make_spill_folder(directory: Path | None) -> TemporaryFolder:
         return TemporaryFolder(_SPILL_PREFIX, parent=parent)
     except OSError:
         raise ConfigurationError(
-            "The spill directory is not a folder that this server may write to.",
+            "The spill directory is not a folder that this server can write to.",
             key="--spill-directory",
             remedy="Create it, and give the server's user write access.",
         ) from None

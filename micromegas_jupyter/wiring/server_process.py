@@ -1,6 +1,7 @@
-"""A server for one kernel: `micromegas serve` as its child, on a free loopback port, with one key, without recording.
+"""A server for one kernel: `micromegas serve` as a child process on a free loopback port, with one key.
 
-The child exits with the process that started it, and gets no secrets: it has only the key's digest.
+The child exits with the process that started it. It receives only the key's digest, not secrets, and records no
+telemetry.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from micromegas_jupyter.lake.lake import Lake
 from micromegas_jupyter.lake.lake import is_lake as is_lake_folder
 from micromegas_jupyter.lake.served_folder import ServedFolder, check_servable
 
-# Client settings, and variables that a Hub sets for this process only: a child could leak its token.
+# Client settings, and variables that a Hub sets only for this process, because a child could leak its token.
 _WITHHELD_VARIABLES: Final = ("MICROMEGAS_", "KERNEL_MICROMEGAS_", "JUPYTERHUB_", "JPY_API_TOKEN")
 _PREFIX: Final = "micromegas-kernel-"
 _KEY_BYTES: Final = 32
@@ -119,7 +120,7 @@ class ServerProcess:
 
 
 def _find_tables(storage: Storage, *, is_lake: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the tables' names and the skipped ones, or raise an error if there is nothing to serve."""
+    """Return the names of the tables and of the skipped ones, or raise an error if there is nothing to serve."""
     if is_lake:
         if (storage.is_local and not Path(storage.uri).is_dir()) or not is_lake_folder(storage):
             what = f"There is no lake in {cut(printable(storage.uri), 200)}."

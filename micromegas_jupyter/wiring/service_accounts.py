@@ -102,7 +102,7 @@ def _google_service_account(settings: ClientSettings, path: PurePath) -> GoogleS
 def workload_provider(
     settings: ClientSettings, workload: WorkloadSetting, environ: Mapping[str, str], *, http: PlatformHttp | None = None
 ) -> WorkloadProvider:
-    """Return the provider for a program with an identity from its platform."""
+    """Return the provider for a program whose platform gives it an identity."""
     http = http or PlatformHttp(extra_ca_bundle=ca_bundle_file(settings))
     source = _workload_source(settings, workload, environ, http)
     return WorkloadProvider(source, exchange=_workload_exchange(settings, workload, environ))
@@ -131,7 +131,7 @@ def _workload_source(
                 key=setting,
                 remedy="Set it to the file in the pod's projected serviceAccountToken volume.",
             )
-        # The volume's definition requested the audience, so it is only compared here.
+        # The volume's definition already requested the audience, so it is only compared here.
         return TokenFileSource(
             Path(token_file).expanduser(),
             audience=workload.audience,
@@ -149,7 +149,7 @@ def _workload_source(
 
 
 def _workload_audience(settings: ClientSettings, workload: WorkloadSetting) -> str:
-    """Return the audience that is requested for the platform's token."""
+    """Return the audience to request for the platform's token."""
     if workload.exchange is WorkloadExchange.NONE:
         default = settings.resource if workload.platform is WorkloadPlatform.AZURE else None
         default = default or settings.audience or settings.client_id

@@ -80,7 +80,7 @@ def _temporary_folder() -> Path:
 
 
 class TakeOverListener:
-    """Waits on a daemon thread for a successor that takes over the server's sockets.
+    """Waits on a daemon thread for a successor to take over the server's sockets.
 
     It passes `sockets`, which the caller closes, and `state`, which may be secret. `on_taken` is called once, on
     another thread, when the successor serves: the server must stop then, and `is_taken` is True.
@@ -107,7 +107,7 @@ class TakeOverListener:
         self.is_taken = False
 
     def start(self) -> None:
-        """Start to wait. Only for the holder of the port, because an existing socket file is replaced."""
+        """Start waiting. Only for the holder of the port, because an existing socket file is replaced."""
         folder = self._path.parent
         try:
             ensure_private_folder(folder)
@@ -132,9 +132,9 @@ class TakeOverListener:
         threading.Thread(target=self._accept, args=(listening,), name="take-over", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop waiting; a successor that has taken the sockets learns that the server drains. May be called twice.
+        """Stop waiting; a successor that has taken the sockets is notified that the server is draining.
 
-        Call it before the port is released, so that the next server's socket file is not removed.
+        May be called twice. Call it before the port is released, so that the next server's socket file is not removed.
         """
         with self._lock:
             if not self._over.is_set():
@@ -150,7 +150,7 @@ class TakeOverListener:
 
     def _close(self) -> None:
         if self._listening is not None:
-            _shut(self._listening)  # ends the wait for a connection, unlike closing
+            _shut(self._listening)  # unlike closing, this ends the wait for a connection
             self._listening.close()
 
     def _accept(self, listening: socket.socket) -> None:
@@ -201,7 +201,7 @@ class TakeOverListener:
                 if is_serving:
                     try:
                         _send(connection, {"draining": True})
-                    except OSError:  # it has exited, or no longer waits
+                    except OSError:  # it has exited or is no longer waiting
                         is_serving = False
                     else:
                         self._over.set()
@@ -228,7 +228,7 @@ class Taken:
     _resources: ExitStack = field(repr=False)
 
     def confirm_serving(self) -> None:
-        """Report to the running server that this process accepts calls; returns when it drains, or has exited."""
+        """Report to the running server that this process accepts calls; return when that server drains or exits."""
         answer: Mapping[str, object] = {}
         with suppress(OSError):
             self._connection.settimeout(_CONFIRM_SECONDS)
@@ -236,7 +236,7 @@ class Taken:
                 _send(self._connection, {"do": "serving"})
             answer = _receive(self._connection)
         if not answer:
-            # From here on the running server can no longer report this, and earlier messages can be read.
+            # After this, the running server can't report that it drains, but messages that it already sent can be read.
             _shut(self._connection)
             with suppress(OSError):
                 answer = _receive(self._connection)
@@ -247,7 +247,7 @@ class Taken:
             raise ServerUnavailable("The running server did not release its ports.", remedy=_RESTART)
 
     def close(self) -> None:
-        """Leave the ports to the running server: close the sockets, and let it continue. May be called twice."""
+        """Leave the ports to the running server: close the sockets and let it continue. May be called twice."""
         for each in self.sockets.values():
             each.close()
         self._resources.close()
@@ -309,7 +309,7 @@ def _no_answer() -> ServerUnavailable:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Return process and user of the peer, as recorded by the kernel (unix(7), SO_PEERCRED)."""
+    """Return the peer's process and user, as recorded by the kernel (unix(7), SO_PEERCRED)."""
     pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES))
     return pid, uid
 
@@ -332,7 +332,7 @@ def _send(connection: socket.socket, message: Mapping[str, object]) -> None:
 
 
 def _receive(connection: socket.socket) -> Mapping[str, object]:
-    """Return the next message; empty if the peer has exited, or sent malformed data."""
+    """Return the next message; empty if the peer has exited or sent malformed data."""
     return _decode(connection.recv(_MAX_MESSAGE_BYTES))
 
 
@@ -386,7 +386,7 @@ def _unsafe(path: Path, why: str) -> ConfigurationError:
 
 
 def resolve_address(host: str, port: int) -> tuple[socket.AddressFamily, socket.SocketKind, int, tuple[object, ...]]:
-    """Return family, kind, protocol and socket address to listen on."""
+    """Return the family, kind, protocol, and socket address to listen on."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError:
@@ -409,7 +409,7 @@ class ReservedPort:
         try:
             self.socket = _bind(host, port)
         except OSError:
-            # A previous server's connections occupy the port, unless the new socket sets this option.
+            # A previous server's connections keep the port busy unless the new socket sets this option.
             try:
                 self.socket = _bind(host, port, reuses_address=True)
             except OSError:

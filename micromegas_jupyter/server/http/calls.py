@@ -1,4 +1,4 @@
-"""HTTP calls: run on the server's own loop, with the same limits, audit, and list as Flight calls."""
+"""HTTP calls, which run on the server's own loop with the same limits, audit, and list as Flight calls."""
 
 import asyncio
 import json
@@ -40,11 +40,11 @@ _DECODING: Final = DecodeLimits(
     max_view_bytes=8 * MAX_RESULT_BYTES,
 )
 _MAX_AGENT_CHARACTERS: Final = 64
-_PREFIX_BYTES: Final = 8  # of an encapsulated message: a mark, and the size of its metadata
+_PREFIX_BYTES: Final = 8  # of an encapsulated message: a marker and the size of its metadata
 
 
 class HttpCalls:
-    """Runs calls on the server's event loop from any other loop."""
+    """Runs calls on the server's event loop from a different loop."""
 
     def __init__(self) -> None:
         self._attached: tuple[asyncio.AbstractEventLoop, QueryRunner, FlightService] | None = None
@@ -82,7 +82,7 @@ class HttpCalls:
 
 
 class HttpRequest:
-    """One request of a known caller, run as a call on the server's loop."""
+    """One request by a known caller, run as a call on the server's loop."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class HttpRequest:
         write: Callable[[bytes], Awaitable[None]] | None = None,
         options: Mapping[str, str] | None = None,
     ) -> _T:
-        """Return the result of a call's work; `options` override headers, and frames are passed to `write`."""
+        """Return the result of a call's work; `options` override headers, and `write` receives the frames."""
         facts, caller = self._describe(), self._caller
         is_known = caller.auth_type is not AuthType.NONE
 
@@ -137,7 +137,7 @@ class HttpRequest:
         options: Mapping[str, str],
         timeout_seconds: float | None,
     ) -> None:
-        """Run a query; its frames are passed to `write`, on the server's loop, until it raises `ClientGone`."""
+        """Run a query; pass its frames to `write`, on the server's loop, until it raises `ClientGone`."""
         bound = await asyncio.to_thread(bind, sql, params) if params else None
         parameters: tuple[bytes, ...] = ()
         if bound is not None:
@@ -150,7 +150,7 @@ class HttpRequest:
             loop = asyncio.get_running_loop()
 
             def expire() -> None:
-                # A query that waits for the denial list is not listed yet.
+                # A query that is waiting for the denial list is not listed yet.
                 if not queries.end(call.query_id, cause=Cause.REQUEST_TIMEOUT):
                     waiting.reschedule(loop.time())
 
@@ -174,7 +174,7 @@ class HttpRequest:
 
 
 class HttpBackend:
-    """Runs the tools of one request of a known caller, read-only."""
+    """Runs the tools of one request by a known caller, read-only."""
 
     def __init__(
         self, calls: HttpCalls, headers: Headers, caller: AuthContext, describe: Callable[[], CallFacts], agent: str
@@ -196,7 +196,7 @@ class HttpBackend:
         return found
 
     async def cancel(self, query_id: str) -> str:
-        """Cancel a query of the caller."""
+        """Cancel one of the caller's queries."""
         return str((await self._act({"operation": "cancel", "query_id": query_id}))["status"])
 
     async def _act(self, body: dict[str, str]) -> dict[str, Any]:
@@ -226,7 +226,8 @@ class HttpBackend:
     def withdraw(self, task: asyncio.Task[Any]) -> None:
         """Stop the query of an abandoned request, or its task if it isn't running a query."""
         self.is_withdrawn = True
-        # Not both: a canceled task would not wait for its executor to stop, and the audit would lack the cause.
+        # Don't do both: a canceled task would not wait for its executor to stop, and the audit would not contain the
+        # cause.
         self._request.end_soon(Cause.WITHDRAWN, otherwise=task.cancel)
 
 
@@ -239,13 +240,13 @@ def _decode_schema(encoded: bytes) -> pa.Schema:
 
 
 class _Enough(ClientGone):
-    """The client doesn't display more of the result."""
+    """The client displays no more of the result."""
 
     cause = Cause.RESULT_CUT
 
 
 class _Context:
-    """The parts of gRPC's context that such a call uses; frames are passed to `write`."""
+    """The parts of gRPC's context that an HTTP call uses; frames are passed to `write`."""
 
     def __init__(self, write: Callable[[bytes], Awaitable[None]] | None) -> None:
         self._write = write
@@ -274,7 +275,7 @@ class _Frames:
         self.is_cut = False
 
     async def take(self, frame: bytes) -> None:
-        """Add a frame; raises once there are enough."""
+        """Add a frame; raise `_Enough` once there are enough."""
         if self._size and self._size + len(frame) > MAX_RESULT_BYTES:
             self.is_cut = True
             raise _Enough

@@ -1,4 +1,4 @@
-"""The HTTP listener: OTLP and `/metrics` for callers with a credential, `/health` and `/ready` for anyone.
+"""The HTTP listener: OTLP and `/metrics` for callers with a credential, and `/health` and `/ready` for anyone.
 
 Tornado's reads have a total deadline and a size limit, and idle connections don't use threads.
 """
@@ -114,7 +114,7 @@ class _MonitoringPage(Page):
         self.finish(json.dumps({"status": "not ready", "reason": reason}) + "\n")
 
     async def _show_metrics(self) -> None:
-        """Respond with the metrics, or with the credential's problem as required by RFC 6750 section 3."""
+        """Respond with the metrics, or with the credential's problem as RFC 6750 section 3 requires."""
         if self.lacks_certificate:
             self.finish_with(HTTPStatus.FORBIDDEN)
             return
@@ -199,7 +199,7 @@ class HttpEndpoint:
         listening = self.listening = _listen(*self._address) if taken is None else self._adopt(taken)
         self._loop = loop = asyncio.new_event_loop()
         port: int = listening.getsockname()[1]
-        # The socket already listens, so clients that connect before the thread is ready wait a moment.
+        # The socket is already listening, so clients that connect before the thread is ready wait a moment.
         self._thread = threading.Thread(
             target=self._run, args=(loop, listening, tls), name="http-endpoint", daemon=True
         )
@@ -217,7 +217,7 @@ class HttpEndpoint:
         return _listen(host, port)
 
     def stop(self) -> None:
-        """Stop listening and close all connections, after a moment for responses; repeated calls do nothing."""
+        """Stop listening and, after a brief wait for responses, close all connections; repeated calls do nothing."""
         if self._thread is None or self._loop is None or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -261,7 +261,7 @@ class HttpEndpoint:
             options = {"connections": connections, **({} if site is None else {"site": site})}
             routes.append((path, DisabledPage if site is None else page, options))
         routes.append((".*", _MonitoringPage, {"connections": connections, "monitoring": monitoring}))
-        # Requests are not logged: rejected ones are audited, and others arrive every few seconds.
+        # Requests are not logged, because rejected ones are audited and others arrive every few seconds.
         application = Application(routes, log_function=lambda _page: None)
         is_small = self._exports is None and self._mcp is None and self._sql is None
         max_connections = _MAX_CONNECTIONS if is_small else _MAX_CLIENTS
@@ -281,10 +281,11 @@ class HttpEndpoint:
 
 
 class _BoundedServer(HTTPServer):
-    """Serves a limited number of connections, which are closed after a while unless exporters use them.
+    """Serves a limited number of connections, which are closed after a while unless exporters are using them.
 
-    A new connection above the limit replaces the oldest one without a request in progress, or otherwise the oldest
-    whose request is still arriving, so that silent or slow clients do not exclude others. Belongs to one event loop.
+    A new connection above the limit replaces the oldest one without a request in progress or, if there is none, the
+    oldest one whose request is still arriving, so that silent or slow clients do not block others. Belongs to one event
+    loop.
     """
 
     def initialize(  # type: ignore[override]
@@ -323,10 +324,10 @@ class _BoundedServer(HTTPServer):
         super().handle_stream(stream, address)
 
     def _close_old(self, stream: IOStream) -> None:
-        """Close an old connection, except while its request is being served, or if exporters use it."""
+        """Close an old connection, unless its request is being served or exporters are using it."""
         if stream.closed():
             return
-        # Clients that do not read the response are not waited for.
+        # Don't wait for clients that are not reading the response.
         if stream in self._busy or (stream in self._lasting and not stream.writing()):
             asyncio.get_running_loop().call_later(_CONNECTION_SECONDS, self._close_old, stream)
         else:
@@ -334,12 +335,12 @@ class _BoundedServer(HTTPServer):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a client waits for a response, or has connected and may be about to send its request."""
+        """Whether a client is waiting for a response, or has connected and may be about to send its request."""
         waiting = self._busy | self._unused
         return any(not stream.closed() and (stream in waiting or stream.writing()) for stream in self._open)
 
     async def renew_certificate(self, tls: HttpTls) -> None:
-        """Let new connections use the current contents of the certificate's files."""
+        """Let new connections use the current contents of the certificate files."""
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             if tls.renew():

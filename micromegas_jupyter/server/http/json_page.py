@@ -1,4 +1,4 @@
-"""Shared by `/mcp` and `/sql`: a JSON body, read only after its origin and its caller were checked."""
+"""Shared by `/mcp` and `/sql`: a JSON body that is read only after its origin and caller have been checked."""
 
 import asyncio
 import math
@@ -31,7 +31,7 @@ from micromegas_jupyter.server.http.pages import REALM, Connections, Page
 #: With fewer scopes, a token may lack the email address and groups that determine its bearer's roles.
 SCOPES: Final = ("openid", "profile", "email")
 _MAX_BODY_BYTES: Final = 1024 * 1024
-_MAX_UNKNOWN_BYTES: Final = 64 * 1024  # for rejected callers; drained so that they read the response
+_MAX_UNKNOWN_BYTES: Final = 64 * 1024  # for rejected callers; drained so that the callers read the response
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 75.0
 
@@ -43,10 +43,10 @@ class Site:
     calls: HttpCalls
     allowed_origins: frozenset[str] = frozenset()
     is_local: bool = True  # only this machine can reach the listener, possibly through a proxy
-    public_url: str = ""  # once the server runs, at least its own URL
+    public_url: str = ""  # once the server is running, at least its own URL
 
     def accepts(self, host: str, origins: list[str]) -> bool:
-        """Whether a request was sent by an allowed web page, or by a client other than a web page.
+        """Whether a request was sent by an allowed web page or by a client that isn't a web page.
 
         On a local listener, the host is checked, too: an attacker's name may resolve to this machine (DNS rebinding),
         and then page and request have the same origin.
@@ -94,7 +94,7 @@ class JsonPage(Page, ABC):
         """Respond; the task is canceled if the client disconnects."""
 
     def challenge(self) -> str:
-        """Return the `WWW-Authenticate` parameters that help a client to get a token."""
+        """Return the `WWW-Authenticate` parameters that help a client get a token."""
         return f'scope="{" ".join(SCOPES)}"'
 
     async def prepare(self) -> None:
@@ -133,7 +133,7 @@ class JsonPage(Page, ABC):
         return caller
 
     def data_received(self, chunk: bytes) -> None:
-        """Store or drop a part of the body."""
+        """Store or drop part of the body."""
         self._received_bytes += len(chunk)
         if self._caller is not None and self._received_bytes <= _MAX_BODY_BYTES:
             self._chunks.append(chunk)
@@ -160,7 +160,7 @@ class JsonPage(Page, ABC):
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if self._caller is None or self._received_bytes > _MAX_BODY_BYTES:
             self._reject()
-        elif media_type != "application/json":  # pages with other origins can send other types without a preflight
+        elif media_type != "application/json":  # pages from other origins can send other types without a preflight
             self.finish_with(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         else:
             self._add_cors()
@@ -176,7 +176,7 @@ class JsonPage(Page, ABC):
             self._task.cancel()
 
     def finish_error(self, error: MicromegasError) -> None:
-        """Respond with an error in the format of Flight clients."""
+        """Respond with an error in the format that Flight clients use."""
         self.set_status(error.http_status)
         if isinstance(error, ResourcesExhausted | Unavailable):
             self.set_header("Retry-After", str(math.ceil(getattr(error, "retry_after_seconds", None) or 1)))

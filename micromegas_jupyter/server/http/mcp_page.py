@@ -47,17 +47,17 @@ class McpSite(Site):
 
     @property
     def metadata_url(self) -> str:
-        """The metadata's URL: the resource's path follows the well-known one (RFC 9728 section 3.1)."""
+        """The metadata's URL; the resource's path follows the well-known path (RFC 9728 section 3.1)."""
         parts = urlsplit(self.resource)
         return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{parts.path}"
 
     def accepts_origin(self, origin: str) -> bool:
-        """Whether pages with this origin may send requests; a local listener also allows this machine's."""
+        """Whether pages with this origin may send requests; a local listener also allows this machine's origins."""
         return super().accepts_origin(origin) or (self.is_local and is_loopback_url(origin))
 
 
 class MetadataPage(Page):
-    """Tells clients who issues tokens for the resource; public, also for browsers."""
+    """Reports who issues tokens for the resource; public, including for browsers."""
 
     SUPPORTED_METHODS = ("GET", "OPTIONS")
 
@@ -111,7 +111,7 @@ class McpPage(JsonPage):
         self._lock = asyncio.Lock()
 
     def challenge(self) -> str:
-        """Refer to the metadata, too."""
+        """Also refer to the metadata."""
         return f'resource_metadata="{self._site.metadata_url}", {super().challenge()}'
 
     async def handle(self, body: bytes, caller: AuthContext) -> None:
@@ -137,7 +137,8 @@ class McpPage(JsonPage):
             self.finish_with(HTTPStatus.NOT_ACCEPTABLE)
             return
         if request.method == "initialize":
-            # It distinguishes requests of one user's agents, which count from 0; the server stores nothing for it.
+            # It distinguishes the requests of a user's agents, because all of their IDs start at 0; the server doesn't
+            # store anything for it.
             self.set_header(_SESSION, secrets.token_urlsafe(16))
         await self._respond(request, caller)
 
@@ -178,7 +179,7 @@ class McpPage(JsonPage):
         self.finish()
 
     def _call_key(self, caller: AuthContext, identity: str | int) -> _CallKey | None:
-        """Return the key of a cancelable request: from this user, and from one of the user's agents."""
+        """Return the key of a cancelable request from one of this user's agents."""
         session = self.request.headers.get(_SESSION)
         return (caller.issuer, caller.subject, session[:_MAX_SESSION_CHARACTERS], identity) if session else None
 
@@ -205,7 +206,7 @@ class McpPage(JsonPage):
                 await self._write(b": \n\n")
 
     async def _write_event(self, message: Mapping[str, Any]) -> None:
-        # JSON has no raw line breaks, so its strings can't begin another event.
+        # JSON doesn't contain raw line breaks, so its strings can't start a new event.
         await self._write(b"event: message\ndata: " + json.dumps(message, ensure_ascii=False).encode() + b"\n\n")
 
     async def _write(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Common parts of all pages on the HTTP listener, and OTLP: every response to an exporter is in OTLP's format.
+"""Common parts of all pages on the HTTP listener, and OTLP, where every response to an exporter is in OTLP's format.
 
 An exporter is identified before the body is read. Rejected bodies are read and dropped, so that the sender gets the
 error.
@@ -50,14 +50,14 @@ REALM: Final = 'Bearer realm="micromegas"'
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 #: OTLP's own paths and upstream's.
 PATHS: Final = {f"{prefix}/v1/{signal.value}": signal for prefix in ("", "/ingestion/otlp") for signal in Signal}
-#: Upstream's ingestion other than OTLP.
+#: Upstream's ingestion paths other than OTLP.
 UPSTREAM_PATHS: Final = (
     r"/ingestion/(?:insert_(?:process|stream|block)|webhook|otlp/v1/metrics/firehose|cloudwatch/v1/logs/firehose)"
 )
 _MAX_DROPPED_BYTES: Final = 16 * 1024 * 1024
 _MAX_UNKNOWN_BYTES: Final = 1024 * 1024  # for rejected callers
 _BODY_SECONDS: Final = 30.0
-_IDLE_SECONDS: Final = 75.0  # exporters send every few seconds, or every minute
+_IDLE_SECONDS: Final = 75.0  # exporters send every few seconds or every minute
 _RETRY_SECONDS: Final = 2.0
 
 
@@ -122,12 +122,12 @@ class Page(RequestHandler):
         self.finish_with(HTTPStatus(status_code))
 
     def log_exception(self, *error: Any) -> None:
-        """Log internal errors, but not clients' mistakes."""
+        """Log internal errors, but not client errors."""
         if not isinstance(error[1], HTTPError):
             _LOG.error("a page could not be made", exc_info=error)
 
     def finish_with(self, status: HTTPStatus, **headers: str) -> None:
-        """Respond with a status, its phrase, and these headers, with underscores for hyphens in their names."""
+        """Respond with a status, its phrase, and these headers; underscores in their names stand for hyphens."""
         self.set_status(status.value)
         for name, value in headers.items():
             self.set_header(name.replace("_", "-"), value)
@@ -144,7 +144,7 @@ class Page(RequestHandler):
         return await self._connections.authenticator.authenticate(ReceivedHeaders(self.headers), self.describe)
 
     def describe(self) -> CallFacts:
-        """Return the request's facts for audit events."""
+        """Return the facts about the request for audit events."""
         return CallFacts(method=f"{self.request.method} {self.request.path}", client_address=self.client_address)
 
     @cached_property
@@ -189,7 +189,7 @@ class UpstreamPage(Page):
             raise HTTPError(HTTPStatus.NOT_FOUND)
 
     def data_received(self, chunk: bytes) -> None:
-        """Drop a part of the body."""
+        """Drop part of the body."""
 
     def post(self) -> None:
         """Respond with the supported paths."""
@@ -299,7 +299,7 @@ class ExportPage(Page):
             self._admission.close()
 
     def _write_audit(self, status: str, error: MicromegasError | None = None) -> ActionAudit | None:
-        """Write the audit line if it wasn't written yet, and return the audit in this case."""
+        """Write the audit line if it hasn't been written yet, and return the audit in that case."""
         audit, self._audit = self._audit, None
         if audit is not None:
             audit.fields["received_bytes"] = self._received_bytes
@@ -324,7 +324,7 @@ class ExportPage(Page):
             self._answer_error(InternalError("The server failed to respond."))
 
     async def _check(self) -> None:
-        """Check everything that is known before the body."""
+        """Check everything that is known before the body arrives."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         is_known = media_type in set(Encoding)
         if is_known:
@@ -355,7 +355,7 @@ class ExportPage(Page):
         compression = self.request.headers.get("Content-Encoding", "identity").strip().lower()
         if compression not in {"", "identity", "gzip"}:
             self._has_known_type = False
-            raise UsageError("The body has an unsupported compression.", remedy="Use gzip, or no compression.")
+            raise UsageError("The body's compression is not supported.", remedy="Use gzip or no compression.")
         self._is_compressed = compression == "gzip"
         size = self.announced_bytes()
         if size is not None and size > MAX_WIRE_BYTES:

@@ -41,7 +41,7 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SqlPage(JsonPage):
-    """Runs one statement like Flight, with the headers of Flight calls.
+    """Runs one statement as Flight does, with the headers of Flight calls.
 
     The last bytes of each message are held until the next one follows, so an aborted stream ends within a message. Some
     Arrow readers ignore a missing last HTTP chunk, but not an incomplete message.
@@ -95,7 +95,7 @@ class SqlPage(JsonPage):
             raise UsageError(f"The body is not valid: {error}.", remedy=_REMEDY) from None
 
     async def _take(self, frame: bytes) -> None:
-        """Send a frame, on the server's loop; returns once the connection has accepted it."""
+        """Send a frame, on the server's loop; return once the connection has accepted it."""
         start, body = ipc_message(frame)
         sending = asyncio.run_coroutine_threadsafe(self._send(start, body), self._loop)
         try:
@@ -108,7 +108,7 @@ class SqlPage(JsonPage):
             raise StreamClosedError
         start = CONTINUATION + start
         if not self._held:
-            self._held = start  # the schema: before the first rows, an error can be a normal response
+            self._held = start  # the schema; before the first rows, an error can be a normal response
             return
         if not self._has_begun:
             self._begin()

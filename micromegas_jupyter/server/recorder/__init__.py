@@ -1,1 +1,1 @@
-"""The server's own telemetry: its log, its measurements, and its liveness, recorded into the lake."""
+"""The server's own telemetry: its log, its measurements, and its liveness, recorded in the lake."""

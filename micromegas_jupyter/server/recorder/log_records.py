@@ -1,4 +1,4 @@
-"""Log records without secrets: as rows for the recorder and as JSON lines, without lines that strangers can provoke."""
+"""Log records without secrets, as rows for the recorder and as JSON lines, without lines that strangers can trigger."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ MAX_PROPERTY_BYTES = 1024
 
 _END_OF_TIME_NS = 2**63
 _UNPRINTABLE = "(a value that cannot be shown)"
-# Standard fields, and those that other handlers' formatters add; the rest came as `extra`.
+# Standard fields, and those that other handlers' formatters add; the rest were passed as `extra`.
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message", "asctime", "taskName", TARGET_FIELD, RECEIPT_FIELD
 }  # fmt: skip
@@ -38,7 +38,7 @@ _encode: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).enco
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.server")
 _TORNADO: Final = logging.getLogger("tornado.general")
-# Prefixes of messages about connections by `tornado.iostream`, which end with the error, and their replacements.
+# Prefixes of `tornado.iostream`'s messages about connections, which end with the error, and their replacements.
 _CONNECTION_MESSAGES: Final = {
     "SSL Error on ": "A connection to the HTTP port made no TLS.",
     "error on read": "A connection to the HTTP port broke while it was read.",
@@ -48,7 +48,7 @@ _CONNECTION_MESSAGES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRow:
-    """One log entry; `target` is the logger's name, `level` one of `Level`."""
+    """One log entry; `target` is the logger's name, and `level` is one of `Level`."""
 
     time_ns: int
     target: str
@@ -58,7 +58,7 @@ class LogRow:
 
 
 class _Captured(NamedTuple):
-    """A record as bounded text, before redaction."""
+    """A record as text of limited size, before redaction."""
 
     time_ns: int
     level: int
@@ -96,17 +96,17 @@ class RecordingHandler(logging.Handler):
         self._dropped = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Queue a record that passes the filters; unlike other handlers, without the lock."""
+        """Queue a record that passes the filters, without taking the lock as other handlers do."""
         passed: object = self.filter(record)
         if passed:
-            # From Python 3.12 on, a filter may return another record.
+            # In Python 3.12 and later, a filter may return a different record.
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record, or count it as dropped."""
         captured = None
-        with suppress(Exception):  # whatever a record contains, the application continues
+        with suppress(Exception):  # the application continues, whatever a record contains
             captured = _capture(record)
         self.acquire()
         try:
@@ -117,7 +117,7 @@ class RecordingHandler(logging.Handler):
             self._wake()
 
     def drain(self) -> tuple[list[LogRow], int]:
-        """Return all queued records as rows without secrets, oldest first, and the number of dropped ones."""
+        """Return all queued records as rows without secrets, oldest first, and the number of dropped records."""
         self.acquire()
         try:
             queue, dropped = self._queue, self._dropped
@@ -200,7 +200,7 @@ def _build_row(captured: _Captured) -> LogRow:
 
 
 def _clean_audit(line: str) -> str:
-    """Return an audit line without secrets, and still valid JSON: masking the line itself could break a string."""
+    """Return an audit line without secrets that is still valid JSON: masking the line itself could break a string."""
     try:
         record: object = json.loads(line)
     except ValueError:

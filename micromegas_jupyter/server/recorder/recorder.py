@@ -1,4 +1,4 @@
-"""Records a process into the lake: its log and its measurements, as ordinary exports.
+"""Records a process's log and measurements in the lake, as ordinary exports.
 
 It never interrupts the application: exports that can't be stored wait, up to a limit, and lost rows are counted.
 """
@@ -67,7 +67,7 @@ class MeasureRow:
 
 
 class EncodedRows(NamedTuple):
-    """Rows as one export."""
+    """Rows in a single export."""
 
     request: ExportRequest
     row_count: int
@@ -168,21 +168,21 @@ class Recorder:
         self._thread: threading.Thread | None = None
 
     def attach(self) -> None:
-        """Begin to collect log records, which are stored after `start`."""
+        """Start collecting log records, which are stored after `start`."""
         logger = self._logger
-        # A logger with a handler doesn't print warnings automatically; users who watch stderr still want them.
+        # A logger with a handler doesn't automatically print warnings, but users who watch stderr still want them.
         if not logger.hasHandlers() and logging.lastResort is not None:
             logger.addHandler(logging.lastResort)
             self._undo.callback(logger.removeHandler, logging.lastResort)
         logger.addHandler(self._handler)
         self._undo.callback(logger.removeHandler, self._handler)
         if _PACKAGE_LOGGER.level == logging.NOTSET:
-            # Sign-ins and the query audit are logged at INFO, which the root's default level would hide.
+            # Sign-ins and the query audit are logged at INFO, which the root logger's default level would hide.
             _PACKAGE_LOGGER.setLevel(logging.INFO)
             self._undo.callback(_PACKAGE_LOGGER.setLevel, logging.NOTSET)
 
     def start(self) -> None:
-        """Begin to measure and to store; returns immediately, even if the lake fails."""
+        """Start measuring and storing; return immediately, even if the lake fails."""
         self._thread = threading.Thread(target=self._run, name="micromegas-recorder", daemon=True)
         self._thread.start()
 
@@ -197,7 +197,7 @@ class Recorder:
         return not self._thread.is_alive() and self._waiting.row_count == 0
 
     def add_measures(self, rows: Iterable[MeasureRow]) -> None:
-        """Add externally measured values; never blocks for I/O, and drops values over the limit."""
+        """Add externally measured values; never block on I/O, and drop values over the limit."""
         added = list(rows)
         with self._measures_lock:
             free = MAX_MEASURES - len(self._measures)
@@ -285,7 +285,7 @@ class _Waiting:
 
 
 class WaitingExports:
-    """Exports in order of creation; the oldest are dropped if they take too much space. For one thread.
+    """Exports in order of creation; the oldest are dropped if they take up too much space. For one thread.
 
     An export with an unknown outcome is resent unchanged: its ID is derived from its content, so it is stored once.
     """
@@ -309,7 +309,7 @@ class WaitingExports:
             self._lost_rows += self._remove(self._waiting[0])
 
     def store(self, send: Send, *, timeout_seconds: float = STORE_SECONDS) -> None:
-        """Store all waiting exports; failed ones keep waiting, and the last error is raised."""
+        """Store all waiting exports; keep failed ones waiting, and raise the last error."""
         failures: dict[Signal, Exception] = {}
         while chosen := [one for one in self._waiting if one.export.request.signal not in failures][:MAX_SENT_AT_ONCE]:
             for one in chosen:
@@ -329,7 +329,7 @@ class WaitingExports:
         return lost
 
     def _settle(self, one: _Waiting) -> None:
-        """Remove a stored export; raises if it must keep waiting."""
+        """Remove a stored export; raise an error if it must keep waiting."""
         outcome = one.outcome
         if outcome is None or not outcome.done():
             raise Unavailable("The lake is not responding.")
@@ -355,7 +355,7 @@ class Reading(NamedTuple):
 def build_measures(
     previous: list[Reading], current: list[Reading], *, elapsed_seconds: float, time_ns: int
 ) -> list[MeasureRow]:
-    """Return the rows of a sample: rates as growth per second, other values unchanged.
+    """Return a sample's rows: rates as growth per second, other values unchanged.
 
     New or decreasing rates are skipped, and so is the first percentage, because it is measured between calls.
     """
@@ -384,7 +384,7 @@ def build_measures(
 
 
 def _attributes(measured: Any, unit: str, **names: str) -> list[Reading]:
-    """Return a reading for each of psutil's attributes, with the given names."""
+    """Return a reading for each psutil attribute, with the given names."""
     return [Reading(name, unit, getattr(measured, attribute)) for attribute, name in names.items()]
 
 
@@ -426,7 +426,7 @@ def _read_network() -> list[Reading]:
 def _read_process(process: psutil.Process) -> list[Reading]:
     switches = process.num_ctx_switches()
     return [
-        # May be above 100: each busy core counts 100.
+        # May exceed 100, because each busy core counts as 100.
         Reading("process_cpu_usage", PERCENT, process.cpu_percent()),
         Reading("process_context_switches", PER_SECOND, switches.voluntary + switches.involuntary),
         *_attributes(process.memory_info(), BYTES, rss="process_resident_bytes", vms="process_virtual_bytes"),
@@ -443,7 +443,7 @@ def _read_process_files(process: psutil.Process) -> list[Reading]:
 
 
 class ProcessSampler:
-    """Samples the machine and this process; remembers the last sample for the rates. For one thread."""
+    """Samples the machine and this process, and stores the last sample for computing rates. For one thread."""
 
     def __init__(self) -> None:
         process = psutil.Process()
@@ -462,7 +462,8 @@ class ProcessSampler:
         """Take a sample."""
         current: list[Reading] = []
         for read in self._readers:
-            # Containers hide files under /proc, and other systems or machines without a network lack values.
+            # Containers hide files under /proc, and other systems and machines without a network don't provide all
+            # values.
             with contextlib.suppress(psutil.Error, OSError, RuntimeError, AttributeError):
                 current += read()
         rows = build_measures(
@@ -473,7 +474,7 @@ class ProcessSampler:
 
 
 def describe_process(exe: str) -> dict[str, str]:
-    """Return this process's resource attributes, each bounded."""
+    """Return this process's resource attributes, each limited in size."""
     attributes = {
         "service.name": exe,
         "service.instance.id": str(uuid.uuid4()),
@@ -496,7 +497,7 @@ def _username() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
-        # A container's arbitrary user ID has no name.
+        # A container's arbitrary user ID may not have a name.
         return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
@@ -504,7 +505,7 @@ def _realname() -> str:
     with contextlib.suppress(ImportError, KeyError):
         import pwd
 
-        # The first field of the comment is the name; office and telephone follow.
+        # The first field of the comment is the name, followed by the office and telephone number.
         return pwd.getpwuid(os.getuid()).pw_gecos.partition(",")[0]
     return ""
 
