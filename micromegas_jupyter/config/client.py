@@ -45,7 +45,7 @@ class Bearer(enum.StrEnum):
 
 
 class TokenStorage(enum.StrEnum):
-    """Where a user's sign-in is stored."""
+    """The storage locations of a user's sign-in."""
 
     FILE = "file"  # readable only by its owner; shared with upstream's programs
     KEYRING = "keyring"  # the operating system's keyring; an error if it is unavailable
