@@ -71,7 +71,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class AccessMetrics:
-    """Metrics for one server's validators; labels are reason codes and configured issuers, so there are few of them.
+    """Metrics for one server's validators; label values are limited to reason codes and configured issuers.
 
     Counts without the Prometheus library, which only the server installs.
     """
@@ -79,7 +79,7 @@ class AccessMetrics:
     def __init__(self) -> None:
         self.key_ages: Mapping[str, Callable[[], float | None]] = {}
         self.in_force_since = 0.0
-        # Plain numbers, because every call counts them; if two threads count simultaneously, one count may be lost.
+        # No lock, because every call increments one of these; if two threads do so simultaneously, one may be lost.
         self.cache_hits = 0
         self.cache_misses = 0
         self._lock = threading.Lock()
@@ -104,16 +104,16 @@ class AccessMetrics:
             self._latency_seconds += seconds
 
     def count_key_fetch(self, issuer: str, *, succeeded: bool | None) -> None:
-        """Count one fetch of an issuer's keys; None only creates the counters so that they report zero."""
+        """Count one fetch of an issuer's keys; `succeeded=None` only creates the counters so that they report zero."""
         for outcome, is_it in (("succeeded", succeeded), ("failed", succeeded is False)):
             self._count("key_fetches", issuer, outcome, times=1 if is_it else 0)
 
     def count_rate_limited(self, by: str) -> None:
-        """Count a call that a limit rejected: by `identity` or by `address`."""
+        """Count a call that was rejected by a rate limit, either by `identity` or by `address`."""
         self._count("rate_limited", by)
 
     def count_reload(self, outcome: str) -> None:
-        """Count a new version of the configuration: `in_force`, `refused`, or `failed`."""
+        """Count a new configuration version as `in_force`, `refused`, or `failed`."""
         self._count("reloads", outcome)
 
     @cached_property
@@ -203,7 +203,7 @@ _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def encode_line(record: Mapping[str, object]) -> str:
-    """Return the record as one line of JSON: bounded strings (the writer bounds `sql`), printable ASCII only."""
+    """Return the record as one line of printable ASCII JSON; strings other than `sql` are truncated."""
     bounded = {
         key: value[:MAX_FIELD_CHARACTERS] if isinstance(value, str) and key != "sql" else value
         for key, value in record.items()
@@ -212,12 +212,12 @@ def encode_line(record: Mapping[str, object]) -> str:
 
 
 def utc_text(time: datetime) -> str:
-    """Return an aware UTC time in RFC 3339 with milliseconds."""
+    """Format an aware UTC time as RFC 3339 with milliseconds."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def presentable(fact: str) -> str:
-    """Return a string as bounded, printable characters; other characters become escapes."""
+    """Truncate a string and escape its unprintable characters."""
     text = fact[:MAX_FIELD_CHARACTERS]
     if text.isprintable():
         return text
@@ -226,13 +226,13 @@ def presentable(fact: str) -> str:
 
 
 def record_event(level: int, sentence: str, **facts: str | float | None) -> None:
-    """Log `sentence` with `facts` as fields of the record, each bounded and on one line. Never raises."""
+    """Log `sentence` with `facts` as record fields; strings are truncated and printable. Never raises."""
     with suppress(Exception):
         fields = {name: presentable(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
         LOGGER.log(level, sentence, extra=fields)
 
 
-# The owner of an IPv6 address owns at least its network of 2**64 addresses (RFC 6177).
+# The owner of an IPv6 address controls at least its /64 network (RFC 6177).
 _IPV6_NETWORK_BYTES = 8
 # RFC 4291 section 2.5.5.2.
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
@@ -240,7 +240,7 @@ _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """Known facts about the call that carries the credential: its method, address, and ID in other logs."""
+    """Known facts about the call that sent the credential: its method, client address, and ID in other logs."""
 
     method: str | None = None
     client_address: str | None = None
@@ -248,7 +248,7 @@ class CallFacts:
 
 
 def network_of(client_address: str) -> str | bytes:
-    """Return the unit that shares a limit: an IPv4 address, an IPv6 network, or all unknown addresses together."""
+    """Return the key for rate limits: an IPv4 address, an IPv6 network, or one key for all unknown addresses."""
     if ":" not in client_address:
         return client_address
     try:
@@ -320,7 +320,7 @@ class AccessAudit:
         self._left_out_since = 0.0
 
     def has_listener(self, outcome: str) -> bool:
-        """Return whether events with that outcome are logged; skip building the others."""
+        """Return whether events with this outcome are logged; if not, the caller need not build them."""
         return outcome != "accepted" or _has_listener(logging.INFO)
 
     def record(self, event: AccessEvent) -> None:
@@ -334,7 +334,7 @@ class AccessAudit:
                 self._write(level, {"event": "access", **_facts_of(event, _current_call.get())})
 
     def _admit(self, event: AccessEvent) -> tuple[bool, dict[str, int]]:
-        """Return whether to write the event, and the counts of dropped events that are due."""
+        """Return whether to write the event, and the counts of dropped events that must be reported now, if any."""
         with self._lock:
             now = self._clock.monotonic()
             is_written = event.outcome == "accepted" or not self._bucket.take(None)
@@ -427,7 +427,7 @@ class AuditFile:
 
 
 class AuditFileHandler(LogWriterHandler):
-    """Appends each record's message to a file as one line, on its own thread. Calls return after their line is written.
+    """Appends each record's message to a file as one line, on a separate thread; calls return once it is written.
 
     Raises:
         ConfigurationError: The path is a link or not a regular file, has another owner, or cannot be opened.
@@ -437,7 +437,7 @@ class AuditFileHandler(LogWriterHandler):
         super().__init__(LogWriter(AuditFile(path)))
 
     def close(self) -> None:
-        """Write queued lines within five seconds. May be called twice."""
+        """Write queued lines for at most five seconds. May be called twice."""
         self.writer.close(_CLOSE_SECONDS)
         super().close()
 

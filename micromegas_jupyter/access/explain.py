@@ -73,7 +73,7 @@ class _Case:
         return {} if self.token is None else self.token.claims
 
     def claim(self, *names: str) -> str:
-        """Return the claims that the token has, as `name value`."""
+        """Return those of the claims that the token has, each in the form `name value`."""
         stated = [f"{name} {_shown(self.claims[name])}" for name in names if name in self.claims]
         return ", ".join(stated) or f"no {' and no '.join(names)}"
 
@@ -99,7 +99,7 @@ def explain_decision(
         steps.append(ExplainedStep(is_passed=is_passed, title=title, found=find(case)))
         if is_end:
             return (*steps, _ending(str(reason)))
-    # The step for an unknown reason is unknown, so only the first step is certain.
+    # An unknown reason can't be assigned to a step, so only the first step is certain.
     return tuple(steps) if reason is None else (steps[0], _ending(reason))
 
 
@@ -185,7 +185,7 @@ def _times(case: _Case) -> str:
 def _kind(case: _Case) -> str:
     wanted = case.issuer.token_kind.value if case.issuer else "either"
     marks = ("token_use", "typ", "at_hash", "scope", "scp", "nonce", "cnf", "events")
-    # Show only names, because some values are secrets of a sign-in.
+    # Show only the names, because some values are sign-in secrets.
     found = ", ".join(name for name in marks if name in case.claims) or "none"
     return f"accepted: {wanted}; marks in the token: {found}"
 

@@ -34,7 +34,7 @@ from micromegas_jupyter.oidc.jwt import MAX_TOKEN_BYTES
 
 # One wait for missing keys, one for newer keys, and one for settings that change in between.
 _MAX_KEY_WAITS = 3
-# A fetch is two calls, each with a total deadline of ten seconds.
+# A fetch consists of two calls, each with a total deadline of ten seconds.
 _KEY_WAIT_SECONDS = 30.0
 _DOTS_OF_A_TOKEN = 2
 # A credential that couldn't be checked counts as a quarter of a rejection. This way, retries during an outage still get
@@ -49,7 +49,7 @@ def _is_plausible(token: object) -> TypeGuard[str]:
 
 
 def token_digest(token: object) -> bytes | None:
-    """Return a credential's SHA-256 digest, which is the key in every cache, or None if it cannot be a credential."""
+    """Return a credential's SHA-256 digest, used as the key in every cache, or None if it cannot be a credential."""
     if not _is_plausible(token):
         return None
     # A str may contain lone surrogates; "surrogatepass" keeps different strings distinct.
@@ -68,7 +68,7 @@ def digest_name(digest: bytes) -> str:
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The credential is valid; `context` is its bearer."""
+    """The credential is valid; `context` describes its bearer."""
 
     outcome: ClassVar[str] = "accepted"
     reason: ClassVar[None] = None
@@ -114,7 +114,7 @@ class BaseValidator(abc.ABC):
 
     @cached_property
     def audit(self) -> AccessAudit:
-        """The audit that receives decisions; this validator has its own rate limit."""
+        """The audit log for decisions, with a separate rate limit for this validator."""
         return AccessAudit()
 
     @abc.abstractmethod
@@ -130,7 +130,7 @@ class BaseValidator(abc.ABC):
         digest = token_digest(token)
         return None if digest is None else self.cached_by_digest(digest)
 
-    def close(self) -> None:  # noqa: B027 - most validators hold nothing that needs closing
+    def close(self) -> None:  # noqa: B027 - most validators don't need to close anything
         """Release the validator's resources."""
 
     def validate_token(self, token: str) -> AuthContext:
@@ -144,7 +144,7 @@ class BaseValidator(abc.ABC):
         return self._conclude(decide_safely(self, token), token, started)
 
     def try_token(self, token: str, *, is_last: bool = False) -> AuthContext:
-        """Return the bearer without waiting; with `is_last`, the token is undecided if keys are still being fetched."""
+        """Return the bearer without waiting for keys; `is_last` makes the token undecided if they are being fetched."""
         started = SYSTEM_CLOCK.monotonic()
         decision = _decide_once(self, token)
         if isinstance(decision, Undecided) and decision.pending is not None and not is_last:
@@ -299,7 +299,7 @@ class Roles:
         granted = [self._roles[name].tables for name in roles] if self._roles else []
         filters: dict[str, tuple[str, ...]] = {}
         for table in sorted({table for tables in granted for table in tables}):
-            # A role that does not list the table may show it with `*`.
+            # A role that does not list the table may grant access to it with `*`.
             shown_by = [tables for tables in granted if table in tables or EVERY_TABLE in tables]
             conditions = [tables[table] if table in tables else tables[EVERY_TABLE] for tables in shown_by]
             limited = tuple(dict.fromkeys(condition for condition in conditions if condition is not None))
@@ -339,7 +339,7 @@ class CallLimits:
             raise self._too_often("You are making too many calls to this server.", wait_seconds, by="identity")
 
     def count_refusal(self, client_address: str) -> None:
-        """Count a credential as rejected in advance, because many can arrive before the first rejection."""
+        """Count a credential as rejected before checking it, because many can arrive before the first is rejected."""
         self._follow_changes()
         wait_seconds = self._refusals.take(network_of(client_address))
         if wait_seconds:

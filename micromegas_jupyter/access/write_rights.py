@@ -68,7 +68,7 @@ def check_may_time_travel(caller: AuthContext, table: str, *, created_by: str | 
 
 
 def check_may_ingest(caller: AuthContext, table: str, mode: WriteMode = WriteMode.APPEND) -> None:
-    """Check that the caller may send rows to the table in this mode, whether it exists or not."""
+    """Check that the caller may send rows to the table in this mode, whether or not the table exists."""
     if not may_ingest(caller, table):
         raise _denied(
             caller,

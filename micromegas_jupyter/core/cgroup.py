@@ -8,7 +8,7 @@ _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _MOUNT: Final = Path("/sys/fs/cgroup")
 _MAX_FILE_BYTES: Final = 64 * 1024
 _MAX_DEPTH: Final = 64
-#: Version 1 uses a number of this size if there is no limit.
+#: Version 1 reports at least this number if there is no limit.
 _UNLIMITED_BYTES: Final = 1 << 60
 
 

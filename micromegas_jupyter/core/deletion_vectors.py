@@ -23,7 +23,7 @@ _PLAIN_COOKIE: Final = 12346
 _MIN_OFFSETS: Final = 4  # a map with runs and fewer containers doesn't have offsets for them
 _MAX_ARRAY: Final = 4096
 _CONTAINER: Final = 1 << 16
-_MAX_ROWS: Final = 1 << 31  # per file, regardless of the log
+_MAX_ROWS: Final = 1 << 31  # rows per file, regardless of the log
 _Z85: Final = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _DIGITS: Final = {digit: value for value, digit in enumerate(_Z85)}
 
@@ -31,7 +31,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class DamagedVector(Exception):
-    """A deletion vector that must not be used because deleted rows would reappear; completes "a deletion vector "."""
+    """A deletion vector whose use would make deleted rows reappear. The text completes "a deletion vector "."""
 
 
 def decode_z85(text: str) -> bytes:
@@ -59,12 +59,12 @@ def unframed(vector: DeletionVector, stored: bytes) -> bytes:
 
 
 def decode_vector(vector: DeletionVector, content: bytes) -> pa.BooleanArray:
-    """Return which rows of a file are live, in order; all rows after them are."""
+    """Return a flag for each row of a file, true if it is live; rows beyond the last flag are live, too."""
     if len(content) != vector.size:
         raise DamagedVector("has a different size than the log specifies")
     try:
         return _live(vector, _Cursor(content))
-    except (ValueError, OverflowError):  # from NumPy, for too few bytes
+    except (ValueError, OverflowError):  # raised by NumPy if there are too few bytes
         raise DamagedVector("is incomplete") from None
 
 
@@ -97,7 +97,7 @@ class _Cursor:
         self._at = 0
 
     def take(self, kind: str, count: int) -> _Array:
-        """Return the next numbers; raises `ValueError` if too few are left."""
+        """Return the next `count` numbers; raises `ValueError` if there are fewer."""
         if not count:
             return np.empty(0, kind)
         found = np.frombuffer(self._content, kind, count, self._at)
@@ -108,7 +108,7 @@ class _Cursor:
         return int(self.take(kind, 1)[0])
 
     def containers(self) -> Iterator[tuple[int, _Array]]:
-        """Yield the containers of a 32-bit map: the upper half of their rows, and which of 65,536 rows are deleted."""
+        """Yield a 32-bit map's containers: the upper half of the row numbers, and which of 65,536 rows are deleted."""
         cookie = self.number("<u4")
         if cookie & 0xFFFF == _RUNS_COOKIE:
             count = (cookie >> 16) + 1
@@ -122,7 +122,7 @@ class _Cursor:
             raise DamagedVector("has a map that is too large")
         heads = self.take("<u2", 2 * count).tolist()
         if cookie == _PLAIN_COOKIE or count >= _MIN_OFFSETS:
-            self.take("<u4", count)  # offsets of the containers, which are contiguous anyway
+            self.take("<u4", count)  # skip the containers' offsets, because the containers are contiguous
         for key, less_one, has_runs in zip(heads[::2], heads[1::2], have_runs.tolist(), strict=True):
             yield key, self._container(less_one + 1, has_runs=bool(has_runs))
 

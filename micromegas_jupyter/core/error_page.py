@@ -17,7 +17,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 
 def error_entry(error: type[MicromegasError]) -> str:
-    """Return a class's entry on the errors page as a Markdown list of its cause, check, and fix."""
+    """Return an error class's entry for the errors page: a Markdown list with its cause, check, and fix."""
     cause, *rest = _paragraphs(error)
     items = (f"- **{label}:** {text}" for label, _, text in (one.partition(": ") for one in rest))
     facts = f"`{error.__name__}` (HTTP {error.http_status})"
@@ -50,7 +50,7 @@ def _documentation() -> str | None:
 
 
 def where_to_read(code: str) -> str:
-    """Return the URL of an error's entry, to be appended to its line (` · https://…/errors/#sql001`); usually empty."""
+    """Return a suffix with the URL of an error's entry (` · https://…/errors/#sql001`), or an empty string."""
     address = _documentation()
     return "" if address is None else f" · {address}/errors/#{code.lower()}"
 

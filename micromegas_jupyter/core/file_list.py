@@ -15,21 +15,21 @@ import pyarrow as pa
 
 from micromegas_jupyter.core.protocols import DataFile, DeletionVector, TableSnapshot
 
-#: Selects files: one value per file.
+#: Selects files; has one value per file.
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
 _INT64: Final = np.iinfo(np.int64)
 _lists: Final = itertools.count(1)
 _DELETED: Final = "deleted"
-#: The type of a `DeletionVector` in a column.
+#: The column type of a `DeletionVector`.
 VECTOR: Final = pa.struct(
     [("location", pa.string()), *((name, pa.int64()) for name in ("offset", "size", "cardinality", "rows"))]
 )
 
 
 class FileList(Sequence[DataFile]):
-    """An immutable list of a table's files, with values computed from them.
+    """An immutable list of a table's files, with cached values computed from them.
 
     `columns` are `path`, `begin`, `end`, the partition values as dictionaries `0`, `1`, …, and perhaps `deleted`.
     """
@@ -92,7 +92,7 @@ class FileList(Sequence[DataFile]):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[type[Self], tuple[pa.Table]]:
-        """Omit the numbers, which are meaningless in another process."""
+        """Omit the file numbers from pickles, because they are meaningless in other processes."""
         return type(self), (self.columns,)
 
     @functools.cached_property
@@ -137,7 +137,7 @@ class FileList(Sequence[DataFile]):
         return FileList(_concatenated(self.columns, added.columns), numbers)
 
     def find_common(self, later: "FileList") -> Mask | None:
-        """Return which files remain in a later version if it starts with them in the same order."""
+        """Return which files remain in a later version, or None unless it starts with them in the same order."""
         numbers = later._numbers  # noqa: SLF001 - of this class
         mask = np.isin(self._numbers, numbers, assume_unique=True)
         kept = self._numbers[mask]
@@ -179,7 +179,7 @@ class TableChange(NamedTuple):
         return cls(table, removed, after.where(is_added), None if bounds is None else bounds.filter(pa.array(is_added)))
 
     def apply(self, earlier: TableSnapshot) -> TableSnapshot:
-        """Return the later version."""
+        """Apply the changes to the earlier version, and return the later one."""
         files, bounds = FileList.of(earlier.files), earlier.bounds
         if len(self.removed):
             mask = np.ones(len(files), dtype=np.bool_)

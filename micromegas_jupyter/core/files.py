@@ -32,7 +32,7 @@ _MAX_FOLDER_TRIES = 8
 
 
 class FileProblem(Exception):
-    """The file cannot be used safely; `args[0]` completes a sentence that begins with its name."""
+    """The file cannot be used safely; `args[0]` completes a sentence that begins with the file's name."""
 
 
 class NoSuchFile(FileProblem):
@@ -56,7 +56,7 @@ class FileMark:
 
 def mark_of(path: Path, *, follows_links: bool = False) -> FileMark | None:
     """Return the file's current mark, or None if it does not exist."""
-    # Not `_translated`, because this runs each time a token is used, and a context manager is slow.
+    # Doesn't use `_translated`, because this runs each time a token is used, and a context manager is slow.
     try:
         return _mark(path.stat() if follows_links else path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def read_private_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES, closes: bo
 
 
 def read_shared_file(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, os.stat_result]:
-    """Read a regular file, following symbolic links; the caller checks its status."""
+    """Read a regular file, following symbolic links; the caller must check the returned status."""
     with _opened(path, follows_links=True) as (descriptor, found):
         return _read_all(descriptor, max_bytes), found
 
@@ -135,7 +135,7 @@ def file_beside(
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that is named only at the end and doesn't replace an existing file (FileExistsError).
+    """Yield a file that gets its name only at the end and never replaces an existing file (FileExistsError).
 
     On Linux, it has no name before that, so no file is left if the process is killed.
     """
@@ -203,7 +203,7 @@ def remove_file(path: Path) -> bool:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove temporary files that killed writers of `path` left behind; only for the holder of its lock."""
+    """Remove temporary files that killed writers of `path` left behind; call this only while holding its lock."""
     for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
@@ -216,7 +216,7 @@ class Reader:
     group_id: int
 
     def has_own_group(self, group_id: int) -> bool:
-        """Whether this user is the only member of a group: many systems give each user a group with the same number."""
+        """Whether this user is a group's only member: many systems create a group with the same ID for each user."""
         return group_id == self.group_id == self.user_id
 
 
@@ -226,7 +226,7 @@ def current_reader() -> Reader | None:
 
 
 def find_foreign_writer(found: os.stat_result, *, reader: Reader | None = None) -> str | None:
-    """Return who else can change a file or folder, as the end of a sentence, or None."""
+    """Return how other users can change a file or folder, as the end of a sentence, or None."""
     reader = reader or current_reader()
     if reader is None:
         return None
@@ -311,7 +311,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
-    """Remove the folders of exited processes; skip locked ones and those that may not be this user's. Never raises."""
+    """Remove folders that exited processes left behind; skip those that are locked or not this user's. Never raises."""
     if sys.platform == "win32":
         return 0
     from shutil import rmtree
@@ -339,7 +339,7 @@ def remove_abandoned(prefix: str, *, parent: str | None = None) -> int:
 if sys.platform == "win32":
 
     def lock_folder(_path: Path) -> int | None:
-        """Return None because this system doesn't have such a lock."""
+        """Return None, because this system doesn't support folder locks."""
         return None
 
     def _lock_now(_descriptor: int) -> bool:
@@ -382,7 +382,7 @@ else:
         return True
 
     def _unlock(descriptor: int) -> None:
-        """Unlock and close a file, which a forked process may also have open."""
+        """Unlock a file before closing it, because a forked process may also have it open."""
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
@@ -474,7 +474,7 @@ _YOUNG = timedelta(seconds=1)
 
 
 class FileWatch:
-    """Detects file changes since the last call; new files always count as changed. For one thread at a time."""
+    """Detects file changes since the last call; recent changes are always reported. For one thread at a time."""
 
     def __init__(self, paths: Iterable[Path], *, clock: Clock = SYSTEM_CLOCK, follows_links: bool = False) -> None:
         self._paths = tuple(paths)
@@ -585,14 +585,14 @@ class Lease:
 
     def check(self) -> None:
         """Raise `LeaseLost` if another program has taken over the lease."""
-        # The open descriptor prevents the file's number from being reused.
+        # The open descriptor prevents the file's inode number from being reused.
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._descriptor), self._path.lstat()):
                 return
         raise LeaseLost
 
     def enter_critical(self) -> None:
-        """Request that the lease not be taken over while this process is suspended; raises like `check`."""
+        """Request that the lease not be taken over while this process is suspended; may raise `LeaseLost`."""
         self._write(is_critical=True)
         self.check()
 
@@ -626,7 +626,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class _ObservedRecord:
-    """A state of the lock file: when it was first seen, and for how long in total."""
+    """A state of the lock file, when it was last seen, and for how long it has been observed in total."""
 
     state: tuple[int, int, bytes]
     at: float
@@ -667,7 +667,7 @@ class LeaseFile:
             threading.Event().wait(min(_POLL_SECONDS, left_seconds))
 
     def _look(self) -> tuple[int, int, bytes] | None:
-        """Return the state of the lock file if its holder may be suspended."""
+        """Return the state of the lock file if it has been unchanged for so long that its holder may be suspended."""
         state, now = _read_path(self._path), self._clock.monotonic()
         if state is None:
             return None
@@ -683,7 +683,7 @@ class LeaseFile:
         return state if seconds >= limit else None
 
     def _replace(self, seen: tuple[int, int, bytes]) -> int | None:
-        """Replace the lock file with a new, locked one; return None if another waiter did so first or it changed."""
+        """Replace the lock file with a new, locked one; return None if it changed or another waiter replaces it."""
         claim = self._path.with_name(f"{self._path.name}.claim")
         new, kept = (self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.tmp") for _ in range(2))
         claimed = _try_lock(claim)

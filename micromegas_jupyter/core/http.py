@@ -210,7 +210,7 @@ class HttpClient:
         accept_server_errors: bool = False,
         needs_body: bool = True,
     ) -> RawAnswer:
-        """Send a request on another thread, and return its checked response; the deadline includes the wait."""
+        """Send a request on another thread, and return its checked response; waiting for a slot counts as well."""
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
         timeout_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -341,7 +341,7 @@ class PlatformHttp(HttpClient):
 
 
 class HubHttp(HttpClient):
-    """Calls a JupyterHub's sign-in service with this server's token, never through a proxy."""
+    """Calls a JupyterHub's sign-in service with this server's token; plain HTTP is never sent through a proxy."""
 
     def call(
         self, url: str, *, token: Secret, body: Mapping[str, object] | None = None, timeout_seconds: float | None = None
@@ -362,7 +362,7 @@ class HubHttp(HttpClient):
 def check_answer(
     raw: RawAnswer, callee: Callee, *, max_bytes: int, accept_server_errors: bool = False, needs_body: bool = True
 ) -> None:
-    """Check that a response is neither a server error, a redirect, oversized, nor encoded."""
+    """Check that a response isn't a server error or a redirect, and that its body is neither too large nor encoded."""
     if not accept_server_errors and (raw.status in _SERVER_ERRORS or raw.status == _TOO_MANY_REQUESTS):
         raise ProviderUnavailable(f"{callee.name} returned status {raw.status}.")
     problem = None
@@ -454,7 +454,7 @@ def read_certificates(path: Path) -> str:
 def _prepare(
     method: str, url: str, headers: FormFields, body: FormFields | str | None = None
 ) -> requests.PreparedRequest:
-    """Build the request with its secrets revealed; only for the thread that sends it."""
+    """Build the request with its secrets revealed; call this only on the thread that sends it."""
     import requests
 
     data = _reveal(body) if isinstance(body, Mapping) else body
@@ -577,7 +577,7 @@ class Exchange:
             self._outcome = self._send()
         except ExchangeFailed as failure:
             self._outcome = failure
-        except Exception as error:  # noqa: BLE001 - `requests`, urllib3, sockets and ssl each have errors of their own
+        except Exception as error:  # noqa: BLE001 - requests, urllib3, sockets, and ssl raise unrelated errors
             self._outcome = _describe(error)
         finally:
             self._ended.set()
@@ -628,7 +628,7 @@ def proxy_for(url: str, configured: Secret | None = None) -> Secret | None:
     found = select_proxy(url, get_environ_proxies(url))
     if not found:
         return None
-    # Libraries reject these with messages that either show the address or are useless.
+    # Libraries reject invalid addresses with messages that are useless or reveal the address.
     try:
         parts = urlsplit(found if "://" in found else f"http://{found}")
         is_address = bool(parts.hostname) and parts.port != 0
@@ -671,7 +671,7 @@ def _watch_connection(connection: socket.socket, *, is_direct: bool) -> socket.s
 
 @cache
 def _adapter_class() -> type[HTTPAdapter]:
-    """Return an adapter for one exchange; not using a session prevents redirects, cookies, and .netrc passwords."""
+    """Return an adapter class; using it without a session prevents redirects, cookies, and .netrc passwords."""
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection

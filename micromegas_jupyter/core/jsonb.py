@@ -181,7 +181,7 @@ def _find(data: bytes, wanted: bytes) -> bytes | None:
 
 
 def array_of(elements: Sequence[bytes]) -> bytes:
-    """Return an array of values that are already binary JSON."""
+    """Return a binary JSON array of values that are already encoded."""
     headers, data = [_ARRAY << _KIND_BITS | len(elements)], []
     for element in elements:
         kind, _, inner = _head(element)
@@ -192,7 +192,7 @@ def array_of(elements: Sequence[bytes]) -> bytes:
 
 
 def _head(data: bytes) -> tuple[int, int, tuple[int, ...]]:
-    """Return a container's kind, its count, and the headers of its elements."""
+    """Return a container's kind, its number of items, and the headers of its elements."""
     header: int = struct.unpack_from(">I", data)[0]
     kind, count = header >> _KIND_BITS, header & ((1 << _KIND_BITS) - 1)
     total = {_SCALAR: 1, _ARRAY: count, _OBJECT: 2 * count}[kind]
@@ -209,7 +209,7 @@ def _element(data: bytes, position: int, header: int) -> bytes:
 
 
 def _as_value(header: int, element: bytes) -> bytes:
-    """Return an element as a separate value."""
+    """Return an element as separate binary JSON."""
     if header >> _TYPE_BITS == _CONTAINER:
         return element
     return struct.pack(">II", _SCALAR << _KIND_BITS, header) + element
@@ -240,7 +240,7 @@ def to_plain(value: object) -> object:
 
 
 def _decode(data: bytes, *, depth: int) -> tuple[object, int]:
-    """Return the value of a container, and the number of bytes it takes."""
+    """Decode a container; return its value and its size in bytes."""
     if depth > MAX_DEPTH:
         raise ValueError("too deep")
     kind, count, headers = _head(data)
@@ -285,7 +285,7 @@ def _number(data: bytes) -> object:
         if tag not in _SPECIAL_NUMBERS:
             raise ValueError("an unknown number")
         return _SPECIAL_NUMBERS[tag]
-    tag &= 0xF0  # some writers repeat the size in the other half
+    tag &= 0xF0  # some writers repeat the size in the lower four bits
     if tag == _FLOAT:
         number: float = struct.unpack(">d", rest)[0]
         return number
@@ -303,7 +303,7 @@ def is_declared_jsonb(field: pa.Field) -> bool:
 
 
 def holds_jsonb(field: pa.Field, column: pa.ChunkedArray) -> bool:
-    """Whether to show a column as JSON: its first values are all JSONB, or it is empty and has the JSONB type."""
+    """Whether to show a column as JSON: its first values are all JSONB, or it is empty and declared as JSONB."""
     if not _is_bytes(field.type):
         return False
     rows = column.slice(0, _SAMPLE_ROWS)
@@ -322,13 +322,13 @@ def json_text(data: bytes) -> str | None:
 
 
 def json_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a JSONB column as a dictionary of JSON strings; other bytes become `0x…`."""
+    """Return a JSONB column as a dictionary-encoded column of JSON strings; other bytes become `0x…`."""
     texts, _ = _texts(column)
     return texts
 
 
 def with_json(table: pa.Table, names: Collection[str | None] | None = None) -> pa.Table:
-    """Return a table with JSON strings in the columns (all, or only those in `names`) that contain only JSONB."""
+    """Convert the columns that contain only JSONB (all, or only those in `names`) to JSON strings."""
     for index, field in enumerate(table.schema):
         column = table.column(index)
         if (names is not None and field.name not in names) or not holds_jsonb(field, column):
@@ -376,7 +376,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain(chunk: pa.Array) -> pa.Array:
-    """Return each row's bytes."""
+    """Return the rows' bytes without dictionary encoding."""
     if pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary.cast(pa.large_binary()).take(chunk.indices)
     return chunk.cast(pa.large_binary())

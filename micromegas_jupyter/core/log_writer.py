@@ -22,7 +22,7 @@ RECEIPT_FIELD: Final = "log_receipt"
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 16 * 1024 * 1024
 STALL_SECONDS: Final = 2.0
-#: The share of the queue that is available to ordinary lines, and the one up to which new calls are accepted. Running
+#: The share of the queue that is available to ordinary lines, and the share up to which new calls are accepted. Running
 #: calls can use the rest.
 _ORDINARY_SHARE: Final = 0.8
 _ACCEPTING_SHARE: Final = 0.9
@@ -64,7 +64,7 @@ class StreamDestination:
     def __init__(self, stream: TextIO, *, lost_line: Callable[[int], str]) -> None:
         self._stream = stream
         self._lost_line = lost_line
-        self._written_bytes = 0  # of the first line
+        self._written_bytes = 0  # how much of the first line has been written
         self.on_progress: Callable[[], None] = lambda: None
         try:
             self._descriptor = stream.fileno()
@@ -101,14 +101,14 @@ class StreamDestination:
 
 
 class Receipt:
-    """The state of a line; `wait` returns when the call that it reports may return."""
+    """The state of a queued line; `wait` returns once the call that the line reports may return."""
 
     def __init__(self, writer: "LogWriter", number: int | None) -> None:
         self._writer = writer
         self._number = number
 
     def wait(self) -> Awaitable[None]:
-        """Return once the line is queued, or written if the writer is durable.
+        """Return once the line is queued or, if the destination is durable, written.
 
         Raises:
             ServerUnavailable: The queue was full, or the line could not be written within ten seconds.
@@ -129,7 +129,7 @@ class LogWriter:
         self._destination = destination
         self._clock = clock
         self._lock = threading.RLock()
-        self._wake = threading.Lock()  # held; released to wake up the sleeping thread
+        self._wake = threading.Lock()  # always held, except to wake up the sleeping thread
         self._wake.acquire()
         self._is_asleep = False
         self._closing = threading.Event()
@@ -231,7 +231,7 @@ class LogWriter:
                 count = self._destination.write(lines)
             except OSError as error:
                 if self._closing.is_set() and self._is_failing:
-                    return  # nothing would change before the process exits
+                    return  # another attempt would not help before the process exits
                 if not self._is_failing:
                     self._is_failing = True
                     self._destination.report_failure(error)
@@ -243,7 +243,7 @@ class LogWriter:
     def _await_lines(self) -> bool:
         """Wait until there is something to write; return False once the writer is closed and everything is written."""
         with self._lock:
-            # Don't make calls after checking the queue: one might run a destructor that logs.
+            # Don't make calls after checking the queue: a call might run a destructor that logs.
             is_idle = self._is_asleep = not self._closing.is_set() and not self._queue
         if is_idle:
             self._wake.acquire()
@@ -380,7 +380,7 @@ class LogWriterStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Queue an incomplete line, too."""
+        """Queue the incomplete line, if any."""
         with self._lock:
             line, self._partial = self._partial, ""
         if line:

@@ -42,7 +42,7 @@ class TokenKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableAccess:
-    """Which tables a caller may read (`*`: all others); other tables don't exist for the caller.
+    """Which tables a caller may read (`*` means all others); to the caller, other tables don't exist.
 
     `filters` are SQL conditions by table; a row must meet at least one. An empty tuple means all rows.
     """
@@ -165,7 +165,7 @@ class TokenValidator(Protocol):
         """Stop background work and release connections."""
 
 
-#: The metadata key of a column's ID, as PyArrow uses it for Parquet schemas.
+#: The metadata key that PyArrow uses for a column's ID in Parquet schemas.
 FIELD_ID: Final = b"PARQUET:field_id"
 
 
@@ -188,7 +188,7 @@ class DeletionVector(NamedTuple):
 
 
 class DataFile(NamedTuple):
-    """A file of a table: an absolute path, or a URL in a bucket.
+    """A table's data file; its path is absolute, or the URL of an object in a bucket.
 
     Attributes:
         partition: The values of the table's `partition_columns` as strings, as in the Delta log; None means null.
@@ -205,7 +205,7 @@ class DataFile(NamedTuple):
 
 
 class FileFormat(enum.Enum):
-    """The format of the rows in a file."""
+    """The format of a data file."""
 
     PARQUET = "parquet"
     CSV = "csv"
@@ -339,7 +339,7 @@ class TableWrite(Protocol):
     """
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows with the schema of `open_write`; they are invisible until `commit`."""
+        """Add rows with the schema that was passed to `open_write`; they are invisible until `commit`."""
 
     def commit(self) -> int:
         """Make all rows durable and visible atomically, and return the number of rows."""

@@ -1,4 +1,4 @@
-"""Read-only calls: the flag that marks them, and the only check that all state changes go through.
+"""Read-only calls: the flag that marks them, and the check that all state changes must pass.
 
 A call is read-only because its client requested it (`x-micromegas-read-only`) or because an agent makes it. This is a
 property of the call, not of the caller: an administrator's agent must not have the administrator's functions.

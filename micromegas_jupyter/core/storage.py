@@ -27,18 +27,18 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//|[^/\\])")
 _BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", re.ASCII)
 _DISK_FULL_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL: Final = re.compile("No space left|File too large|Disk quota exceeded")
-# Error messages of obstore, deltalake, and DataFusion. S3 responds to HEAD requests without an error code.
+# Matches error messages from obstore, deltalake, and DataFusion. S3 responds to HEAD requests without an error code.
 _REFUSED: Final = re.compile(
     r"401 Unauthorized|403 Forbidden|<Code>(?:ExpiredToken|InvalidToken|TokenRefreshRequired)<"
     r"|performing HEAD [^\n]*400 Bad Request"
 )
 _LOCK_SECONDS: Final = 5.0
 _NO_BUCKET: Final = re.compile("<Code>(?:NoSuchBucket|PermanentRedirect|IllegalLocationConstraintException)<")
-# Per request; deltalake has the same values in string form.
+# Limits per request; deltalake receives the same values as strings.
 _CONNECT_SECONDS: Final = 5
 _REQUEST_SECONDS: Final = 30
 _MAX_RETRIES: Final = 3
-# If there are more objects than this, list them instead: a listing contains up to a thousand.
+# If there are more objects than this, list them instead: one request lists up to a thousand.
 _MAX_HEADS: Final = 32
 _RETRY_SECONDS: Final = 20
 
@@ -118,7 +118,7 @@ class Storage:
                 return []
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Entry]:
-        """Yield all objects below a folder, unordered; with `after`, only those with greater names."""
+        """Yield all objects below a folder in any order; with `after`, only those whose names sort after it."""
         with storage_errors("The files of a table could not be listed.", self):
             first = f"{prefix}/{after}"
             if self.is_local:
@@ -140,7 +140,7 @@ class Storage:
                 ThreadPoolExecutor(len(paths)) as pool,
             ):
                 return all(pool.map(self._has, paths))
-        # From the first to the last missing one, because buckets list objects in name order.
+        # List objects from the first path on until all are found; buckets list objects in name order.
         folder = "/".join(os.path.commonprefix([path.split("/")[:-1] for path in paths]))  # noqa: RUF071 - of lists
         missing, first = set(paths), min(paths)
         for entry in self.list(folder, after=first.removeprefix(f"{folder}/")[:-1]):
@@ -212,7 +212,7 @@ class Storage:
                 self._obstore.put(self._store, path, bytes(content))
 
     def replace(self, path: str, content: bytes, *, mark: str | None) -> bool:
-        """Write an object if its mark still equals `mark` (None: it doesn't exist); return whether it was written."""
+        """Write an object if it still has this `mark` (None if it must not exist); return whether it was written."""
         if self.is_local:
             target = Path(self.uri) / path
             with storage_errors("A file of the lake could not be written.", self):

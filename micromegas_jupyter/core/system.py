@@ -65,8 +65,8 @@ class SystemBrowser:
 
 
 def jitter() -> float:
-    """Return a number from 0 to 1 to spread out simultaneous callers."""
-    return random.random()  # noqa: S311 - nobody gains from guessing it
+    """Return a random number from 0 to 1, for spreading out simultaneous callers."""
+    return random.random()  # noqa: S311 - it isn't a secret
 
 
 class Variables(dict[str, str]):
@@ -81,7 +81,7 @@ class Variables(dict[str, str]):
 
 
 def process_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Return this process's current environment variables, or their replacement."""
+    """Return this process's current environment variables, or the given ones."""
     return environ if isinstance(environ, Variables) else Variables(os.environ if environ is None else environ)
 
 
@@ -108,7 +108,7 @@ T = TypeVar("T")
 
 
 def start_thread(target: Callable[..., object], *arguments: object, name: str) -> threading.Thread:
-    """Start a daemon thread in a copy of the caller's context, which ipykernel uses to find the printing cell."""
+    """Start a daemon thread in a copy of the caller's context, which ipykernel uses to assign output to a cell."""
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(target, *arguments), name=name, daemon=True)
     thread.start()
@@ -134,7 +134,7 @@ def run_interruptibly(work: Callable[[], T]) -> T:
             continue
         if error is not None:
             raise error
-        return result  # type: ignore[return-value] # the pair holds a result whenever it holds no error
+        return result  # type: ignore[return-value] # the pair has a result unless it has an error
 
 
 class Secret:
@@ -185,7 +185,7 @@ class HiddenBytes(bytes):
 
 
 def hide_texts(pairs: Mapping[Any, Any] | Iterable[Any]) -> list[Any]:
-    """Return pairs with values that verbose tracebacks don't show; anything other than pairs becomes an empty list."""
+    """Return pairs with values that verbose tracebacks don't show; anything other than pairs becomes `[()]`."""
     with suppress(TypeError, ValueError):
         return [(key, _hide(value)) for key, value in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
     return [()]

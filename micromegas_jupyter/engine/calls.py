@@ -1,4 +1,4 @@
-"""Table function calls that DataFusion must not run, because it would run them during planning.
+"""Finds table function calls that must be replaced because DataFusion would run them during planning.
 
 Each call is replaced by a name, and its arguments by blanks, so that positions in messages stay correct.
 """
@@ -47,7 +47,7 @@ def lift_calls(scanned: Scan, functions: Collection[str]) -> list[Call]:
 
 
 def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
-    """Return the statement with each call replaced by a name."""
+    """Return the statement with each call replaced by its placeholder name."""
     pieces, end = [], 0
     for call in calls:
         replaced, rest = call.text[: len(call.stand_in)], call.text[len(call.stand_in) :]
@@ -58,7 +58,7 @@ def with_stand_ins(sql: str, calls: Sequence[Call]) -> Scan:
 
 
 def refused(sql: str, at: int, what: str, remedy: str, *, kind: type[QueryError] = InvalidStatement) -> QueryError:
-    """Return an error with the position of the problem."""
+    """Return an error with the line and column of the problem."""
     line, column = line_and_column(sql, at)
     return kind(what, remedy=remedy, line=line, column=column)
 

@@ -1,4 +1,4 @@
-"""The engine's interface, which takes settings and a statement, and returns an exact schema and record batches."""
+"""The engine's interface: it takes settings and a statement, and returns an exact schema and record batches."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 #: The upper bound for any statement size setting.
 MAX_STATEMENT_BYTES: Final = 524288
-#: The table function for running queries; the server passes them to the engine if a statement mentions it.
+#: The table function that lists running queries; the server provides the list if a statement mentions the function.
 RUNNING_QUERIES: Final = "running_queries"
-#: In `Reads`, any column of a table; as a table name, any table.
+#: In `Reads`, stands for any column of a table, or as a table name, for any table.
 ANY: Final = "*"
 #: The columns that a statement reads, by table; empty for a table whose rows are only counted.
 Reads = Mapping[str, Sequence[str]]
@@ -56,7 +56,7 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """The input for one read of a followed table: its `files`, in order, up to a row limit and a byte limit.
+    """The input for one read of a followed table: `files` in order, up to a row limit and a byte limit.
 
     `offset` is the number of result rows from the first file that earlier reads returned.
     """
@@ -160,7 +160,7 @@ class VisibleTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStatistics:
-    """A statement's resource use so far; None for counts that the engine does not report.
+    """A statement's resource usage so far; counts that the engine does not report are None.
 
     `context_init_seconds` covers listing and registering tables; `execution_seconds` excludes reading rows. Of the
     `files_total` in its tables, `files_read` were opened. `rows_scanned` were decoded, whether or not they met a
@@ -185,7 +185,7 @@ class QueryStatistics:
 
 
 class FileSource(Protocol):
-    """Provides information about tables' files that snapshots don't contain."""
+    """Provides information about table files that snapshots don't contain."""
 
     def files(self, table: str) -> pa.Table:
         """Return one row per file, or no rows if the table does not exist.
@@ -197,19 +197,19 @@ class FileSource(Protocol):
     def past(
         self, table: str, to: datetime | int | None, caller: AuthContext
     ) -> tuple[TableSnapshot, str | None] | None:
-        """Return a table as of a time or version (default: now) if the caller may read earlier ones; None if missing.
+        """Return a table as of a time or version (default: now), or None if missing; check the caller's permission.
 
         Rows that do not meet the condition, if any, do not exist.
         """
 
     def history(self, table: str, caller: AuthContext) -> pa.Table | None:
-        """Return one row per commit, with file and row counts, if the caller may read earlier versions."""
+        """Return one row per commit with file and row counts, or None if missing; check the caller's permission."""
 
 
 class TableFiles(NamedTuple):
-    """What an explained or estimated statement reads from a table: `files` out of `total`, bytes, and rows.
+    """The amount that an explained or estimated statement reads from a table: `files` out of `total`, bytes, and rows.
 
-    `size` and `rows` are for all scans of the table, or None if unknown for some file.
+    `size` and `rows` cover all scans of the table, or are None if unknown for any file.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Describes, as data, the predicates that may be evaluated on rows that a caller must not see.
+"""Defines which predicates may be evaluated on rows that a caller must not see.
 
 An error about a hidden row reveals something about it, so only expressions that have a value for every row are listed:
 no casts of columns, no arithmetic, no functions. Each engine has an adapter that describes its expressions as `Term`s
@@ -17,10 +17,10 @@ from typing import Final
 
 import pyarrow as pa
 
-#: The longest LIKE pattern, in characters. A pattern 10 times as long always fits into a compiled regular expression;
-#: one 20 times as long may not, and fails when a row is read.
+#: The longest LIKE pattern, in characters. A pattern 10 times as long can always be compiled to a regular expression;
+#: one 20 times as long may be too large and fail when a row is read.
 MAX_PATTERN: Final = 1000
-#: The longest IN list, in constants.
+#: The maximum number of constants in an IN list.
 MAX_LISTED: Final = 1000
 
 COLUMN: Final = "column"
@@ -37,7 +37,7 @@ DATE: Final = "date"
 TIMESTAMP: Final = "timestamp"  # columns also have the unit, as in "timestamp(6)"
 TIMESTAMPTZ: Final = "timestamptz"
 NULL: Final = "null"
-#: Decimals, bytes, and nested values: never compared.
+#: Decimals, bytes, and nested values, which are never leakproof to compare.
 OTHER: Final = "other"
 
 #: Constants that can be converted to a column's kind. Text that is a time (`is_time`) can also be converted to the last
@@ -51,16 +51,16 @@ CONSTANTS: Final[Mapping[str, frozenset[str]]] = {
     TIMESTAMP: frozenset({TIMESTAMP, DATE, NULL}),
     TIMESTAMPTZ: frozenset({TIMESTAMP, TIMESTAMPTZ, DATE, NULL}),
 }
-#: IN with a query compares values with the query's column, and EXISTS is such an IN without operands.
+#: IN with a subquery compares values with the subquery's column; EXISTS is represented as an IN without operands.
 COMPARISONS: Final = frozenset(
     {"=", "!=", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM", "BETWEEN", "IN"}
 )
-#: With a constant pattern and the default escape character.
+#: Leakproof only with a constant pattern and the default escape character.
 PATTERNS: Final = frozenset({"LIKE", "ILIKE"})
 LOGIC: Final = frozenset({"AND", "OR", "NOT", "IS TRUE", "IS FALSE", "IS UNKNOWN"})
 #: Tests on operands of any kind.
 TESTS: Final = frozenset({"IS NULL"})
-#: Without FILTER and ORDER BY, with the kinds of their arguments and the kind of the result if it differs.
+#: Aggregates, leakproof without FILTER and ORDER BY: their argument kinds, and the result's kind if it differs.
 AGGREGATES: Final[Mapping[str, tuple[frozenset[str], str | None]]] = {
     "count": (frozenset({*CONSTANTS, NULL, OTHER}), INTEGER),
     "min": (frozenset(CONSTANTS), None),
@@ -76,7 +76,7 @@ _TIME: Final = re.compile(
 )
 _DATE_CHARACTERS: Final = 10
 _YEARS: Final = range(1800, 2150)  # nanoseconds cover 1677 to 2262
-#: The maximum sum of intervals that are added to a constant time.
+#: The maximum total of the intervals added to a constant time, in days.
 _MAX_MOVED_DAYS: Final = 100 * 372
 
 
@@ -108,7 +108,7 @@ def is_leakproof_condition(term: Term | None) -> bool:
 
 
 def kind_of(term: Term | None) -> str | None:  # noqa: PLR0911 - one per kind
-    """Return the kind of a leakproof expression's values; None for any other expression."""
+    """Return the kind of a leakproof expression's values, or None for any other expression."""
     if term is None:
         return None
     if (constant := constant_kind(term)) is not None:
@@ -167,7 +167,7 @@ def _base(kind: str) -> str:
 
 
 def constant_kind(term: Term) -> str | None:
-    """Return the kind of a constant that every engine can evaluate; None for any other expression."""
+    """Return the kind of a constant that every engine can evaluate, or None for any other expression."""
     kind, moved_days = _constant(term)
     return kind if moved_days <= _MAX_MOVED_DAYS else None
 
@@ -228,7 +228,7 @@ def is_time(text: str) -> bool:
 
 
 def number(value: float) -> Term:
-    """Return the term for a number, which must be an int or a float, regardless of its notation."""
+    """Return the term for an int or a float, with the number's text in decimal notation."""
     if isinstance(value, int):
         return Term(LITERAL, kind=INTEGER, text=str(value))
     return Term(LITERAL, kind=FLOAT, text=format(Decimal(repr(value)), "f"))

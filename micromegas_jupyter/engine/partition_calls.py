@@ -30,7 +30,7 @@ _MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionCall:
-    """One call, with the relevant arguments; the time range is for materialized views."""
+    """One call with its relevant arguments; the time range applies to materialized views."""
 
     function: str
     view_set: str
@@ -39,13 +39,13 @@ class PartitionCall:
 
 
 def may_call_partition_function(sql: str) -> bool:
-    """Return whether a statement contains the name of one of the functions; otherwise, it can't call them."""
+    """Return whether a statement contains the name of one of the functions, without which it can't call them."""
     lower = sql.lower()
     return any(name in lower for name in MESSAGE_FUNCTIONS)
 
 
 def parse_partition_call(function: str, arguments: Sequence[object]) -> PartitionCall:
-    """Return a call with these arguments; None means that an argument isn't a constant."""
+    """Return a call with these arguments; an argument that isn't a constant is None."""
     names = _PARAMETERS[function]
     if len(arguments) != len(names):
         what, remedy = f"{function} takes {len(names)} constants.", f"Write {function}({', '.join(names)})."

@@ -1,4 +1,4 @@
-"""Splits a statement into tokens like DataFusion's generic SQL dialect, and reports where the result becomes uncertain.
+"""Splits a statement into tokens as in DataFusion's generic SQL dialect, and reports where the result is uncertain.
 
 It does not understand SQL; DataFusion does.
 """
@@ -86,8 +86,8 @@ _COMMON = r"""
   | (?P<other> \S )
 )"""
 
-# The order matters: an ambiguous prefix or dollar quote precedes the word or the placeholder that it begins. Quotes are
-# possessive (`*+`): an unterminated quote is uncertain, never a shorter quote.
+# The order matters: an ambiguous prefix or dollar quote precedes the word or the placeholder that it begins. Quote
+# patterns are possessive (`*+`), so that an unterminated quote is uncertain instead of matching a shorter quote.
 _CERTAIN = re.compile(
     r"""\s*+ (?:
     (?P<blank> \Z | --[^\r\n]*(?:\r?\n|\Z) | /\*(?:[^*/]|\*(?!/)|/(?!\*))*+\*/ )
@@ -123,13 +123,13 @@ def scan(sql: str) -> Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """The names that a statement can refer to: its identifiers, and any part of `text` if quoting is uncertain."""
+    """The names that a statement can refer to: its identifiers, or any part of `text` if quoting is uncertain."""
 
     names: frozenset[str]
     text: str | None = field(default=None, repr=False)
 
     def has(self, name: str) -> bool:
-        """Return whether the statement may refer to `name`; True if uncertain."""
+        """Return whether the statement may refer to `name`, or True if uncertain."""
         return name in self.names or '"' in name or (self.text is not None and name.lower() in self.text)
 
     def among(self, names: frozenset[str]) -> frozenset[str]:
@@ -149,7 +149,7 @@ def line_and_column(sql: str, offset: int) -> tuple[int, int]:
 
 
 def find_brackets(scanned: Scan) -> dict[int, int]:
-    """Return the closing token for each opening bracket's token."""
+    """Map the position of each opening bracket's token to that of its closing token."""
     opened: list[int] = []
     closed: dict[int, int] = {}
     for place, token in enumerate(scanned.tokens):
@@ -198,7 +198,7 @@ def quoted(name: str) -> str:
 
 _HEX_DIGITS: Final = 16
 _VALUE: Final = "?"
-# The front computes the fingerprint of every statement, while other calls wait.
+# The front computes the fingerprint of every statement, during which other calls wait.
 _MAX_STEPS: Final = 20_000
 
 _TOKEN = re.compile(
@@ -232,7 +232,7 @@ def sql_hash(sql: str) -> str:
 
 
 def fingerprints(sql: str) -> tuple[str, str]:
-    """Return a statement's fingerprints with and without trailing semicolons; a rule may use either."""
+    """Return a statement's fingerprints with and without trailing semicolons, because a rule may use either."""
     sql = sql[:MAX_STATEMENT_BYTES]
     tokens = _tokens(sql)
     if tokens is None:
@@ -249,7 +249,7 @@ def _digest(tokens: list[str]) -> str:
 
 
 def _tokens(sql: str) -> list[str] | None:
-    """Return a statement's normalized tokens; None if a quote or a comment is not closed."""
+    """Return a statement's normalized tokens, or None if a quote or a comment is not closed."""
     found: list[str] = []
     at = 0
     for _ in range(_MAX_STEPS):
@@ -275,7 +275,7 @@ def _tokens(sql: str) -> list[str] | None:
 
 
 def _end_of_comment(sql: str, at: int) -> int:
-    """Return the end of the comment that was opened before `at`, including nested comments; 0 if it is not closed."""
+    """Return the end of the comment opened before `at`, including nested comments, or 0 if it is not closed."""
     depth = 1
     for found in _COMMENT.finditer(sql, at):
         depth += 1 if found[0] == "/*" else -1

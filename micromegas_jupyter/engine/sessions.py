@@ -1,4 +1,4 @@
-"""Opens DataFusion sessions, all from one memory pool and with measured settings, and reuses them.
+"""Opens and reuses DataFusion sessions, which share one memory pool and have settings chosen by measurement.
 
 A new session has not read the files' footers, which is most of the work of a lookup in a large file.
 
@@ -25,19 +25,20 @@ _log = logging.getLogger(__name__)
 READ_ONLY: Final = SQLOptions().with_allow_ddl(False).with_allow_dml(False).with_allow_statements(False)
 
 _OPTIONS: Final = {
-    # Inside the engine, views would be faster, but every result needs plain strings (wire_schema converts the rest).
+    # String views would be faster inside the engine, but all results need plain strings (wire_schema converts the
+    # rest).
     "datafusion.execution.parquet.schema_force_view_types": "false",
     "datafusion.sql_parser.map_string_types_to_utf8view": "false",
-    # Skips reading values outside the current minimum and maximum. But if one of several columns was always null,
-    # DataFusion 55 uses only the other columns, and that column's values are lost.
+    # This option skips values that can't change the current minimum and maximum. But if one of several columns was
+    # null so far, DataFusion 55 uses only the other columns, and that column's values are lost.
     "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown": "false",
-    # DataFusion 55 fails its own check if IS TRUE is both a group and inside an aggregate.
+    # DataFusion 55 fails its own check if IS TRUE is used in both GROUP BY and an aggregate.
     "datafusion.execution.skip_physical_aggregate_schema_check": "true",
-    # Adds lines and columns to messages, if DataFusion provides them.
+    # Adds line and column numbers to messages if DataFusion provides them.
     "datafusion.sql_parser.collect_spans": "true",
 }
 
-#: The steps that may filter the scans below by the values that they have read. Above a join, DataFusion 55.2 may
+#: The steps that may filter the scans below them by the values read so far. Above a join, DataFusion 55.2 may
 #: confuse columns of two tables, and lose rows (see `workarounds.joins`).
 DYNAMIC_FILTERS: Final = {
     "join": "datafusion.optimizer.enable_join_dynamic_filter_pushdown",
@@ -47,9 +48,9 @@ _PARTITIONS: Final = "datafusion.execution.target_partitions"
 # DataFusion 55 computes `max(x)` from the files' footers, and treats footers with a different type than the table's as
 # nulls.
 _USE_FOOTERS: Final = "datafusion.execution.collect_statistics"
-# Few for local files, because each thread that reads one keeps memory (see `workarounds.scan_folders`).
+# This is low for local files, because each thread that reads a footer retains memory (see `workarounds.scan_folders`).
 _FOOTERS_AT_A_TIME: Final = "datafusion.execution.meta_fetch_concurrency"
-# DataFusion 55 panics if it keeps only the first groups by float columns and a value is NaN.
+# DataFusion 55 panics if it keeps only the top groups of a float column and a value is NaN.
 _FIRST_GROUPS: Final = "datafusion.optimizer.enable_topk_aggregation"
 _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 
@@ -58,19 +59,19 @@ _OPTIMIZER_PASSES: Final = "datafusion.optimizer.max_passes"
 _MOVES_FIELDS: Final = "datafusion.optimizer.enable_leaf_expression_pushdown"
 # The size of the footer cache, which lives as long as the session.
 _FOOTERS: Final = "SET datafusion.runtime.metadata_cache_limit = '16M'"
-# A folder of links may have been listed while the folder of its files was briefly missing.
+# A folder of links may have been listed while the folder with the linked files was briefly missing.
 _LISTS_OF_FOLDERS: Final = "SET datafusion.runtime.list_files_cache_ttl = '1s'"
 
-# Their results contain the server's files, or count preceding rows, including hidden ones.
+# Their results contain the server's file paths, or count preceding rows, including hidden ones.
 _REVEALING_FUNCTIONS: Final = ("input_file_name", "file_row_index")
 
-#: One statement runs at a time, while another may be planned.
+#: One statement runs while another may be planned.
 _MAX_FREE: Final = 2
 
 
 @dataclass(slots=True, eq=False)
 class LentSession:
-    """A session for planning one statement; without a pool, it is not reused.
+    """A session for planning one statement; it is not reused if it has no pool.
 
     Plans run in a copy of the session, which shares its caches and its memory: optimized plans are not optimized again.
     """
@@ -98,7 +99,7 @@ class LentSession:
         self._settings |= {name: str(one in of).lower() for one, name in DYNAMIC_FILTERS.items()}
 
     def frame(self, written: LogicalPlan, optimized: LogicalPlan | None = None) -> DataFrame:
-        """Return a plan for execution; optimizes it if necessary."""
+        """Return a plan that can be executed; optimizes it if necessary."""
         self._settings[_OPTIMIZER_PASSES] = "3" if optimized is None else "0"
         if self._runner is None:
             # DataFusion-Python has no other way to copy a session. The copy could read any path, but doesn't plan
@@ -125,8 +126,8 @@ class Sessions:
         # Sessions from one builder share its memory pool.
         pooled = RuntimeEnvBuilder().with_fair_spill_pool(settings.memory_limit_bytes)
         self._runtime = pooled.with_disk_manager_disabled()
-        # The spill limit can only be set by statement, and per session. With the statement, DataFusion ignores its
-        # configured folder and uses the process's.
+        # The spill limit can be set only with a statement in each session. This statement makes DataFusion ignore its
+        # configured folder and use the process's.
         self._cap = f"SET datafusion.runtime.max_temp_directory_size = '{max(1, settings.spill_limit_bytes >> 10)}K'"
         self.free: list[LentSession] = []
 

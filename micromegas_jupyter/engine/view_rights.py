@@ -25,7 +25,7 @@ from micromegas_jupyter.engine.schemas import flat_schema
 from micromegas_jupyter.engine.sessions import READ_ONLY
 
 _NOTHING: Final = pa.schema([])
-#: Equal values of other types may differ, such as 0.0 and -0.0, or be stored in different forms.
+#: Types whose equal values are identical; others have values such as 0.0 and -0.0, or several stored forms.
 _EXACT: Final = (
     pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
     pa.types.is_date32, pa.types.is_timestamp,
@@ -37,7 +37,7 @@ _SAME_COLUMNS: Final = frozenset({"Filter", "Sort", "SubqueryAlias"})
 def view_condition(
     view: TableSnapshot, conditions: tuple[str, ...], problem_of: Callable[[str, pa.Schema], object]
 ) -> tuple[str, ...] | None:
-    """Return conditions on a materialized view's stored rows that are equivalent to `conditions` on its source.
+    """Return conditions on a materialized view's stored rows that are equivalent to its source's `conditions`.
 
     They keep the rows that the view's queries return for source rows that meet at least one of the conditions. Returns
     None if there are no such conditions: the view then doesn't exist for the caller. `problem_of` returns why a
@@ -70,7 +70,7 @@ _Query = tuple[str, str, pa.Schema]
 
 @functools.lru_cache(maxsize=512)
 def _shared_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]) -> pa.Schema:
-    """Return the columns that a view's queries, each over a table with a name and a schema, pass through."""
+    """Return the source's columns that a view's two queries pass through unchanged."""
     (_, _, source), (_, _, stored) = extract, merge
     try:
         extracted, merged = _passed_through(*extract), _passed_through(*merge)
@@ -89,7 +89,7 @@ def _shared_columns(extract: _Query, merge: _Query, split_times: tuple[str, ...]
 
 
 def _passed_through(sql: str, table: str, schema: pa.Schema) -> dict[str, str]:
-    """Return the columns of a query's result that are columns of a table, with their names there."""
+    """Map the columns of a query's result that are columns of a table to their names in the table."""
     scanned = scan(sql)
     if not scanned.is_certain or scanned.names & changing_functions():
         return {}
@@ -104,7 +104,7 @@ def _passed_through(sql: str, table: str, schema: pa.Schema) -> dict[str, str]:
 
 
 def _columns(context: SessionContext, plan: LogicalPlan, table: str) -> tuple[list[str], list[str | None]]:
-    """Return the names of a plan's columns, and for each the corresponding column of the table, if any."""
+    """Return the names of a plan's columns, and the table column that each one corresponds to, if any."""
     names = context.create_dataframe_from_logical_plan(plan).schema().names
     nothing: list[str | None] = [None] * len(names)
     variant, below = plan.to_variant(), plan.inputs()
@@ -123,14 +123,14 @@ def _columns(context: SessionContext, plan: LogicalPlan, table: str) -> tuple[li
     elif kind == "Projection":
         found = [_column(one, known) for one in variant.projections()]
     elif kind == "Aggregate" and all(one.variant_name() != "GroupingSet" for one in variant.group_by_exprs()):
-        # Other columns follow the keys.
+        # The aggregates follow the keys.
         keys = [_column(one, known) for one in variant.group_by_exprs()]
         found = keys + [None] * len(variant.aggregate_exprs())
     return names, found if len(found) == len(names) else nothing
 
 
 def _column(expression: Expr, known: Mapping[str, str | None]) -> str | None:
-    """Return the table's column that an expression represents, possibly renamed."""
+    """Return the table column that an expression represents, possibly under another name, or None."""
     while expression.variant_name() == "Alias":
         expression = expression.to_variant().expr()
     return known.get(expression.to_variant().name()) if expression.variant_name() == "Column" else None

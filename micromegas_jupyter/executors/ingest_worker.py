@@ -43,15 +43,15 @@ from micromegas_jupyter.telemetry.tables import (
     build_stream_batch,
 )
 
-_STACK_BYTES: Final = 2 * 1024 * 1024  # per call thread; all of them count against the memory limit
+_STACK_BYTES: Final = 2 * 1024 * 1024  # per call thread; all thread stacks count against the memory limit
 _SEND_LESS: Final = "Send them in several calls."
-STATE_SECONDS: Final = 60.0  # how often processes and streams are stored again, with their last activity
+STATE_SECONDS: Final = 60.0  # how often processes and streams are stored again, to update their last activity
 _MAX_STATES: Final = 20_000
 OnDone = Callable[[ExportReport | BaseException], None]
 
 
 class UploadStream:
-    """Decodes the messages of one upload in order, and stores their rows. Finished with `commit` or `abandon`."""
+    """Decodes an upload's messages in order, and stores the rows. Finished with `commit` or `abandon`."""
 
     def __init__(self, sink: TableSink, upload: Upload) -> None:
         self._sink = sink
@@ -92,13 +92,13 @@ class UploadStream:
         return self._write.commit()
 
     def abandon(self) -> None:
-        """Drop all rows; do nothing after a `commit`."""
+        """Discard all rows; has no effect after `commit`."""
         if self._write is not None:
             self._write.abandon()
 
 
 def _checked(schema: pa.Schema) -> pa.Schema:
-    """Return the schema if it has columns with distinct names."""
+    """Return the schema after checking that it has columns, and that their names are unique."""
     if not schema.names:
         raise UsageError("The rows have no columns.", remedy="Send at least one.")
     repeated = next((name for name, count in Counter(schema.names).items() if count > 1), None)
@@ -135,7 +135,7 @@ def _check_condition(condition: object) -> None:
 
 
 class ExportStore:
-    """Stores exports sequentially, on one thread; the thread that commits the rows sends the response.
+    """Processes exports sequentially on one thread; the thread that commits the rows sends the response.
 
     New processes and streams are stored first, then records and their blocks together. A repeated export adds what an
     interrupted one lacks, because the rows' IDs are derived from the data that was sent.
@@ -147,7 +147,7 @@ class ExportStore:
         self._states = _States()
 
     def store(self, request: ExportRequest, on_done: OnDone) -> None:
-        """Store an export; `on_done` receives its report once it is fully durable, or its error."""
+        """Store an export; `on_done` receives the report once all rows are durable, or the error."""
         writes: list[LakeWrite] = []
 
         def give_up(error: BaseException) -> None:
@@ -167,7 +167,7 @@ class ExportStore:
             )
             refusals, points = mapped.refusals, mapped.records.get(HISTOGRAMS.name)
             if points is not None and (reason := self._writer.find_problem(HISTOGRAMS.name)) is not None:
-                # Earlier versions let users create a table with this name, which must not affect other metrics.
+                # In earlier versions, users could create a table with this name; other metrics must still be stored.
                 refusals.add(reason, points.num_rows)
                 others = {table: rows for table, rows in mapped.records.items() if table != HISTOGRAMS.name}
                 mapped = replace(mapped, records=others)
@@ -176,7 +176,7 @@ class ExportStore:
             if not mapped.stored:
                 on_done(report)
                 return
-            # Rows that only trusted callers may send make this a separate write of the same export.
+            # Trusted callers may send rows that others may not, so theirs is a separate write of the same export.
             kind = "-own" if request.is_own else "-trusted" if request.is_trusted else ""
             write_id = f"{mapped.write_id}{kind}"
             for table, rows in (
@@ -228,7 +228,7 @@ class ExportStore:
 
 
 def _when_all_done(futures: Sequence[Future[int]], then: Callable[[BaseException | None], None]) -> None:
-    """Call `then` with the first error once all are done, on the thread that finishes last."""
+    """Once all futures are done, call `then` with the first error, if any, on the thread that finishes last."""
     if not futures:
         then(None)
         return
@@ -256,9 +256,9 @@ class _States:
         self._stored: LRUCache[str, tuple[int, float]] = LRUCache(_MAX_STATES)
 
     def find_due(self, blocks: Sequence[Block], now_ns: int) -> tuple[dict[str, int], dict[str, list[pa.RecordBatch]]]:
-        """Return the blocks' processes and streams that are new or were stored long ago, and their rows by table.
+        """Find the blocks' processes and streams that are new or that are due to be stored again.
 
-        The former is a mapping from ID to the time when it was first seen.
+        Return a mapping from their IDs to the times when they were first seen, and their rows by table.
         """
         due: dict[str, int] = {}
         rows: dict[str, list[pa.RecordBatch]] = {}
@@ -284,14 +284,14 @@ class _States:
         return due, rows
 
     def note_stored(self, due: dict[str, int]) -> None:
-        """Record that states are durable."""
+        """Record that the states of these processes and streams are durable."""
         now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             for key, first_seen in due.items():
                 self._stored[key] = first_seen, now
 
     def _find_first_seen(self, key: str, now_ns: int) -> int | None:
-        """Return when a due state was first seen, or None if it is not due."""
+        """Return when a process or stream was first seen if its state is due to be stored, or None otherwise."""
         with self._lock:
             first_seen, stored_at = self._stored.get(key, (now_ns, float("-inf")))
         return first_seen if SYSTEM_CLOCK.monotonic() - stored_at >= STATE_SECONDS else None
@@ -313,7 +313,7 @@ class _Call:
         self._sending = threading.Lock()
 
     def serve(self) -> None:
-        """Respond until the front end closes the channel; drop any uncommitted upload."""
+        """Handle requests until the front end closes the channel; discard any uncommitted upload."""
         with self._requests.connection:
             try:
                 while (request := self._requests.receive()) is not None:
@@ -333,7 +333,7 @@ class _Call:
                 self._drop_upload()
 
     def _store_export(self, body: bytes) -> None:
-        """Store an export; the response is sent when it is durable, while other exports are being processed."""
+        """Store an export; the response is sent once it is durable, even while other exports are being processed."""
         number, request = pickle.loads(body)  # noqa: S301 - from the front end
 
         def answer(outcome: ExportReport | BaseException) -> None:
@@ -374,7 +374,7 @@ class _Call:
             self._upload.take(body)
             return protocol.ACCEPTED, {"rows": self._upload.rows}
         if self._request is not None:
-            check_may_replace(self._tables, self._request)  # its owner may have changed
+            check_may_replace(self._tables, self._request)  # the table's owner may have changed
         rows = self._upload.commit()
         self._upload = None
         return protocol.END, {"rows": rows}

@@ -1,4 +1,4 @@
-"""A Flight SQL engine behind this server: one connection for statements, and unmodified result frames.
+"""A client for a Flight SQL engine behind this server, with one connection and undecoded result frames.
 
 Everything from the engine may be malformed, so it is bounded and checked. Its tickets and addresses are never exposed.
 """
@@ -53,7 +53,7 @@ _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _T = TypeVar("_T")
 _EOF: Final[object] = grpc.aio.EOF  # type: ignore[attr-defined]
 _MIB: Final = 1024 * 1024
-_PREFIX_BYTES: Final = 8  # of an encapsulated message: a continuation marker and its length
+_PREFIX_BYTES: Final = 8  # an encapsulated message's continuation marker and length
 _MAX_SCHEMA_BYTES: Final = _MIB
 _MAX_ENDPOINTS: Final = 256
 _MAX_ROWS_OF_LISTING: Final = 20_000
@@ -74,7 +74,7 @@ _LISTING_LIMITS: Final = DecodeLimits(
 )
 #: SQL schemas in which known engines find unqualified table names.
 _OPEN_SCHEMAS: Final = frozenset({None, "", "public", "default", "main"})
-#: Only read statements are forwarded; if the engine is another micromegas server, it enforces this header.
+#: Only reading statements are forwarded; another micromegas server also enforces this header.
 _READ_ONLY: Final = ((READ_ONLY_HEADER, "true"),)
 _NO_ANSWER: Final = "The engine behind this server doesn't respond, or has exited."
 _TRY_AGAIN: Final = "Try again in a moment. If this persists, tell the server's administrator."
@@ -125,7 +125,7 @@ class EngineAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How to connect to an engine, and the limits for its responses.
+    """Connection settings for an engine, and limits for its responses.
 
     With a `user`, the `token` is a password, and the engine returns its own token for it (Handshake). `ca` is PEM.
     """
@@ -141,14 +141,14 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flight:
-    """A statement that an engine has planned: the IPC schema of its rows, and the tickets to redeem in order."""
+    """A planned statement: the IPC schema of its rows, and the tickets to redeem in order."""
 
     schema: bytes = field(repr=False)
     tickets: tuple[bytes, ...] = field(repr=False)
 
 
 class TicketLost(Exception):
-    """An engine doesn't recognize a ticket; no part of the response has been received."""
+    """The engine doesn't recognize a ticket, and hasn't sent any part of the response."""
 
 
 class Engine:
@@ -159,7 +159,7 @@ class Engine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self._channel: Any = None  # Any, because the library's types don't support calls with bytes
+        self._channel: Any = None  # the type is Any because the library's types don't support calls with bytes
         self._bearer: str | None = None
         self._renewal: asyncio.Task[str] | None = None
         self._lists_tables = True
@@ -192,7 +192,7 @@ class Engine:
             await self._channel.close()
 
     async def plan(self, sql: str) -> Flight:
-        """Have the engine plan a statement."""
+        """Let the engine plan a statement."""
         return await self._find_flight(messages.CommandStatementQuery(query=sql))
 
     async def read(self, flight: Flight) -> AsyncGenerator[tuple[bytes, int], None]:
@@ -228,7 +228,7 @@ class Engine:
                 raise _broken("The engine's response was empty.")
 
     async def list_tables(self) -> dict[str, bytes | None]:
-        """Return the engine's tables with their IPC schemas, if the engine includes them."""
+        """Return the engine's tables, with their IPC schemas if the engine sends them."""
         if self._lists_tables:
             try:
                 return await self._list_with_schemas()
@@ -346,7 +346,7 @@ class Engine:
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.get_running_loop().create_task(self._renew_bearer(self.settings.user, token))
                 self._renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One renewal for all callers, which would otherwise occupy all of the loop's threads.
+            # All callers share one renewal; separate renewals could occupy all of the loop's threads.
             bearer = await await_shared(self._renewal)
         return (*_READ_ONLY, ("authorization", bearer))
 
@@ -360,7 +360,7 @@ class Engine:
         return grpc.ssl_channel_credentials(root_certificates=self.settings.ca)
 
     def _shake_hands(self, user: str, password: Secret) -> str:
-        """Return the authorization header that an engine returns for a username and password.
+        """Exchange a username and password for the engine's authorization header.
 
         Blocks, because `grpc.aio` occasionally loses the headers of a response whose status arrives with them.
         """
@@ -387,7 +387,7 @@ class Engine:
         return found
 
     def _forgets_bearer(self, error: grpc.aio.AioRpcError, metadata: tuple[tuple[str, str], ...]) -> bool:
-        """Whether the engine rejected its own token as expired, so that the call must be repeated with a new one."""
+        """Return whether the engine rejected its token as expired, so that the call must be repeated with a new one."""
         if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self.settings.user is None:
             return False
         if ("authorization", self._bearer) in metadata:  # otherwise another call has already renewed it
@@ -403,7 +403,7 @@ _STATEMENT_CODES: Final = frozenset({
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 })  # fmt: skip
-#: gRPC's own messages with one of these codes, for broken connections and for other protocols.
+#: gRPC's own messages with the codes above, which indicate a broken connection or a different protocol.
 _BROKEN_CONNECTION = re.compile(
     r"RST_STREAM|[Ss]tream (?:removed|closed)|[Ss]ocket closed|[Cc]onnection (?:reset|closed)|GOAWAY|http2? ?/?1|"
     r"status: \d{3}|content-type|Failed parsing HTTP/2|h2 protocol error"
@@ -438,7 +438,7 @@ def translate(error: grpc.aio.AioRpcError) -> MicromegasError:  # noqa: PLR0911 
 
 
 def _cleaned(text: str) -> str:
-    """Return an engine's error message for callers: short, printable, without positions."""
+    """Return an engine's error message for callers: short, printable, and without addresses or paths."""
     words = printable_text(" ".join(_ADDRESS.sub("…", _TAIL.sub("", text[: 8 * _MAX_SHOWN])).split()))
     return words if len(words) <= _MAX_SHOWN else f"{words[:_MAX_SHOWN].rstrip()} …"
 
@@ -451,7 +451,7 @@ def _broken(what: str) -> Unavailable:
 
 
 def _checked(read: Callable[[bytes], _T], data: bytes) -> _T:
-    """Return the result of reading an engine's data; failures are attributed to the engine."""
+    """Return the result of reading an engine's data; failures are reported as the engine's fault."""
     try:
         return read(data)
     except (UsageError, QueryError):

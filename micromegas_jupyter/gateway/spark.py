@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, str]] = {
 }
 _NUMBERS: Final = frozenset({"integer", "float", "decimal"})
 _TIMES: Final = frozenset({"date", "timestamp", "timestamptz"})
-# For each target type, the types whose casts match the embedded engine's; string literals can be cast to all types.
+# For each target type, the types that Spark casts like the embedded engine; string literals can be cast to all types.
 _CASTS: Final[Mapping[str, frozenset[str]]] = {
     "integer": _NUMBERS | {"text", "boolean"},
     "float": _NUMBERS | {"text"},
@@ -57,7 +57,7 @@ _CASTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _LONG: Final = 2**63
 
-# Functions with the same name and meaning in Spark; those below also have their arguments checked.
+# Functions with the same name and meaning in Spark; `_check_arguments` checks the arguments of some of them.
 _SAME_NAMES: Final = (
     "count sum avg min max stddev stddev_samp stddev_pop var_samp var_pop bool_and bool_or row_number rank dense_rank "
     "ntile percent_rank cume_dist lag lead first_value last_value nth_value coalesce nullif nvl ifnull abs greatest "
@@ -80,20 +80,20 @@ _OF_NUMBERS: Final = frozenset({"sum", "avg", "stddev", "stddev_samp", "stddev_p
 
 
 def family(node: exp.Expr) -> str:
-    """Return the kind of an expression's values, or an empty string if it is unknown."""
+    """Return the type family of an expression's values, or an empty string if it is unknown."""
     if isinstance(node, exp.Null):
         return "null"
     return _FAMILIES.get(node.type.this.value, "") if node.type else ""
 
 
 def to_spark(tree: exp.Query) -> exp.Query:
-    """Return the tree with Spark operators and functions."""
+    """Convert a tree's operators and functions to those of Spark."""
     names = {node.name for node in tree.find_all(exp.Identifier)}
     if len({name.lower() for name in names}) != len(names):
         raise refused("names that differ only in case", "Use different aliases.")
     for node in reversed(list(tree.bfs())):
         changed = _change(node)
-        if changed is not node:  # never the query itself
+        if changed is not node:  # the query itself is never replaced
             if not changed.type:
                 changed.type = node.type
             node.replace(changed)
@@ -113,7 +113,7 @@ def _change(node: exp.Expr) -> exp.Expr:
 
 
 def _literal(node: exp.Expr) -> exp.Expr:
-    """Return a number with the embedded engine's bit width: in Spark, 2147483647 + 1 is negative."""
+    """Cast a number to the embedded engine's type, because 2147483647 + 1 is negative in Spark."""
     if node.is_string or isinstance(node.parent, _KEEP_NUMBERS):
         return node
     if not node.is_int:
@@ -158,7 +158,7 @@ def _comparison(node: exp.Expr) -> exp.Expr:
 
 
 def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
-    """Return one side of a comparison, converted to the other side's type."""
+    """Return one side of a comparison, converted to the other side's type if necessary."""
     kind, wanted = family(one), family(other)
     is_alike = "null" in {kind, wanted} or (kind and kind == wanted) or {kind, wanted} <= _NUMBERS
     if is_alike or (isinstance(one, exp.Tuple) and isinstance(other, exp.Tuple)):
@@ -172,7 +172,7 @@ def _comparable(one: exp.Expr, other: exp.Expr) -> exp.Expr:
 
 
 def _is_converted(one: exp.Expr, wanted: str) -> bool:
-    """Return whether a string literal is converted to this type, such as a time or an integer."""
+    """Return whether an expression is a string literal that is converted to this type, such as a time."""
     if isinstance(one, exp.Literal) and one.is_string:
         return wanted in _TIMES or (wanted == "integer" and re.fullmatch(r"[0-9]{1,18}", one.name) is not None)
     is_time = isinstance(one, exp.Cast) and isinstance(one.this, exp.Literal) and one.this.is_string
@@ -272,7 +272,7 @@ def _matched(arguments: list[exp.Expr]) -> exp.Expr:
 
 
 _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
-    # The embedded engine skips NULL.
+    # The embedded engine's concat skips NULL, as does concat_ws.
     "concat": lambda arguments: exp.Anonymous(this="concat_ws", expressions=[exp.Literal.string(""), *arguments]),
     "strpos": lambda arguments: exp.Anonymous(this="locate", expressions=arguments[::-1]),
     "floor": lambda arguments: _rounded("floor", arguments),
@@ -282,7 +282,7 @@ _BUILT: Final[Mapping[str, Callable[[list[exp.Expr]], exp.Expr]]] = {
 
 
 def _digits(node: exp.Expr) -> str:
-    """Return an integer as originally written, without the added cast."""
+    """Return an integer literal's digits as written, ignoring an added cast, or an empty string."""
     inner = node.this if isinstance(node, exp.Cast) else node
     return inner.name if isinstance(inner, exp.Literal) and re.fullmatch(r"[0-9]{1,9}", inner.name) else ""
 

@@ -28,11 +28,11 @@ _MAX_DEPTH: Final = 100
 _MAX_BRACKETS: Final = 47
 _MAX_TYPE_BRACKETS: Final = 6
 _MAX_TABLES: Final = 200
-# The maximum number of columns that stars and tables expand to, and of nodes that aliases expand to.
+# The maximum number of columns from expanded stars and tables, and of nodes from expanded aliases.
 _MAX_WRITTEN_OUT: Final = 10_000
 _PLAIN_PARTS: Final = frozenset({"this", "expression", "expressions"})
 
-# Node types, and the parts that they may have in addition to those above.
+# Allowed node types, and the parts that they may have in addition to `_PLAIN_PARTS`.
 _KINDS: Final[Mapping[type[exp.Expr], str]] = {
     exp.Select: "with_ from_ joins laterals where group having qualify windows distinct order limit offset",
     exp.Union: "with_ distinct order limit offset",
@@ -188,7 +188,7 @@ class Embedded(DataFusionSQL):
     }
 
 
-# After one of these words, the parser first tries to parse a type, so each nesting level doubles its time.
+# After one of these words, the parser first tries to parse a type, so each nesting level doubles the parsing time.
 _TYPES_WITH_BRACKETS: Final = frozenset(
     word.lower() for word, kind in Embedded.Tokenizer.KEYWORDS.items() if kind in Embedded.Parser.TYPE_TOKENS
 )
@@ -198,7 +198,7 @@ _TYPES: Final = frozenset(_TYPE_NAMES.split())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """A statement with qualified and typed columns; `tables` maps its unique table names."""
+    """A statement with qualified and typed columns; `tables` maps its unique table names to the original ones."""
 
     tree: exp.Query
     tables: Mapping[str, str]
@@ -206,7 +206,7 @@ class Resolved:
 
 
 def parse(sql: str, *, max_bytes: int) -> exp.Query:
-    """Return the tree of a single query that is within the limits and has only allowed parts."""
+    """Parse a single query, checking that it is within the limits and has only allowed parts."""
     scanned = scan(sql) if len(sql) <= max_bytes else None
     if scanned is None or len(scanned.tokens) > _MAX_TOKENS:
         raise StatementRefused(f"The statement has more than {max_bytes} bytes or {_MAX_TOKENS} tokens.")
@@ -246,7 +246,7 @@ def _check_brackets(tokens: Sequence[Token]) -> None:
 
 
 def parse_condition(text: str) -> exp.Expr:
-    """Return the tree of a row condition."""
+    """Parse a row condition."""
     tree = _parsed(text)
     _check(tree)
     if tree.find(exp.Query, exp.Window, exp.Parameter):
@@ -311,7 +311,7 @@ def _check(tree: exp.Expr) -> None:
         _check_node(node)
 
 
-# A keyword or a unit.
+# Matches a keyword or a unit.
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_]+[0-9]*|CURRENT ROW", re.IGNORECASE)
 # Python parses integers of up to 4,300 digits.
 _NUMBER: Final = re.compile(r"(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:[eE][+-]?\d{1,9})?", re.ASCII)
@@ -368,13 +368,13 @@ _COMPARING: Final = (
 
 
 def _compares_comparisons(node: exp.Expr) -> bool:
-    """Return whether the meaning depends on operator precedence, which differs between engines and sqlglot."""
+    """Return whether a comparison depends on operator precedence, which differs between engines and sqlglot."""
     operands = map(node.args.get, ("this", "expression", "low", "high"))
     return any(isinstance(one, (*_COMPARING, exp.Not)) for one in operands)
 
 
 def _is_left_operand(node: exp.Expr) -> bool:
-    """Return whether an operator follows: DataFusion parses all of `b AND c` as the right side of IS DISTINCT FROM."""
+    """Return whether an operator follows; DataFusion would parse `b AND c` as the right side of IS DISTINCT FROM."""
     while isinstance(node.parent, (exp.Binary, exp.Not)):
         if isinstance(node.parent, exp.Binary) and node.parent.this is node:
             return True
@@ -436,7 +436,7 @@ class _Names:
         else:
             raise unknown_name("table", name, map(quoted, self.known), self.sql)
         if alias.args.get("columns"):
-            # The next step renames the columns of a subquery, but not those of a table.
+            # sqlglot renames the columns of a subquery, but not those of a table.
             inner = exp.select("*").from_(exp.Table(this=exp.to_identifier(own, quoted=True)))
             rest = {part: value for part, value in node.args.items() if part in {"joins", "laterals"}}
             node.replace(exp.Subquery(this=inner, alias=alias, **rest))
@@ -455,9 +455,9 @@ def resolve(
     taken: Collection[str] = (),
     parameters: Mapping[str, pa.Scalar],
 ) -> Resolved:
-    """Return the statement with its names resolved against `tables`, the only ones that exist.
+    """Resolve the statement's names against `tables`; no other tables exist.
 
-    No named query gets a name that begins like one of `taken`, which the engine knows.
+    Named queries get names with a prefix that neither these tables nor `taken`, the engine's tables, begin with.
     """
     for node in list(tree.find_all(exp.Parameter)):
         node.replace(_value(node.name, parameters))
@@ -489,7 +489,7 @@ def resolve(
 
 
 def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *, sql: str) -> exp.Query:
-    """Return the tree with qualified columns, expanded stars, and all known types."""
+    """Qualify the tree's columns, expand its stars, and annotate known types."""
     schema = MappingSchema({name: dict(of) for name, of in columns.items()}, dialect=Embedded, normalize=False)
     selects = list(tree.find_all(exp.Select))
     _check_positions(selects)
@@ -497,7 +497,7 @@ def typed(tree: exp.Query, columns: Mapping[str, Mapping[str, exp.DataType]], *,
     try:
         qualified = qualify_columns(tree, schema, expand_alias_refs=False, dialect=Embedded)
         written_out = 0
-        # Inner queries first, because an alias may expand to one.
+        # Inner queries come first, because an alias may expand to one.
         for select, kept in zip(reversed(selects), reversed(clauses), strict=True):
             written_out = _expand_aliases(select, written_out)
             _check_conditions(select)
@@ -537,7 +537,7 @@ def _part_conditions(select: exp.Select, clauses: Sequence[exp.Expr | None]) -> 
 
 
 def _check_positions(selects: Sequence[exp.Select]) -> None:
-    """Check GROUP BY entries that are interpreted as positions, after sqlglot has qualified columns."""
+    """Check the GROUP BY entries that sqlglot replaces with expressions because they are positions."""
     written_out = 0
     for select in selects:
         group = select.args.get("group")
@@ -587,7 +587,7 @@ def _name_columns(values: exp.Values) -> None:
 
 
 def _name_outputs(select: exp.Select) -> None:
-    """Alias expressions with the names that the embedded engine shows; the engine would choose different ones."""
+    """Alias expressions with the embedded engine's names, because the engine would choose different ones."""
     taken: set[str] = set()
     named = []
     for one in select.expressions:
@@ -601,14 +601,14 @@ def _name_outputs(select: exp.Select) -> None:
 
 
 def column_types(schema: pa.Schema) -> dict[str, exp.DataType]:
-    """Return a table's columns with their sqlglot types."""
+    """Return the sqlglot types of a table's columns."""
     # In comparisons, engines cast the largest unsigned integers in ways that may fail.
     kinds = {one.name: "UNKNOWN" if pa.types.is_uint64(one.type) else _type_name(one.type) for one in schema}
     return {one.name: exp.DataType.build(kinds[one.name] + _unit(one.type)) for one in schema}
 
 
 def _unit(kind: pa.DataType) -> str:
-    """Return the time unit of a column; times in a different unit may not fit."""
+    """Return the time unit of a column; times in other units may be out of range."""
     is_time = pa.types.is_timestamp(kind)
     return f"({ {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}[kind.unit] })" if is_time else ""
 
@@ -643,13 +643,13 @@ def _value(name: str, parameters: Mapping[str, pa.Scalar]) -> exp.Expr:
     value = scalar.as_py()
     if kind == "BOOLEAN":
         return exp.Boolean(this=value)
-    if kind in {"INT", "BIGINT"}:  # plain, because it may follow LIMIT
+    if kind in {"INT", "BIGINT"}:  # not cast, because it may follow LIMIT
         return exp.Literal.number(value)
     return exp.cast(exp.Literal.string(value.isoformat() if hasattr(value, "isoformat") else str(value)), kind)
 
 
 def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Query:
-    """Return the query for a table's known columns and the rows that meet one of `conditions`."""
+    """Return a query for a table's known columns that selects the rows that meet one of `conditions`."""
     named = exp.to_identifier(name, quoted=True)
     table = exp.Table(this=named, alias=exp.TableAlias(this=named.copy()))
     query = exp.select(*(exp.column(exp.to_identifier(one, quoted=True)) for one in schema.names)).from_(table)
@@ -663,7 +663,7 @@ def rows_of(name: str, schema: pa.Schema, conditions: tuple[str, ...]) -> exp.Qu
 
 
 def behind_barrier(rows: exp.Query, schema: pa.Schema, all_rows: int, *, is_spark: bool) -> exp.Query:
-    """Return the rows behind a barrier, because DataFusion (also under Sail) evaluates outer expressions only on them.
+    """Wrap the rows in a barrier, so that DataFusion (also in Sail) evaluates outer expressions only on them.
 
     An expression that fails on a hidden row would reveal it. `engine.security` explains why both nodes are required.
     """
@@ -690,7 +690,7 @@ def put(table: exp.Table, rows: exp.Query) -> None:
 
 
 def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
-    """Return the query for a number series."""
+    """Return a query for a number series."""
     bounds = [one for one in call.expressions if isinstance(one, exp.Literal) and one.is_int]
     if len(bounds) != len(call.expressions) or not 1 <= len(bounds) <= 3:  # noqa: PLR2004
         raise refused(f"{call.name} with arguments other than integer literals")
@@ -704,7 +704,7 @@ def series(call: exp.Anonymous, *, is_spark: bool) -> exp.Query:
 
 
 def limited(tree: exp.Query, row_limit: int) -> exp.Query:
-    """Return the query with at most `row_limit` rows, keeping its order."""
+    """Limit the query to `row_limit` rows, keeping its order."""
     limit = tree.args.get("limit")
     if limit is not None and int(limit.expression.name) <= row_limit:
         return tree
@@ -712,7 +712,7 @@ def limited(tree: exp.Query, row_limit: int) -> exp.Query:
 
 
 def written(tree: exp.Query, *, is_spark: bool) -> str:
-    """Return the SQL for the engine with all names quoted, after checking that it parses to the same statement."""
+    """Return the SQL for the engine, with all names quoted, and check that it parses to the same statement."""
     dialect: Any = "spark" if is_spark else Embedded
     options: dict[str, Any] = {"identify": True, "normalize_functions": "lower", "comments": False}
     try:
@@ -726,7 +726,7 @@ def written(tree: exp.Query, *, is_spark: bool) -> str:
 
 
 def _outline(tree: exp.Expr) -> Counter[str]:
-    """Return how often each table is read, and the counts of some node types."""
+    """Return how often the tree contains each table and some node types."""
     kinds = (exp.Table, exp.Select, exp.SetOperation, exp.Column, exp.Where)
     return Counter(
         f"{node.key} {node.text('catalog')} {node.text('db')} {node.name if isinstance(node, exp.Table) else ''}"

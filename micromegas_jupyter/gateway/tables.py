@@ -1,4 +1,4 @@
-"""An engine's tables in the form that the rest of the server uses: with names and current schemas, without files."""
+"""Provides an engine's tables in the form that the rest of the server uses: names and schemas, without files."""
 
 import asyncio
 import logging
@@ -17,9 +17,9 @@ from micromegas_jupyter.gateway.backend import Engine
 
 _LOG: Final = logging.getLogger("micromegas_jupyter.gateway")
 _NAMES_SECONDS: Final = 5.0
-#: If tables can't be listed or a listing is running, the previous listing is used up to this age.
+#: While a listing is running or can't be completed, the previous listing is used up to this age.
 _MAX_AGE_SECONDS: Final = 30.0
-#: Time after the last statement; after this time, the next statement waits for a listing.
+#: Listing stops after this time without statements; the next statement then waits for a listing.
 _IDLE_SECONDS: Final = 30.0
 _LISTING_SECONDS: Final = 60.0
 _SCHEMA_SECONDS: Final = 60.0
@@ -27,7 +27,7 @@ _MAX_TABLES: Final = 5000
 _MAX_SCHEMAS_BYTES: Final = 64 * 1024 * 1024
 _AT_ONCE: Final = 8
 _WAIT_SECONDS: Final = 120.0
-#: Listings show the table's columns, but this server's own processes can't read its rows.
+#: This server can list the table's columns, but its own processes can't read the rows.
 _ELSEWHERE: Final = TableProblem(
     "The table is in the engine behind this server, which this statement can't access.",
     "Query its rows in a statement without information_schema, SHOW, or the server's own functions.",
@@ -59,7 +59,7 @@ class EngineTables:
         self._loop = asyncio.get_running_loop()
 
     def snapshot(self, sql: str | None = None) -> Sequence[TableSnapshot]:  # noqa: ARG002 - the engine plans statements
-        """Return all tables; for any thread except the event loop's. Without a listing, calls the engine once."""
+        """Return all tables. Not for the event loop's thread; before `attach`, calls the engine once."""
         if self._loop is None:
             return asyncio.run(self._request_once())
         refreshing = asyncio.run_coroutine_threadsafe(self.refresh(), self._loop)
@@ -78,7 +78,7 @@ class EngineTables:
         return self._snapshots
 
     async def close(self) -> None:
-        """Stop listing, and close the connection to the engine."""
+        """Stop listing tables, and close the connection to the engine."""
         if self._keeping is not None:
             self._keeping.cancel()
         await self.engine.close()
@@ -94,7 +94,7 @@ class EngineTables:
             self._keeping = asyncio.get_running_loop().create_task(self._keep_listed())
 
     async def _keep_listed(self) -> None:
-        """List the tables whenever due, until there have been no statements for some time."""
+        """List the tables periodically until there have been no statements for some time."""
         while True:
             await asyncio.sleep(_NAMES_SECONDS)
             if SYSTEM_CLOCK.monotonic() - self._used_at >= _IDLE_SECONDS:
@@ -138,10 +138,10 @@ class EngineTables:
             self._refreshing = None
 
     async def _find_schema(self, name: str) -> bytes | None:
-        """Return the schema of a table, or None if the engine can't read it; such tables don't exist here."""
+        """Return a table's schema, or None if the engine can't read the table; such tables are hidden from users."""
         quote = "`" if self.engine.settings.dialect == "spark" else '"'
         try:
-            # The name is provided by the engine.
+            # The name comes from the engine, and is quoted.
             sql = f"SELECT * FROM {quote}{name.replace(quote, 2 * quote)}{quote} LIMIT 0"  # noqa: S608
             return (await self.engine.plan(sql)).schema
         except InvalidStatement as error:
@@ -168,7 +168,7 @@ class EngineTables:
         self._found = found
 
     def can_be_reached(self) -> bool:
-        """Whether the engine is currently reachable; can be called from any thread except the event loop's."""
+        """Return whether the engine is reachable; can be called from any thread except the event loop's."""
         if self._loop is None:
             return False
         asking = asyncio.run_coroutine_threadsafe(self.engine.ping(), self._loop)

@@ -1,4 +1,4 @@
-"""Describes sqlglot's syntax trees in the vocabulary of `engine.leakproof`."""
+"""Describes the expressions of sqlglot's syntax trees as `engine.leakproof` terms."""
 
 from collections.abc import Collection
 from decimal import Decimal
@@ -55,7 +55,7 @@ _SECONDS: Final = {"HOUR": 3600, "MINUTE": 60, "SECOND": 1}
 
 
 def is_leakproof(tree: exp.Expr, *, nested: Collection[str]) -> bool:
-    """Return whether a typed query can't fail for any row's values; columns listed in `nested` are not read."""
+    """Return whether no row's values can make a typed query fail; it must not read columns in `nested`."""
     adapter = _Adapter(nested)
     return adapter.is_leakproof(tree)
 
@@ -77,7 +77,7 @@ class _Adapter:
         return leakproof.is_leakproof_condition(term) if is_condition else leakproof.is_leakproof(term)
 
     def term(self, node: exp.Expr) -> Term | None:  # noqa: PLR0911, PLR0912, C901 - one per kind
-        """Return an expression as a term."""
+        """Convert an expression to a term."""
         match node:
             case exp.Paren() | exp.Alias():
                 return self.term(node.this)
@@ -168,11 +168,11 @@ def _interval(node: exp.Interval) -> Term:
 
 
 def _is_converting(node: exp.Expr) -> bool:
-    """Return whether values are converted to the preceding query's types, or a name may refer to a different column."""
+    """Return whether UNION converts values to other types, or a duplicated name makes a column ambiguous."""
     if isinstance(node, exp.Union):
         pairs = zip(node.this.selects, node.expression.selects, strict=False)
         return any(_type_name(one) not in {_type_name(other), "NULL"} - {"UNKNOWN"} for one, other in pairs)
-    # If names are duplicated, engines differ in which column a name refers to.
+    # Engines resolve duplicated names to different columns.
     return isinstance(node, exp.Select) and len({name.lower() for name in node.named_selects}) < len(node.expressions)
 
 

@@ -173,7 +173,7 @@ class DoneHandler(HubPage):
     """`GET done`."""
 
     async def get(self) -> None:
-        """Show that the notebook continues; the page doesn't name the user."""
+        """Show that the notebook continues. The page doesn't contain the user's name."""
         if self.refuse_other_loads():
             return
         self.send_page(handed_over_page())

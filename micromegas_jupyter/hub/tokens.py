@@ -236,7 +236,7 @@ class AuthStateRefresher:
             stored = read_bearer(state, self._bearer) if state else None
             if not state or stored is None or usable_token(state.get("refresh_token")) is None:
                 self._warn_once(user.name, has_token=stored is not None)
-                # OAuthenticator requests a new sign-in at expiry, but only once.
+                # When it expires, OAuthenticator requests a new sign-in, but only once.
                 if (stored is not None and not self._is_due(stored)) or self._is_paused(user.name):
                     return True
                 self._pause(user.name, FALLBACK_PAUSE_SECONDS)

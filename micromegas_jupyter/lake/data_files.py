@@ -1,4 +1,4 @@
-"""Parquet files of a Delta table with the log's statistics, each described by its `add` action."""
+"""Writes a Delta table's Parquet files, and describes each of them in an `add` action with statistics."""
 
 import datetime as dt
 import json
@@ -20,7 +20,7 @@ from micromegas_jupyter.lake.delta_log import Action, milliseconds
 _ROWS_PER_GROUP: Final = 128 * 1024
 _MAX_PARTITIONS: Final = 400
 _MAX_SOURCE_BYTES: Final = 1024 * 1024 * 1024
-_MAX_BOUND: Final = 64  # characters of a string
+_MAX_BOUND: Final = 64  # in characters, for strings
 _NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
 _PROPERTIES: Final = frozenset({"properties", "process_properties"})
 # Rows are sorted by the first of these columns that exists.

@@ -92,7 +92,7 @@ def entry_name(version: int) -> str:
 
 
 def read_entry(storage: Storage, table: str, version: int, *, is_durable: bool = True) -> list[Action] | None:
-    """Return the actions of a version that another process may have added, or None; synced to disk if `is_durable`.
+    """Return a version's actions, or None; if `is_durable`, entries by other programs are synced to disk.
 
     This project's entries were on disk before they got their names. Syncing thousands again would take minutes.
     """
@@ -138,7 +138,7 @@ def commit_info(actions: Iterable[Action]) -> Action:
 
 
 def is_entry(actions: Iterable[Action], entry_id: str) -> bool:
-    """Whether this is the entry that was built with an ID."""
+    """Whether these actions are from the entry that was built with this ID."""
     return any(action.get("commitInfo", {}).get("txnId") == entry_id for action in actions)
 
 
@@ -163,12 +163,12 @@ def take_back(storage: Storage, table: str, version: int, entry_id: str) -> bool
 
 
 def milliseconds(clock: Clock) -> int:
-    """Return a time in the log's format."""
+    """Return the current time in the log's format, milliseconds since 1970."""
     return round(clock.now().timestamp() * 1000)
 
 
 def entry_marks(storage: Storage, log: str, version: int) -> dict[str, str]:
-    """Return the marks of log entries in a bucket starting with a version, by name; empty for a dropped table."""
+    """Return the marks of a bucket's log entries from a version on, keyed by name; empty for a dropped table."""
     found = {entry.path.rpartition("/")[2]: entry.mark for entry in storage.list(log, after=f"{version:020}.")}
     return {} if DROPPED_MARKER in found else found
 
@@ -185,7 +185,7 @@ def open_delta(storage: Storage, table: str, *, is_hidden: bool = False, version
             except TableNotFoundError:
                 break
             except Exception as error:
-                # The table may be dropped in the meantime.
+                # The table may have been dropped in the meantime.
                 if is_last or not (storage.is_local or _is_gap(error)):
                     raise
                 if _is_gap(error) and wanted is None:
@@ -215,7 +215,7 @@ def _find_newest_version(storage: Storage, table: str) -> int | None:
 
 
 def check_writable(delta: DeltaTable, *, is_restore: bool = False) -> None:
-    """Check that rows may be added, or whole files restored, without features that only other writers support."""
+    """Check that adding rows, or restoring whole files, doesn't require features that only other writers support."""
     protocol = delta.protocol()
     version, properties = protocol.min_writer_version, delta.metadata().configuration
     unknown = set(protocol.writer_features or ()) - _WRITER_FEATURES - (_FEATURES_TO_RESTORE if is_restore else set())
@@ -271,7 +271,7 @@ def write_checkpoint(storage: Storage, table: str, delta: DeltaTable) -> None:
 
 
 def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, int]:
-    """Return the application transactions in the log up to a version, with their versions."""
+    """Return the IDs of the application transactions in the log up to a version, with their latest versions."""
     first, ids = 0, dict[str, int]()
     checkpoint = read_checkpoint_version(storage, table)
     if 0 <= checkpoint <= version:
@@ -286,7 +286,7 @@ def read_write_ids(storage: Storage, table: str, *, version: int) -> dict[str, i
         for action in read_entry(storage, table, one) or ():
             if "txn" in action:
                 ids[action["txn"]["appId"]] = int(action["txn"]["version"])
-    return {name: count for name, count in ids.items() if count >= 0}  # otherwise, a restore removed the rows
+    return {name: count for name, count in ids.items() if count >= 0}  # negative if a restore removed the rows
 
 
 def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: float) -> dict[str, int]:
@@ -295,7 +295,7 @@ def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: f
     while version >= 0 and len(found) < _MAX_BRIEF_ENTRIES:
         content = storage.read(log_path(table, entry_name(version)), max_bytes=MAX_ENTRY_BYTES)
         if content is None:
-            break  # it was cleaned up, so it is old
+            break  # old enough to have been cleaned up
         info = commit_info(parse_actions(content[0].split(b"\n", 1)[:1]))
         if info.get("timestamp", 0) / 1000 < since:
             break
@@ -305,7 +305,7 @@ def read_short_lived_ids(storage: Storage, table: str, *, version: int, since: f
 
 
 def _version_before(info: Action, version: int) -> int:
-    """Return the version that a commit changed: the previous version or the restored one."""
+    """Return the version that a commit is based on: the previous version or the restored one."""
     if info.get("operation") != RESTORE:
         return version - 1
     restored = str((info.get("operationParameters") or {}).get("version", ""))
@@ -313,7 +313,7 @@ def _version_before(info: Action, version: int) -> int:
 
 
 class TableGuard:
-    """Opens a table as `delta`, and checks whether the table still has its name.
+    """Opens a table as `delta`, and checks whether its name still refers to the same table.
 
     While rows are added to a local table, a shared lock on its log's directory is held, and an exclusive one while it
     is dropped. In a bucket, before and after a commit, the current entry must be unchanged, and there must be no
@@ -361,7 +361,7 @@ class TableGuard:
             os.close(descriptor)
 
     def check(self, version: int) -> None:
-        """Check that the table in a bucket still exists with its entry for this version, which is remembered."""
+        """Check that the table in a bucket still exists and has an entry for this version; remember that entry."""
         if self._storage.is_local:
             return
         with self._lock:
@@ -396,7 +396,7 @@ def _lock(descriptor: int, *, is_exclusive: bool) -> None:
 
 
 class NotInLog(Exception):
-    """The table can't be rebuilt from the log at that time; `earliest` is the first possible time."""
+    """The table can't be rebuilt from the log as of that time; `earliest` is the first possible time."""
 
     def __init__(self, earliest: datetime) -> None:
         super().__init__(f"the log begins at {earliest}")
@@ -446,7 +446,7 @@ class TableState:
 
 @dataclass(slots=True)
 class Replay:
-    """A table at a past time and at present, and the commits in between.
+    """A table's state at a past time and now, and facts about the commits in between.
 
     Attributes:
         then: The state at the time.
@@ -465,7 +465,7 @@ class Replay:
     drops: list[datetime] = field(default_factory=list)
 
     def advance(self, actions: Sequence[Action], version: int, committed_at: datetime) -> None:
-        """Apply a commit made since the time."""
+        """Apply a commit that was made after the past time."""
         info = commit_info(actions)
         self.now.apply(actions, version, committed_at)
         for action in actions:
@@ -483,7 +483,7 @@ class Replay:
 def replay(
     storage: Storage, table: str, to: datetime | int, *, max_commits: int = _MAX_REPLAYED, is_durable: bool = True
 ) -> Replay:
-    """Rebuild a table at a time or version and at present, syncing log entries if `is_durable`; raises `NotInLog`."""
+    """Rebuild a table's past and current states, syncing log entries if `is_durable`; raises `NotInLog`."""
     log = TableLog(storage, table)
     then = log.read_base(to)
     first, last, found = then.version + 1, then.committed_at, None
@@ -507,7 +507,7 @@ def replay(
 
 
 def read_state(storage: Storage, table: str, version: int) -> TableState:
-    """Rebuild a table at a version; raises `Unavailable` if the log no longer has the required entries."""
+    """Rebuild a table's state at a version; raises `Unavailable` if the log no longer has the required entries."""
     log = TableLog(storage, table)
     base = max((one for one in log.checkpoints if one <= version), default=-1)
     state = log.read_checkpoint(base, _LONG_AGO) if base >= 0 else TableState()
@@ -545,7 +545,7 @@ def was_dropped(storage: Storage, table: str, time: datetime) -> bool:
 
 
 def cleanup_log(storage: Storage, table: str, *, before: float) -> int:
-    """Remove objects not needed to rebuild the table at any time since `before`; return their number.
+    """Remove log objects that aren't needed to rebuild any state since `before`; return their number.
 
     deltalake would remove every entry before the newest checkpoint, including the version that was in effect at the
     start of the window.
@@ -605,7 +605,7 @@ class TableLog:
         return min(kept, default=self.newest + 1) if missing >= 0 else 0
 
     def read_base(self, to: datetime | int) -> TableState:
-        """Return the initial state: the newest checkpoint up to a version or in effect at a time, or an empty state.
+        """Return the state to start from: the newest checkpoint up to a version or time, or an empty state.
 
         All entries after it exist.
         """
@@ -625,7 +625,7 @@ class TableLog:
     def read_entries(
         self, first: int, end: int | None = None, *, is_durable: bool = True
     ) -> Iterator[tuple[int, list[Action]]]:
-        """Yield the actions of all versions starting with one, before `end` if set; synced to disk if `is_durable`."""
+        """Yield the actions of the versions from `first` to before `end`, if set; synced to disk if `is_durable`."""
         end = self.newest + 1 if end is None else end
         read = functools.partial(self._read_entry, is_durable=is_durable)
         with ThreadPoolExecutor(1 if self._storage.is_local else _READERS) as pool:
@@ -642,7 +642,7 @@ class TableLog:
     def _time_of(self, version: int) -> datetime:
         if version in self.entries:
             return time_of(commit_info(self._read_entry(version)), self.entries[version])
-        return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # the version was committed before
+        return datetime.fromtimestamp(self.checkpoints[version][1], UTC)  # committed before its checkpoint was written
 
     def read_checkpoint(self, version: int, made_at: datetime) -> TableState:
         """Return the state in a checkpoint, which may consist of a single file or several parts, or have sidecars."""
@@ -687,7 +687,7 @@ def time_of(info: Action, changed_at: float) -> datetime:
 
 
 def _plain(value: Any) -> Any:
-    """Return a checkpoint's value as in a log entry: without nulls and typed copies, and with maps as objects."""
+    """Convert a checkpoint's value to the form used in log entries: no nulls or typed copies, and maps as objects."""
     if isinstance(value, list) and value and isinstance(value[0], tuple):
         return dict(value)
     if not isinstance(value, dict):

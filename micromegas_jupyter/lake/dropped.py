@@ -69,12 +69,12 @@ class DroppedTable:
 
 
 def new_dropped(name: str, dropped_at: datetime, *, undo_hours: int) -> DroppedTable:
-    """Return a table to be dropped, which still has its name."""
+    """Return the record of a table that is about to be dropped and still has its name."""
     return DroppedTable(name=name, dropped_at=dropped_at, id=uuid.uuid4().hex, path=name, undo_hours=undo_hours)
 
 
 def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
-    """Return the dropped tables that had a name and have not been removed yet, in the order of their drops."""
+    """Return the dropped tables that had this name and haven't been removed yet, least recently dropped first."""
     found = {one.id: one for one in _list_moved(storage) if one.name == name}
     marked = None if storage.is_local else read_marker(storage, name)
     if marked is not None and marked.id not in found:  # otherwise, it is being moved
@@ -83,7 +83,7 @@ def list_dropped(storage: Storage, name: str) -> list[DroppedTable]:
 
 
 def read_marker(storage: Storage, name: str) -> DroppedTable | None:
-    """Return the table that a bucket's marker hides, or None. Earlier versions' markers had no time."""
+    """Return the dropped table that a marker in a bucket hides, or None. Earlier versions' markers had no time."""
     found = storage.read(log_path(name, DROPPED_MARKER))
     if found is None:
         return None
@@ -97,7 +97,7 @@ def read_marker(storage: Storage, name: str) -> DroppedTable | None:
 
 
 def mark_dropped(storage: Storage, record: DroppedTable) -> None:
-    """Hide a bucket's table; raises `TableGone` if it is already hidden."""
+    """Hide a table in a bucket; raises `TableGone` if it is already hidden."""
     if not storage.create(log_path(record.name, DROPPED_MARKER), _marker(record)):
         raise TableGone
 
@@ -125,7 +125,7 @@ def free_name(storage: Storage, name: str, *, lease: Lease, before: datetime) ->
 
 
 def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
-    """Finish moving a dropped table in a bucket away if a process was stopped during the move."""
+    """Finish moving away a dropped table in a bucket if a process was stopped during the move."""
     marked = None if storage.is_local else read_marker(storage, name)
     if marked is not None and any(one.id == marked.id for one in _list_moved(storage)):
         with hold_names(storage) as lease:
@@ -133,7 +133,7 @@ def finish_move(storage: Storage, name: str, *, before: datetime) -> None:
 
 
 def move_back(storage: Storage, dropped: DroppedTable, *, lease: Lease) -> None:
-    """Move a dropped table in a bucket back to its name, which is free, behind a marker."""
+    """Move a dropped table in a bucket back to its name, which must be free; a marker keeps the table hidden."""
     storage.create(log_path(dropped.name, DROPPED_MARKER), _marker(dropped))
     _move(storage, dropped.path, dropped.name, lease, spared="")
 
@@ -159,7 +159,7 @@ def remove_dropped(storage: Storage, names: Sequence[str], *, before: datetime) 
 
 @contextmanager
 def hold_names(storage: Storage, path: str = _LEASE) -> Iterator[Lease]:
-    """Hold the exclusive lease, by default to move dropped tables; raises `Unavailable` after a minute."""
+    """Hold an exclusive lease, by default the one for moving dropped tables; raises `Unavailable` after a minute."""
     waiting, seen, since = threading.Event(), None, SYSTEM_CLOCK.monotonic()
     while True:
         lease = try_acquire(storage, clock=SYSTEM_CLOCK, seen=seen, path=path)
@@ -207,7 +207,7 @@ def _ms(time: datetime) -> int:
 
 
 def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, spared: str) -> None:
-    """Move all objects in a folder to another folder, or remove them, the log's objects last.
+    """Move all objects in a folder to another folder, or remove them; the log's objects are processed last.
 
     Each object is copied before it is removed, so nothing is lost if the move is repeated after a crash.
     """
@@ -235,7 +235,7 @@ def _move(storage: Storage, source: str, target: str | None, lease: Lease, *, sp
 
 
 def _copy_log_object(storage: Storage, entry: Entry, copy: str | None) -> None:
-    """Copy a log object, unless a new table's log has an object with the same name, which has a different mark."""
+    """Copy a log object; raises `Unavailable` if its mark has changed, because it may belong to a new table's log."""
     found = storage.read(entry.path, max_bytes=MAX_ENTRY_BYTES)
     if found is not None and found[1] != entry.mark:
         raise Unavailable("The files of a dropped table were changed while they were being moved.", remedy="Try again.")

@@ -50,7 +50,7 @@ MERGE: Final = "MERGE PARTITIONS"
 
 
 class View(NamedTuple):
-    """A materialized view at a pair of versions: its table's and its source's.
+    """The state of a materialized view at a version of its table and a version of its source.
 
     Its table has its source's rows up to the version `watermark`, or None if it has no rows, or another table's rows.
     `facts` are those of its snapshot. If it can't be read, it has no `source`.
@@ -103,7 +103,7 @@ class Lake:
         return self._views.get(name)
 
     def _follow(self, name: str, table: TableSnapshot, found: dict[str, TableSnapshot]) -> TableSnapshot:
-        """Return a view with the source files that it lacks, and with its source as in `found` from now on."""
+        """Return a view with the source files whose rows it lacks, and store its source in `found`."""
         if table.materialized is None or table.problem is not None:
             return table
         source_name = table.materialized.source.name
@@ -162,7 +162,7 @@ class Lake:
 def commit_view(
     storage: Storage, view: View, runs: Iterable[pa.Table], *, operation: str, removed: Collection[str] | None
 ) -> bool:
-    """Store a view's rows, replacing `removed` files (by default all); False if its table has since changed.
+    """Store a view's rows, replacing `removed` files (by default all); return False if its table has changed since.
 
     After a refresh, the same commit records the source's version. The commit never waits for another one and is never
     repeated, because the other one's rows may be the same.
@@ -199,7 +199,7 @@ def commit_view(
 
 
 def _app_id(properties: Mapping[str, str], source_id: str) -> str:
-    """Return the ID under which a view's table records the version up to which it has a source's rows.
+    """Return the application ID under which a view's table records the source version that it is up to date with.
 
     Rows from a different definition, or from another table with the source's name, don't count.
     """
@@ -209,7 +209,7 @@ def _app_id(properties: Mapping[str, str], source_id: str) -> str:
 
 
 def _with_sources(sql: str) -> str:
-    """Return a string that also contains the names of the source tables of the views in a statement."""
+    """Return the statement followed by the names of the source tables of its views."""
     lowered = sql.lower()
     if VIEW_INSTANCE in lowered:  # its arguments may be expressions
         return " ".join([sql, *DEFINITIONS])
@@ -217,9 +217,9 @@ def _with_sources(sql: str) -> str:
 
 
 def is_lake(storage: Storage) -> bool:
-    """Whether one of our servers stores, or may store, its tables there: it is a lake, is empty, or doesn't exist."""
-    # A lake's Parquet files are versions of the same rows; if they were served as files, each row would appear several
-    # times.
+    """Whether the storage is a lake, or can become one because it is empty or doesn't exist."""
+    # A lake's Parquet files contain several versions of the same rows; if they were served as plain files, rows would
+    # appear several times.
     if storage.is_local and (Path(storage.uri) / ".writers").is_dir():
         raise UsageError(
             "The directory contains a lake in the format used before Delta tables.",

@@ -31,7 +31,7 @@ class ObservedLease(NamedTuple):
 def try_acquire(
     storage: Storage, *, clock: Clock, seen: ObservedLease | None = None, path: str = MAINTENANCE_LEASE
 ) -> "Lease | ObservedLease | None":
-    """Return the lease at a path, or another holder's observed state, which must be passed to the next attempt.
+    """Acquire the lease at a path, or return the state of another holder's lease, to be passed to the next attempt.
 
     A lease that has not changed for 45 seconds of `clock` is taken over. Clocks of different machines are never
     compared.
@@ -50,7 +50,7 @@ def try_acquire(
 
 
 class Lease:
-    """A lease; `mark` is the state from which it is acquired."""
+    """A lease; `mark` identifies the state that acquiring it replaces."""
 
     def __init__(self, storage: Storage, *, clock: Clock, mark: str | None, path: str) -> None:
         self._storage = storage
@@ -70,13 +70,13 @@ class Lease:
             if not self._write(self._id):
                 return False
         except ResourcesExhausted:
-            return True  # when the disk is full, maintenance is most needed
+            return True  # maintenance is needed most when the disk is full
         self._renewed_at = now
         return True
 
     def release(self) -> None:
         """Release the lease, unless another process has it; never raises."""
-        with suppress(MicromegasError):  # otherwise, it is taken over in time
+        with suppress(MicromegasError):  # if this fails, another process takes over the lease later
             self._write("")
 
     def _write(self, holder: str) -> bool:

@@ -127,7 +127,7 @@ def read_history(storage: Storage, name: str) -> pa.Table:
     while shown not in log.entries and shown < log.newest:
         shown += 1
     base = max((one for one in log.checkpoints if one < shown), default=-1)
-    if base < log.first:  # the state before the first one shown cannot be rebuilt
+    if base < log.first:  # the state before the first listed commit cannot be rebuilt
         base = -1 if log.first == 0 else log.first
     state = TableState() if base < 0 else log.read_checkpoint(base, datetime.min.replace(tzinfo=UTC))
     there = {entry.path for entry in storage.list(name)}
@@ -165,7 +165,7 @@ def _removed(name: str, version: int, what: str, remedy: str) -> InvalidStatemen
 
 
 def _without_expired(snapshot: TableSnapshot, first: date) -> PastTable:
-    """Return a table without files from before a day, and a condition that excludes rows from before it."""
+    """Exclude rows from before a day: omit their files, or add a condition if the table isn't partitioned by day."""
     files = FileList.of(snapshot.files)
     if snapshot.partition_columns == (PARTITION_DATE,):
         kept = np.array([(one.partition[0] or "9") >= first.isoformat() for one in files], np.bool_)
@@ -205,7 +205,7 @@ def _count_rows(adds: Iterable[Action | None]) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailPosition:
-    """The position of a follow: all commits up to `version`, and some of the files that the next commit added.
+    """A follow's position: after all commits up to `version`, and after some of the files that the next commit added.
 
     `mark` distinguishes the version's log entry from another table's. `index` is that of the next file; `offset` of
     its rows were returned; `file` identifies that file with its deleted rows.
@@ -235,7 +235,7 @@ class AddedFiles(NamedTuple):
 
     files: tuple[DataFile, ...]
     positions: tuple[TailPosition, ...]
-    is_cut: bool  # whether more were added
+    is_cut: bool  # whether more files were added
 
     def position(self, index: int, offset: int) -> TailPosition:
         """Return the position in a file after this many of its rows were returned."""
@@ -275,7 +275,7 @@ class TableTail:
         return self._position(low)
 
     def read(self, position: TailPosition, *, by: Sequence[str], max_files: int) -> AddedFiles | None:
-        """Return the files added after a position to a table partitioned `by` columns, or None."""
+        """Return the files added after a position, or None; the table is partitioned `by` these columns."""
         self._check(position)
         pending, end = self._find_pending(position, max_files=max_files)
         if end.version == position.version:
@@ -298,7 +298,7 @@ class TableTail:
         return AddedFiles(tuple(files), (*kept, positions[min(max_files, len(found))]), is_cut=is_cut)
 
     def _find_pending(self, position: TailPosition, *, max_files: int) -> tuple[dict[str, _Pending], TailPosition]:
-        """Return the files added after a position by path (at most one more than `max_files`), and the end position."""
+        """Return the files added after a position, keyed by path (at most `max_files` + 1), and the end position."""
         pending, end = dict[str, _Pending](), position
         while (content := self._entry(end.version + 1)) is not None:
             if end.version - position.version >= _MAX_COMMITS:

@@ -115,7 +115,7 @@ class Restored(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """The table to restore, and the time or version; with `required_owner`, only tables of that caller.
+    """The table to restore, and the time or version; `required_owner` limits this to tables that the caller owns.
 
     A version belongs to the table in use, or without one, to the most recently dropped table. A `dry_run` does not
     commit.
@@ -181,7 +181,7 @@ class _Found(NamedTuple):
 
 
 def _find(storage: Storage, name: str, live: DeltaTable | None, time: datetime) -> _Found | None:
-    """Return the table that had a name at a time."""
+    """Return the table that had this name at this time, or None."""
     found: list[_Found] = []
 
     def add(delta: DeltaTable, path: str, dropped: DroppedTable | None) -> None:
@@ -346,7 +346,7 @@ class _Plan:
 
 
 class _Work:
-    """A restore of the table at `path` named `name`.
+    """A restore of the table `name`, which is currently stored at `path`.
 
     `check` raises if `path` no longer has this table; it is called before and after a commit. Restoring a dropped table
     always commits, so that the log records how long it was dropped.
@@ -406,7 +406,7 @@ class _Work:
         return True
 
     def _attempt(self, found: Replay) -> Restored | None:
-        """Commit the state at that time; None if another process's commit makes the plan invalid."""
+        """Commit the state at that time; return None if another process's commit makes the plan invalid."""
         plan = self._plan(found)
         differs = plan.files.keys() != found.now.files.keys() or found.then.columns != found.now.columns
         differs = differs or found.then.properties.get(_MAPPING) != found.now.properties.get(_MAPPING)
@@ -456,7 +456,7 @@ class _Work:
                 raise UsageError(f"Some files of the table {self._name} are outside its folder.")
 
     def _plan(self, found: Replay) -> _Plan:
-        """Choose the files from that time, and rewrite those that have since lost only some of their rows."""
+        """Choose the files from that time, and rewrite those from which retention has since deleted some rows."""
         kept = first_retained_day(found.now.properties, self._name, now=self._clock.now())
         first = max((day for day in (kept, found.expired_before) if day is not None), default=None)
         plan = _Plan(dict(found.then.files), [], first)
@@ -522,7 +522,7 @@ class _Work:
         return True
 
     def _find_files(self, found: Replay, plan: _Plan) -> tuple[list[str], datetime]:
-        """Return the missing files that would come back, and the earliest time that doesn't need any of them."""
+        """Return the missing files that the restore needs, and the earliest time that can be restored without them."""
         if not (added := self._paths_to_add(found, plan)):
             return [], found.now.committed_at
         there = {entry.path.removeprefix(f"{self._path}/") for entry in self._storage.list(self._path)}
@@ -540,7 +540,7 @@ class _Work:
         return {*paths, *(path for path, _ in keys)}
 
     def _commit(self, found: Replay, plan: _Plan) -> int | None:
-        """Add the entry after other processes' entries; None if one of those makes the plan invalid."""
+        """Add the log entry after other processes' entries; return None if one of them makes the plan invalid."""
         entry_id = uuid.uuid4().hex
         for _ in range(_MAX_COMMITS):
             while (other := read_entry(self._storage, self._path, found.now.version + 1)) is not None:
@@ -561,7 +561,7 @@ class _Work:
         return None
 
     def _check_after(self, version: int, entry_id: str) -> None:
-        """Remove an entry that was added to a new table's log because a bucket's table was dropped in the meantime."""
+        """Remove an entry that was added to a new table's log because the table was dropped in the meantime."""
         try:
             self._check(version)
         except TableGone:

@@ -71,7 +71,7 @@ class ServedFolder:
         return (*refused, *(() if self._found is None else self._found.problems))
 
     def snapshot(self, sql: str | None = None) -> tuple[TableSnapshot, ...]:
-        """Return all tables by name, with the latest versions of the Delta tables in `sql` (or of all, if None)."""
+        """Return all tables, ordered by name; refresh the Delta tables that `sql` references, or all if it is None."""
         tables = self._deltas.list(sql)
         if self._storage.is_local:
             with self._lock, storage_errors("The folder could not be listed.", self._storage):
@@ -248,7 +248,7 @@ def _infer_schema(file: Path, file_format: FileFormat) -> pa.Schema:
         raise pa.ArrowInvalid("its rows don't have a common schema") from error
     if not found.names:
         raise pa.ArrowInvalid("it doesn't contain any columns")
-    # A column without any values: strings can represent any later value.
+    # A column without values gets the string type, which can represent any later value.
     return pa.schema([one.with_type(pa.string()) if pa.types.is_null(one.type) else one for one in found])
 
 
@@ -257,7 +257,7 @@ def _storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _join(schema: pa.Schema, found: pa.Schema, file_format: FileFormat) -> pa.Schema:
-    """Return the columns of all files; a column that a file lacks is null in its rows."""
+    """Return the combined columns of all files; a column that is missing from a file is null in the file's rows."""
     if found.equals(schema):
         return schema
     is_same = (found.names, found.types) == (schema.names, schema.types)

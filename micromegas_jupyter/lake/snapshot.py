@@ -78,7 +78,7 @@ MAX_LATE_SECONDS: Final = 24 * 3600
 _MAX_FOLLOWED: Final = 8192  # entries in the log of a view's source
 # Some writers truncate time bounds to milliseconds.
 _CUT: Final = 1000
-# These don't change how a data file is read once the log is known.
+# These features don't affect how a data file is read once the log is known.
 _READABLE_FEATURES: Final = frozenset(
     {"timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"}
 )
@@ -97,7 +97,7 @@ _Key = tuple[str, tuple[str, int | None] | None]
 
 
 class Unreadable(Exception):
-    """A table that would be read incorrectly or not at all; the reason completes "is left out: "."""
+    """A table that can't be read correctly; the reason completes "is left out: "."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class _Known:
 
 
 class TableVersion(NamedTuple):
-    """A table at a version; `table_id` distinguishes it from other tables with its name."""
+    """A table at a version; `table_id` distinguishes it from other tables with the same name."""
 
     table_id: str
     version: int
@@ -126,7 +126,7 @@ class TableVersion(NamedTuple):
 
 
 class DeltaSnapshots:
-    """Tracks the tables in a storage, or the only one. Safe to use from several threads.
+    """Tracks the tables in a storage, which may also be a single table. Safe to use from several threads.
 
     `is_foreign` tables were written by others: their files may have other types than their schema, and none may be a
     link or outside its table's directory.
@@ -171,7 +171,7 @@ class DeltaSnapshots:
         return tables
 
     def empty(self, definition: TableDefinition) -> TableSnapshot:
-        """Return a table without any data, always as the same object."""
+        """Return a table without any data; always returns the same object."""
         found = self._empty.get(definition.name)
         if found is None:
             found = self._snapshot(definition.name, _defined_schema(definition), ("date",), NO_FILES)
@@ -191,7 +191,7 @@ class DeltaSnapshots:
         return self._find(name, name, is_named=True)
 
     def known(self, name: str) -> TableVersion | None:
-        """Return a table as of the last listing."""
+        """Return a table as of the last listing, or None."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
@@ -199,14 +199,14 @@ class DeltaSnapshots:
             return None if known is None else TableVersion(_id_of(known), known.version, known.snapshot)
 
     def transaction(self, name: str, app_id: str) -> tuple[int, int | None]:
-        """Return the version of a table as of the last listing, and that of an application's transaction in it."""
+        """Return a table's version as of the last listing, and the version of an application's transaction in it."""
         with self._locks[name], storage_errors(f"The table {name} could not be read.", self._storage):
             known = self._known[name]
             found = known.delta.transaction_version(app_id)
-            return known.version, None if found is None or found < 0 else found  # a restore reverts it
+            return known.version, None if found is None or found < 0 else found  # negative if a restore reverted it
 
     def added(self, table: TableVersion, after: int) -> FileList | None:
-        """Return the files with rows that were added to a table after a version, even if the files are no longer live.
+        """Return the files with the rows added to a table after a version, even if these files are no longer live.
 
         Returns None if rows were removed other than by retention, or if the first of these commits is so old that its
         log entry or files may be gone.
@@ -239,7 +239,7 @@ class DeltaSnapshots:
         )
 
     def _find(self, name: str, folder: str, *, is_named: bool) -> TableSnapshot | None:
-        """Return a table, refreshed if it `is_named` or new; None if it doesn't exist."""
+        """Return a table, or None if it doesn't exist; refresh it if it `is_named` or new."""
         known = self._known.get(name)
         try:
             if is_named or (known is None and name not in self.refused and name not in self._gone):
@@ -277,7 +277,7 @@ class DeltaSnapshots:
         return folder or self._storage.uri.rpartition("/")[2]
 
     def _refresh(self, name: str, folder: str) -> TableSnapshot:
-        """Return the current table, the same object if nothing has changed."""
+        """Return the current table; it is the same object as before if nothing has changed."""
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock, storage_errors(f"The table {name} could not be read.", self._storage):
@@ -293,7 +293,7 @@ class DeltaSnapshots:
                     self._known.pop(name, None)
                     self.refused[name] = error
                     raise
-                except _ODD as error:  # one table must not break statements over others
+                except _ODD as error:  # a broken table must not break statements that use others
                     self._known.pop(name, None)
                     _LOG.error("A table could not be read.", extra={"table": name, "kind": type(error).__name__})
                     self.refused[name] = Unreadable("its log cannot be read")
@@ -347,7 +347,7 @@ class DeltaSnapshots:
         return _Known(delta, delta.version(), mark, actions.schema, bounded, 2 * len(files), snapshot, emptied)
 
     def _advance(self, name: str, folder: str, known: _Known) -> _Known | None:
-        """Return a table advanced by the log's next entries, or None if it is better to read it again.
+        """Apply the log's next entries to a known table, or return None if the table must be read again.
 
         The table must be read again if the entries do more than add and remove files, and whenever the number of files
         has doubled, because the columns with useful bounds may have changed.
@@ -430,7 +430,7 @@ class DeltaSnapshots:
         return FileList.build(pa.array(paths, pa.string()), partitions, begins, ends, vectors)
 
     def _with_vectors(self, folder: str, actions: pa.Table, found: Sequence[Action | None]) -> pa.Table:
-        """Return actions with their deletion vectors as `deleted` and the remaining rows as `num_records`.
+        """Return actions with their deletion vectors as `deleted` and the remaining row counts as `num_records`.
 
         Files without remaining rows are omitted.
         """
@@ -507,7 +507,7 @@ def _id_of(known: _Known) -> str:
 
 
 def _added_files(entry: Sequence[Action]) -> list[Action] | None:
-    """Return the files with rows that a commit added; None if it removed rows for reasons other than retention.
+    """Return the files with the rows that a commit added, or None if it removed rows other than by retention.
 
     It is also None if the commit may have renamed columns, because a view's stored rows would keep the old columns'
     values.
@@ -620,7 +620,7 @@ def _plain_path(path: str) -> str:
 
 
 def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
-    """Return a column as SQL sees it or, with a column `mapping`, as in files: under its name there, or with its ID.
+    """Return a column as SQL sees it or, with a column `mapping`, as it is in files: with its name or ID there.
 
     Older files may have nulls in nested columns, regardless of the table's schema.
     """
@@ -636,7 +636,7 @@ def _field(field: pa.Field, mapping: str | None = None) -> pa.Field:
 
 
 def _changed_inside(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
-    """Return a type with the fields of structs changed at any depth; the fields are nullable."""
+    """Apply `change` to the fields of structs at any depth of a type, and make these fields nullable."""
 
     def inside(field: pa.Field) -> pa.Field:
         return pa.field(field.name, _changed_inside(field.type, change))
@@ -701,7 +701,7 @@ def _bounded_columns(actions: pa.Table, schema: pa.Schema) -> tuple[str, ...]:
 
 
 def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
-    """Return `TableSnapshot.bounds` for some columns."""
+    """Return `TableSnapshot.bounds` for these columns."""
     found = {"rows": actions.column("num_records"), "bytes": actions.column("size_bytes")}
     for name in columns:
         for key, what in (("min", "min"), ("max", "max"), ("nulls", "null_count")):
@@ -711,12 +711,12 @@ def _bounds(actions: pa.Table, columns: Iterable[str]) -> pa.Table:
 
 
 def _is_of_files(action: Action) -> bool:
-    """Return whether an action adds a file, removes a file, or doesn't concern files."""
+    """Return whether an action may be part of a commit that only adds and removes files."""
     return action.keys() <= {"commitInfo", "txn", "remove", "add"}
 
 
 def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
-    """Return log actions in the format of `live_files`: the used fields in columns of the same types."""
+    """Convert log actions to the format of `live_files`: the fields in use, in columns of the same types."""
     stats = [json.loads(one.get("stats") or "{}") for one in adds]
     columns = {"path": [one["path"] for one in adds], "size_bytes": [one["size"] for one in adds]}
     columns["num_records"] = [one.get("numRecords") for one in stats]
@@ -733,7 +733,7 @@ def _as_live_files(adds: Collection[Action], known: _Known) -> pa.Table:
 
 
 def _typed(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Return JSON values as a column; the log stores times and days as strings."""
+    """Convert JSON values to a column; the log stores times and days as strings."""
     is_text = any(isinstance(value, str) for value in values)
     return pa.array(values, pa.string()).cast(kind) if is_text else pa.array(values, kind)
 
@@ -746,7 +746,7 @@ def _check_no_link(path: str, location: str) -> None:
 
 
 def _defined_schema(definition: TableDefinition) -> pa.Schema:
-    """Return the columns as SQL sees them: those of the data model with times in microseconds, unless split."""
+    """Return the data model's columns as SQL sees them: times are in microseconds, except in split columns."""
     is_cut = {one.name: pa.types.is_timestamp(one.type) for one in definition.schema}
     is_cut |= dict.fromkeys(definition.split_times, False)
     return pa.schema(

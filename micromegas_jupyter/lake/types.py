@@ -123,7 +123,7 @@ def check_fits(schema: pa.Schema, stored: pa.Schema, *, is_known: bool = True) -
 def convert_rows(
     rows: pa.RecordBatch, stored: pa.Schema, *, is_known: bool = True, first_row: int = 0
 ) -> pa.RecordBatch:
-    """Return rows whose columns `check_fits` has accepted, with the table's columns; missing columns are null.
+    """Convert rows that `check_fits` has accepted to the table's columns; missing columns are null.
 
     Errors count rows from 1 after the `first_row` rows that were sent before.
     """
@@ -208,13 +208,13 @@ def _stored_type(kind: pa.DataType, depth: int = 0) -> pa.DataType:  # noqa: PLR
 
 
 def _is_convertible(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values keep their meaning; whether each one fits is checked per row."""
+    """Whether values can be converted without changing their meaning; whether each value fits is checked per row."""
     if pa.types.is_dictionary(found) or pa.types.is_run_end_encoded(found):
         found = found.value_type
     if pa.types.is_integer(found):
         return bool(pa.types.is_integer(wanted) or (pa.types.is_uint64(found) and wanted == _stored_type(found)))
     if pa.types.is_floating(found):
-        # Rounding float64 to float32 is silent.
+        # Arrow rounds float64 to float32 silently.
         return bool(pa.types.is_float64(wanted) or (wanted == pa.float32() and not pa.types.is_float64(found)))
     if pa.types.is_decimal(found):
         return bool(pa.types.is_decimal(wanted))

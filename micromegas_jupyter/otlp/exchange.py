@@ -1,4 +1,4 @@
-"""The metadata of an export: its signal, encoding, and destination. Imports nothing that can decode it.
+"""Defines the metadata of an export: its signal, encoding, and destination. Imports nothing that can decode it.
 
 Source: https://opentelemetry.io/docs/specs/otlp/.
 """
@@ -32,7 +32,7 @@ class Signal(enum.StrEnum):
 
     @property
     def method(self) -> str:
-        """The gRPC method that exports the signal."""
+        """The path of the gRPC method that exports the signal."""
         package, service = _SERVICES[self]
         return f"/opentelemetry.proto.collector.{package}.v1.{service}/Export"
 
@@ -54,7 +54,7 @@ class Encoding(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """A received export; records in `is_trusted` exports may use the server's own targets, and `is_own` exports do."""
+    """A received export; records may use the server's own targets if it `is_trusted`, and do if it `is_own`."""
 
     signal: Signal
     body: bytes = field(repr=False)

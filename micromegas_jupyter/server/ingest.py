@@ -299,7 +299,7 @@ class _SetRetention(_Owned, frozen=True, kw_only=True, tag="set_retention"):
 
 
 class _SetUndoHours(_Owned, frozen=True, kw_only=True, tag="set_undo_hours"):
-    """`hours` is how long changes can be undone."""
+    """`hours` is the number of hours during which changes can be undone."""
 
     hours: Annotated[int, msgspec.Meta(ge=1, le=8760)]
 

@@ -551,6 +551,6 @@ class ReadinessProbe:
         try:
             # Hanging storage must not delay other pages or the exit of the process.
             return await run_in_thread(self._check, name="readiness")
-        except Exception:  # noqa: BLE001 - not knowing is an answer, too
+        except Exception:  # noqa: BLE001 - an unknown state is a valid result
             _LOG.exception("the readiness check failed")
             return NotReady.STORAGE

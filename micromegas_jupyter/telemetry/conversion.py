@@ -68,7 +68,7 @@ def check_origin(rows: pa.RecordBatch, definition: TableDefinition) -> None:
 
 
 def check_columns(schema: pa.Schema, definition: TableDefinition) -> None:
-    """Check that columns with these names and types can be converted to the table's; errors name the column."""
+    """Check that columns with these names and types can be converted to the table's. Errors contain the column name."""
     known = set(definition.schema.names)
     table = definition.name
     for name in schema.names:

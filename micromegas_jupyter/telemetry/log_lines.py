@@ -1,4 +1,4 @@
-"""Conditions on log lines, which are the same in a terminal, in a notebook, and when following."""
+"""Log line filters, which work the same in terminals, in notebooks, and when following a log."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple

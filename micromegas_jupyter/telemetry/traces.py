@@ -122,7 +122,7 @@ def build_span_tree(
 
 
 def find_critical_path(tree: SpanTree) -> list[Segment]:
-    """Return what the longest root waited for, ordered by time; the segments add up to the root's duration.
+    """Return the longest root's critical path as segments ordered by time; they add up to the root's duration.
 
     From the root's end backwards, the path follows the child that ended last. A child counts only within its parent.
     """

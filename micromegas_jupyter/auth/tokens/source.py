@@ -130,7 +130,7 @@ class TokenSource:
         return self._valid_token(None).reveal()
 
     def renew(self) -> None:
-        """Renew the token now, at most every ten seconds; on failure the current one stays in use."""
+        """Renew the token now, but at most every ten seconds; on failure, keep the current one."""
         self._renew(None)
 
     def invalidate(self, token: str) -> None:

@@ -1,4 +1,4 @@
-"""Administrators' functions, and a way to find calls to them in a statement.
+"""Registers administrators' functions, and finds calls to them in a statement.
 
 DataFusion's planner finds the calls: it calls table functions during planning, and evaluates functions that don't
 depend on rows. Names in strings, comments, aliases, and CTEs are therefore not calls, and no spelling hides a call.
@@ -58,7 +58,7 @@ class AdministrationCalls:
     _found: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list, repr=False)
 
     def forget(self) -> None:
-        """Clear the calls, because the statement is planned again."""
+        """Clear the recorded calls before the statement is planned again."""
         self._found.clear()
 
     def register(self, session: SessionContext, sql: str, mentions: Mention) -> None:
@@ -132,12 +132,12 @@ class AdministrationCalls:
 
 
 def _spellings(name: str, tokens: Sequence[Token]) -> set[str]:
-    """Return all spellings of a name in a statement: DataFusion looks up table functions by text, including quotes."""
+    """Return all spellings of a name in a statement; DataFusion matches table functions by spelling, with quotes."""
     return {token.text for token in tokens if token.name == name} | {name, f'"{name}"', f"`{name}`"}
 
 
 def _value(argument: Any) -> object:
-    """Return the value of a constant; None for anything else."""
+    """Return the value of a constant, or None for any other expression."""
     expression = Expr(argument) if not isinstance(argument, Expr) else argument
     if type(expression.to_variant()).__name__ != "Literal":
         return None

@@ -25,7 +25,7 @@ _Value = bytes | str | None
 
 
 def holds_pairs(kind: pa.DataType) -> bool:
-    """Return whether a column type maps keys to strings, as a map or a list of key-value structs."""
+    """Return whether a column type is a map from keys to strings or a list of key-value structs."""
     if pa.types.is_dictionary(kind):
         return not pa.types.is_dictionary(kind.value_type) and holds_pairs(kind.value_type)
     if pa.types.is_map(kind):
@@ -54,7 +54,7 @@ def _identity(values: pa.Array) -> tuple[object, ...]:
 
 
 class PerValue:
-    """Applies a function of a value, and possibly a string, to columns; the result for malformed bytes is null.
+    """Applies a function that takes a value, and optionally a string, to columns; malformed bytes result in null.
 
     Results are cached for later batches, up to a limit, because batches of a file often share their dictionary.
     """
@@ -98,7 +98,7 @@ class PerValue:
         return self._spread(pair_codes, *self._results(arguments))
 
     def _results(self, arguments: Sequence[tuple[_Value, ...]]) -> tuple[_Codes, pa.Array]:
-        """Return the indices of the arguments' results, -1 for null, and the array of results."""
+        """Return the index of each result (-1 for null), and the array of results."""
         results = list(map(self._apply, arguments))
         if not pa.types.is_dictionary(self._result):
             return np.array([*range(len(results)), -1], np.int32), pa.array(results, self._result)
@@ -130,7 +130,7 @@ class PerValue:
 
 
 def _encoded(column: pa.Array) -> tuple[_Codes, pa.Array]:
-    """Return the codes of a column's rows, -1 for null, and the distinct values, as bytes or text."""
+    """Return a code for each row of a column (-1 for null), and the distinct values as bytes or text."""
     if holds_pairs(column.type):
         column = to_jsonb(column)
     elif not pa.types.is_dictionary(column.type):
@@ -146,7 +146,7 @@ def _codes(column: pa.DictionaryArray) -> _Codes:
 
 
 def to_jsonb(column: pa.Array) -> pa.DictionaryArray:
-    """Return a column of pairs or binary JSON as a dictionary of binary JSON."""
+    """Convert a column of pairs or binary JSON to a dictionary of binary JSON."""
     if not holds_pairs(column.type):
         return column if pa.types.is_dictionary(column.type) else column.cast(pa.binary()).dictionary_encode()
     indices, rows = distinct_pairs(column)
@@ -155,7 +155,7 @@ def to_jsonb(column: pa.Array) -> pa.DictionaryArray:
 
 
 def distinct_pairs(column: pa.Array) -> tuple[pa.Array, list[list[dict[str, str | None]]]]:
-    """Return the indices of a column's rows, and the distinct rows as key-value pairs."""
+    """Return the distinct rows of a column as key-value pairs, and the index of each row in them."""
     if pa.types.is_dictionary(column.type):
         indices, rows = distinct_pairs(column.dictionary)
         return indices.take(column.indices), rows
@@ -184,6 +184,6 @@ def distinct_pairs(column: pa.Array) -> tuple[pa.Array, list[list[dict[str, str 
 
 
 def _numbered(numbers: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
-    """Return consecutive numbers for distinct numbers, and their count."""
+    """Replace numbers with consecutive ones, equal for equal numbers, and return them with the distinct count."""
     found = pa.array(numbers).dictionary_encode()
     return found.indices.to_numpy().astype(np.int64), len(found.dictionary)

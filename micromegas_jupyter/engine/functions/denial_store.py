@@ -1,4 +1,4 @@
-"""Stores the rules that deny queries and the users who are cut off: one file in a directory or a bucket.
+"""Stores the rules that deny queries, and the users who are cut off, in one file in a directory or a bucket.
 
 The file is replaced completely if it has not changed since it was read. Servers that share a lake share the file.
 `denials` decides whether a rule applies to a query, `server.cut_off` whether a caller is cut off.
@@ -20,7 +20,7 @@ from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock, jitter
 from micromegas_jupyter.core.text import JsonError, decode_strict_json
 from micromegas_jupyter.errors import InvalidStatement, ResourcesExhausted, Unavailable, UsageError
 
-#: The columns for rules, all of them strings; NULL means that the client did not send the value.
+#: The columns that rules can use. All are strings; NULL means that the client did not send the value.
 MATCH_COLUMNS: Final = (
     "user_id", "email", "service_account", "client", "agent", "entrypoint", "session", "notebook", "cell", "client_ip",
     "sql", "sql_hash",
@@ -57,7 +57,7 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """A server's report that it rejects a user's calls: the number of stopped calls, and the first few query IDs."""
+    """A server's report that it is rejecting a user's calls: the number of stopped calls, and some query IDs."""
 
     server: _Text
     ended: int = 0
@@ -65,7 +65,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user whose calls are rejected, permanently or `until` a time; `applied` is dropped after a minute."""
+    """A user whose calls are rejected, either permanently or `until` a time; `applied` is cleared after a minute."""
 
     issuer: _Text
     subject: _Text
@@ -97,7 +97,7 @@ _NO_DENIALS: Final = DenialFile(version=1, rules=())
 
 
 class DenialStore:
-    """Rules, and users who are cut off, in one file: a path, or a URL such as `s3://bucket/prefix/name.json`.
+    """Rules and cut-off users in one file: a path, or a URL such as `s3://bucket/prefix/name.json`.
 
     Safe to use from several threads and processes; the code that handles `has_changed` resets it.
     """
@@ -113,7 +113,7 @@ class DenialStore:
         self.has_changed = False
 
     def mark(self) -> str | None:
-        """Return a mark that identifies the file's content, or None if it does not exist. Uses the network."""
+        """Return a string that identifies the file's content, or None if the file does not exist. Uses the network."""
         found = self._load()
         return None if found is None else found[1]
 
@@ -123,11 +123,11 @@ class DenialStore:
         return _NO_DENIALS if found is None else _parse(found[0])
 
     def change(self, change: Callable[[tuple[Denial, ...]], Sequence[Denial]]) -> None:
-        """Replace the rules with the result of `change`; it is called again if other writers change them in between."""
+        """Replace the rules with the result of `change`, which is called again after a conflicting write."""
         self._change(lambda file: msgspec.structs.replace(file, rules=tuple(change(file.rules))))
 
     def change_cut_off(self, change: Callable[[tuple[CutOff, ...]], Sequence[CutOff]]) -> None:
-        """Replace the list of cut-off users in the same way, and drop expired entries.
+        """Like `change`, but replaces the list of cut-off users; also drops expired entries.
 
         Raises:
             Unavailable: The file cannot be read or written now.
@@ -136,7 +136,7 @@ class DenialStore:
         def changed(file: DenialFile) -> DenialFile:
             now = self._clock.now()
             kept = [one for one in change(file.cut_off) if not one.is_over(now)]
-            # Reports are for the administrator who is waiting for them.
+            # Reports are kept only as long as an administrator may be waiting for them.
             newest = sorted(one.created_at for one in kept)[-_MAX_REPORTED:]
             kept = [
                 one
@@ -221,7 +221,7 @@ class DenialStore:
         return rule_id
 
     def remove(self, rule_id: str) -> bool:
-        """Remove a rule; False if no rule has this ID."""
+        """Remove a rule, or return False if no rule has this ID."""
         removed: list[Denial] = []
 
         def without_rule(rules: tuple[Denial, ...]) -> Sequence[Denial]:

@@ -1,4 +1,4 @@
-"""Denied queries in SQL: evaluates rules, and provides the functions that administrators use to create them.
+"""Evaluates the rules that deny queries, and provides the SQL functions that administrators use to create them.
 
 A rule is a boolean SQL expression over `denial_store.MATCH_COLUMNS`, which are known before planning. The functions
 have upstream's names, arguments, and results. They act when the statement runs, not during planning.
@@ -35,7 +35,7 @@ _SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name == "last_hit_at")
 
 
 class MatchRules:
-    """Expressions that are ready to be matched against queries."""
+    """Validated expressions to match against queries."""
 
     def __init__(self, expressions: Sequence[str]) -> None:
         for expression in expressions:
@@ -103,12 +103,12 @@ def _frame(rows: Sequence[Mapping[str, str | None]]) -> DataFrame:
 
 
 def names_denial_function(sql: str) -> bool:
-    """Return whether a statement mentions one of the functions, so that administrators can always remove a denial."""
+    """Return whether a statement mentions a denial function, which administrators may always run."""
     return any(token.kind is Kind.WORD and token.name in DENIAL_NAMES for token in scan(sql).tokens)
 
 
 def with_denial_as_rows(scanned: Scan) -> Scan:
-    """Return a statement in which a row with `time` and `msg` replaces `deny_queries(…)`, a table function upstream.
+    """Replace `deny_queries(…)`, which is a table function upstream, with a row of `time` and `msg`.
 
     DataFusion-Python runs table functions during planning, and scalar functions during execution.
     """
@@ -125,7 +125,7 @@ def with_denial_as_rows(scanned: Scan) -> Scan:
 
 
 class DenialCalls(Protocol):
-    """An administrator's statement that may be checked for permission to change denials."""
+    """An administrator's statement that can be checked for permission to change denials."""
 
     request: StatementRequest
     caller: AuthContext
@@ -169,15 +169,15 @@ def register_denial_functions(
 
 
 def _run_time(name: str, function: Callable[..., str], arity: int, calls: DenialCalls) -> ScalarUDF:
-    """Return a function of strings that the engine calls once per row when the statement runs.
+    """Return a string function that the engine calls once per row when the statement runs.
 
-    In a read-only call, the planner may call it, which rejects the statement.
+    In a read-only call, the planner may already call it, and it rejects the statement.
     """
 
     def call(*columns: pa.Array) -> pa.Array:
         rows = zip(*(one.to_pylist() for one in columns), strict=True)
         try:
-            # The engine's own thread must not wait for the engine, which checking a rule requires.
+            # Checking a rule waits for the engine, so it must not run on the engine's own thread.
             with ThreadPoolExecutor(1) as thread:
                 return pa.array(list(thread.map(lambda row: function(*row), rows)), pa.string())
         except Exception as error:

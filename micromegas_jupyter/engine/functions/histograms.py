@@ -37,7 +37,7 @@ class _Shape(NamedTuple):
 
 
 class _Histogram(Accumulator):
-    """The sum of all input; `failures` receives the error that stops the statement."""
+    """Sums all input histograms; the error that stops the statement is added to `failures`."""
 
     def __init__(self, failures: list[MicromegasError]) -> None:
         self._failures = failures
@@ -46,7 +46,7 @@ class _Histogram(Accumulator):
         self._min, self._max, self._sum, self._sum_sq, self._count = _MAX, -_MAX, 0.0, 0.0, 0
 
     def merge(self, states: list[pa.Array]) -> None:
-        """Add histograms; null ones and those without values have no bins to compare."""
+        """Add histograms; skip null ones and those without bins."""
         for one in states[0]:
             if not one.is_valid or not len(one["bins"]):
                 continue
@@ -63,7 +63,7 @@ class _Histogram(Accumulator):
         return [self.evaluate()]
 
     def evaluate(self) -> pa.Scalar:
-        """Return the histogram; without rows, it has no bins."""
+        """Return the histogram, which has no bins if there were no rows."""
         shape = self._shape or _Shape(0.0, 0.0, 0)
         numbers = (shape.start, shape.end, self._min, self._max, self._sum, self._sum_sq)
         found: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
@@ -120,7 +120,7 @@ def field(name: str) -> Callable[[pa.StructArray], pa.Array]:
 
 
 def variance(histograms: pa.StructArray) -> pa.Array:
-    """Return the sample variance; NaN for fewer than two values."""
+    """Return the sample variance, or NaN for fewer than two values."""
     counts, sums, squares = (field(name)(histograms).cast(pa.float64()) for name in ("count", "sum", "sum_sq"))
     missing = histograms.is_null().to_numpy(zero_copy_only=False)
     n, total, square = (one.fill_null(0).to_numpy() for one in (counts, sums, squares))

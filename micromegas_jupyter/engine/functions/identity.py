@@ -17,7 +17,7 @@ from micromegas_jupyter.engine.schemas import register_rows
 
 _Value = str | bool | tuple[str, ...] | None
 
-#: These are written without parentheses in SQL; the parser rejects parentheses after the first two.
+#: SQL allows these names without parentheses; the parser rejects parentheses after the first two.
 _BARE_NAMES: Final = frozenset({"current_user", "session_user", "user"})
 #: The functions without arguments that describe the caller.
 IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
@@ -30,11 +30,11 @@ IDENTITY_FUNCTIONS: Final = _BARE_NAMES | {
 RIGHTS: Final = "my_rights"
 IDENTITY_NAMES: Final = IDENTITY_FUNCTIONS | {RIGHTS}
 #: An empty list whose value the optimizer doesn't know: DataFusion 55 replaces `array_has(make_array(), x)` with
-#: `false`, even if x is null. A NOT around it would then reveal rows without a group to callers without groups.
+#: `false`, even if x is null. A surrounding NOT would then reveal rows without a group to callers without groups.
 NO_TEXTS: Final = "array_slice(make_array(''), 2, 1 + CAST(random() AS BIGINT))"
 _QUERIES: Final = {
     ("show", "rights"): "SELECT * FROM my_rights()",
-    # DataFusion's definition, except for a table that is never readable.
+    # DataFusion's definition, excluding a table that is never readable.
     ("show", "tables"): "SELECT * FROM information_schema.tables "
     "WHERE table_name <> 'df_settings' OR table_schema <> 'information_schema'",
 }
@@ -96,7 +96,7 @@ def _literal(value: _Value) -> str:
 
 
 def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
-    """Return the first tokens of calls without arguments, excluding parts of a dotted name."""
+    """Return the positions of the first tokens of calls without arguments, excluding parts of a dotted name."""
     tokens, calls = scanned.tokens, find_calls(scanned, functions)
     return [
         first
@@ -106,7 +106,7 @@ def _empty_calls(scanned: Scan, functions: Container[str]) -> list[int]:
 
 
 def with_identity_syntax(scanned: Scan) -> Scan:
-    """Return a statement in syntax that DataFusion's parser accepts.
+    """Return a statement rewritten to syntax that DataFusion's parser accepts.
 
     `SHOW RIGHTS` and `SHOW TABLES` become queries, and `current_user()` loses its brackets. Blanks replace removed
     text, so that positions in messages stay correct.

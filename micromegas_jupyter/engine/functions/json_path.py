@@ -17,7 +17,7 @@ from micromegas_jupyter.core import jsonb
 
 _MAX_LENGTH: Final = 4096
 _MAX_NESTING: Final = 32
-_Step = Callable[[bytes, bytes], Iterator[bytes]]  # takes both the whole value and a part of it
+_Step = Callable[[bytes, bytes], Iterator[bytes]]  # takes the whole value and a part of it
 _Predicate = Callable[[bytes, bytes], bool | None]
 _Operand = Callable[[bytes, bytes], list[object]]
 
@@ -213,7 +213,7 @@ def _connected(how: Callable[[list[bool]], bool], predicates: list[_Predicate]) 
 
 
 def _values(found: Sequence[bytes]) -> list[object]:
-    """Return the operands of a comparison: scalars unchanged, and the elements of arrays."""
+    """Return the operands of a comparison: scalars are unchanged, and arrays are replaced by their elements."""
     values: list[object] = []
     for part in found:
         inside = jsonb.items(part)

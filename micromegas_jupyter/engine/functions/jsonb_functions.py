@@ -37,7 +37,7 @@ def as_f64(data: bytes) -> float | None:
 
 
 def as_i64(data: bytes) -> int | None:
-    """Return a whole number."""
+    """Return an integer."""
     value = _number(data)
     if value is None or not _MIN_INT64 <= value <= _MAX_INT64 or value != int(value):
         return None

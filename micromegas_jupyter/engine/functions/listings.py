@@ -1,4 +1,4 @@
-"""Table functions with upstream's columns, such as `list_view_sets()` and `list_partitions()`; `running_queries()`.
+"""Table functions such as `list_view_sets()` and `list_partitions()`, with upstream's columns, and `running_queries()`.
 
 They list what can be queried, where it is stored, and what is running. If a caller may read only some rows of a table,
 files are listed without facts about their rows.
@@ -41,7 +41,7 @@ _VIEW_DEFINITIONS: Final = _schema(
     view_set_name=pa.string(), definition_sql=pa.string(), update_group=pa.int32(), updated_at=_TIME,
     updated_by=pa.string(),
 )  # fmt: skip
-# Upstream always lists file sizes and row counts; here they would reveal hidden rows.
+# Upstream always lists file sizes and row counts, but here they are nullable, because they would reveal hidden rows.
 _PARTITIONS: Final = _schema(
     "min_event_time", "max_event_time", "file_path", "file_size", "num_rows", "sort_order", "max_sort_key_time",
     view_set_name=pa.string(), view_instance_id=pa.string(), begin_insert_time=_TIME, end_insert_time=_TIME,
@@ -65,7 +65,7 @@ def register_listing_functions(
     running: Sequence[Mapping[str, object]],
     mentions: Mention,
 ) -> None:
-    """Register the functions that the statement mentions, over the tables that its caller sees."""
+    """Register the functions that the statement mentions; they list the tables that its caller sees."""
     if mentions.has(VIEW_SETS_FUNCTION):
         register_rows(session, VIEW_SETS_FUNCTION, _view_sets(tables), _VIEW_SETS)
     if mentions.has(VIEW_DEFINITIONS_FUNCTION):

@@ -13,7 +13,7 @@ def get_text(data: bytes, key: str) -> str | None:
 
 
 def count(data: bytes) -> int:
-    """Return the number of properties; 0 if the value is not an object."""
+    """Return the number of properties, or 0 if the value is not an object."""
     found = jsonb.items(data)
     return len(found) if isinstance(found, dict) else 0
 
@@ -29,7 +29,7 @@ def _text(data: bytes) -> str:
 
 
 class ToPairs:
-    """Converts to a dictionary of lists of pairs; existing lists of pairs keep their order."""
+    """Converts a column to a dictionary of lists of pairs; existing lists of pairs keep their order."""
 
     def __init__(self) -> None:
         self._of_jsonb = PerValue(_pairs, pa.dictionary(pa.int32(), PAIRS))
@@ -44,7 +44,7 @@ class ToPairs:
 
 
 class ToArray(ToPairs):
-    """Converts to a plain list of pairs."""
+    """Converts a column to plain lists of pairs."""
 
     def __call__(self, column: pa.Array) -> pa.Array:
         """Return the column without dictionary encoding."""

@@ -123,7 +123,7 @@ _ROWS: Final = {
     "expand_histogram": "SELECT item['bin_center'] AS bin_center, item['count'] AS \"count\" "
     "FROM (SELECT unnest(histogram_bins(given)) AS item FROM (SELECT * FROM {} LIMIT 1) AS argument(given))",
 }
-#: Functions on properties and binary JSON, which return null for unreadable values.
+#: Functions of properties and binary JSON, which return null for unreadable values.
 CONDITION_FUNCTIONS: Final = frozenset(name for name, one in _SCALARS.items() if one.arguments[0] == DICTIONARY)
 #: All function names that SQL may call.
 FUNCTION_NAMES: Final = frozenset({*_SCALARS, *_AGGREGATES, *_ROWS})
@@ -136,7 +136,7 @@ _NO_SIGNATURE: Final = re.compile(r"a call to '(\w+)' function: coercion from")
 
 
 class QueryFunctions:
-    """The functions that a statement mentions, in its session until `remove`; `sql` is the planned statement.
+    """Registers the functions that a statement mentions, until `remove`; `sql` is the statement to plan.
 
     `tables` are those that it mentions; `registered` views may call functions, too. A statement that lists the
     engine's functions gets all of them.
@@ -181,7 +181,7 @@ class QueryFunctions:
             session.register_udaf(udaf(of_statement(failures), arguments, result, [result], "immutable", name))
 
     def plan(self, plan: Callable[[str], DataFrame]) -> DataFrame:
-        """Return the result of `plan` for the statement, with functions for the argument types of its calls."""
+        """Return the result of `plan` for the statement, after registering functions for its calls' argument types."""
         first: dict[str, Exception] = {}
         while True:
             try:
@@ -216,7 +216,7 @@ class QueryFunctions:
         return [kind for kind in self._kinds if _SCALARS[_base(name)].pairs or not holds_pairs(kind)]
 
     def _register(self, name: str) -> bool:
-        """Register a function for the next of several types; return False if there are no more."""
+        """Register a function for the next untried argument type; return False if none is left."""
         function, arguments = _SCALARS[_base(name)], _SCALARS[_base(name)].arguments
         if name in self._untried:
             if not self._untried[name]:
@@ -256,7 +256,7 @@ class QueryFunctions:
 
 
 def _functions_in_conditions(tables: Sequence[VisibleTable]) -> frozenset[str]:
-    """Return the functions in tables' row conditions."""
+    """Return the functions used in the tables' row conditions."""
     names = (_names(one) for table in tables for one in table.all_conditions)
     return CONDITION_FUNCTIONS.intersection(itertools.chain.from_iterable(names))
 
@@ -273,7 +273,7 @@ def _names(sql: str) -> frozenset[str]:
 
 
 def register_flat_functions(session: SessionContext, names: Collection[str] = CONDITION_FUNCTIONS) -> None:
-    """Register functions that row conditions and views may call, for flat columns."""
+    """Register functions that row conditions and views may call, for columns without dictionary encoding."""
     for name in _SCALARS.keys() & names:
         function = _SCALARS[name]
         kinds = [BYTES, *function.arguments[1:]] if name in CONDITION_FUNCTIONS else list(function.arguments)
@@ -298,9 +298,9 @@ def changing_functions() -> frozenset[str]:
 
 
 def visible_schema(snapshot: TableSnapshot) -> pa.Schema:
-    """Return the columns that a condition on the table may use, after the merge, if any."""
+    """Return the columns, after any merge, that a condition on the table may use."""
     if snapshot.materialized is not None:
-        return snapshot.schema  # its definition may no longer work; if it does, it has these columns
+        return snapshot.schema  # the view's definition may no longer work; if it does, it returns these columns
     return _merged_schema(snapshot.schema, snapshot.merge_sql, snapshot.raw_name)
 
 

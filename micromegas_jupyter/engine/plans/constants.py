@@ -1,4 +1,4 @@
-"""Finds constants that can't be evaluated: their statements fail before reading data, whatever the tables contain.
+"""Finds constants that can't be evaluated, so that a statement fails before reading data, whatever its tables contain.
 
 Otherwise they would fail when a row is read. Whether a row is read depends on the bounds of files and row groups, which
 include hidden rows.
@@ -18,7 +18,7 @@ from micromegas_jupyter.engine.plans.terms import EXPRESSIONS, chain
 from micromegas_jupyter.engine.workarounds.plan_messages import message_class
 
 _MAX_VISITED: Final = 20_000
-# A pattern may take 70 ms. Unchecked constants fail behind the barrier, on rows that the caller may see.
+# Compiling a pattern may take 70 ms. Unchecked constants fail behind the barrier, on rows that the caller may see.
 _MAX_CHECKED: Final = 100
 _MAX_DEPTH: Final = 100
 _TEXT: Final = "text"
@@ -29,8 +29,8 @@ _QUERIES: Final = frozenset({"InSubquery", "Exists", "ScalarSubquery"})
 _LIKE: Final = frozenset({"Like", "ILike"})
 _PATTERNS: Final = frozenset({*_LIKE, "RLike"})
 _REGEX: Final = frozenset({"~", "~*", "!~", "!~*"})
-# Functions that fail for every row if a constant is invalid: a column of the type of the argument that they process,
-# and that argument's position.
+# Functions that fail for every row if a constant argument is invalid, with a test column for the argument that they
+# process, and its position.
 _TRIED: Final[Mapping[str, tuple[str, int]]] = {
     **dict.fromkeys(("regexp_like", "regexp_match", "regexp_replace", "regexp_count", "regexp_instr"), (_TEXT, 0)),
     **dict.fromkeys(("encode", "decode", "digest", "split_part"), (_TEXT, 0)),
@@ -44,7 +44,7 @@ _PURE: Final = frozenset(
 
 
 def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
-    """Evaluate the constants that remain in an optimized plan, and raise the engine's error for the first that fails.
+    """Evaluate the constants that remain in an optimized plan; raises the engine's error for the first that fails.
 
     The optimizer replaces constants with their values, except those that can't be evaluated.
     """
@@ -64,7 +64,7 @@ def check_constants(session: SessionContext, optimized: LogicalPlan) -> None:
 
 
 def _parts(root: LogicalPlan, session: SessionContext) -> Iterator[tuple[Any, list[Any]]]:
-    """Return the expressions in a plan and its subqueries, with their operands.
+    """Yield the expressions in a plan and its subqueries, with their operands.
 
     Skips values, columns, and parts of constants.
     """
@@ -135,7 +135,7 @@ def _hidden_parts(aggregate: Any) -> list[Any]:
 
 
 def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) -> bool:
-    """Return whether an expression always has the same value, and doesn't depend on rows."""
+    """Return whether an expression has the same value for all rows."""
     kind = expression.variant_name()
     if kind == "ScalarFunction":
         name = expression.rex_call_operator()
@@ -149,7 +149,7 @@ def _is_constant(expression: Any, operands: Sequence[Any], *, depth: int = 0) ->
 
 
 def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
-    """Return an SQL expression over a single simple row, if a constant in it may fail for every row."""
+    """Return an SQL expression that tests on one simple row whether a constant fails for every row, or None."""
     kind = expression.variant_name()
     name = expression.rex_call_operator() if kind in {"ScalarFunction", "BinaryExpr", *_PATTERNS} else ""
     if kind == "ScalarFunction" and name in _TRIED:
@@ -165,12 +165,12 @@ def _trial_text(expression: Any, operands: Sequence[Any]) -> str | None:
 
 
 def _written(expression: Any) -> str | None:
-    """Return a literal's spelling, if such functions accept its type."""
+    """Return a literal in SQL syntax, or None if the functions that are tested don't accept its type."""
     value = expression.python_value() if expression.variant_name() == "Literal" else None
     if isinstance(value, pa.MonthDayNanoIntervalScalar) and value.is_valid:
         found = value.as_py()
         return f"INTERVAL '{found.months} months {found.days} days {found.nanoseconds} nanoseconds'"
-    if not isinstance(value, pa.Scalar) or pa.types.is_temporal(value.type):  # Python doesn't support all times
+    if not isinstance(value, pa.Scalar) or pa.types.is_temporal(value.type):  # Python can't represent every time
         return None
     text: Any = value.as_py()
     if isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Estimates what a statement reads: the sizes of its files, multiplied by the share of the columns that its scans need.
+"""Estimates how much a statement reads: the sizes of its files, multiplied by the share of the columns that it needs.
 
 DataFusion reads the last bytes of each file for its footer, and the columns of a scan. Shares come from the footer of
 one file per table, so nothing else is read before the statement runs. See docs/decisions/0074.
@@ -26,9 +26,9 @@ from micromegas_jupyter.engine.plans.counts import find_total
 from micromegas_jupyter.errors import ScanTooLarge
 from micromegas_jupyter.telemetry.tables import NANOS
 
-#: Added to each file's estimate for its footer.
+#: Estimated footer size, added for each file.
 FOOTER_BYTES: Final = 32 * 1024
-# The text of a plan also contains scans of subqueries that are still inside an expression.
+# A plan's text also contains the scans of subqueries that are still part of an expression.
 _SCAN: Final = re.compile(r"TableScan: (scan_of_table_\d{4})(?: projection=\[(.*?)\])?(?=,|$)(.*)$", re.MULTILINE)
 _LIMIT: Final = re.compile(r", fetch=\d+$")
 _FILTERS: Final = "_filters=["
@@ -42,9 +42,9 @@ _Key = TypeVar("_Key", str, int)
 
 @dataclass(slots=True, kw_only=True)
 class TableCost:
-    """The reads of all scans of a table: `size` is None if the sizes of its files are unknown.
+    """The cost of all scans of a table; `size` is None if the sizes of its files are unknown.
 
-    `columns` and `days` contain the bytes per column, and those of the files that begin on each day.
+    `columns` contains the bytes per column, and `days` the bytes of the files that begin on each day.
     """
 
     name: str
@@ -56,7 +56,7 @@ class TableCost:
     days: Counter[int] = field(default_factory=Counter)
 
     def counts(self) -> TableFiles:
-        """Return the facts for a caller who sees all rows."""
+        """Return the counts for a caller who sees all rows."""
         return TableFiles(self.name, self.files, self.total, self.size, self.rows)
 
 
@@ -112,14 +112,14 @@ def estimate(plan: str, scans: Mapping[str, VisibleTable], footers: Footers, *, 
         every = table.snapshot.schema.names
         columns = every if projection is None else projection.split(", ") if projection else []
         if not {*columns} <= {*every, *_rests(table.snapshot)}:
-            columns = every  # a name contains a comma or a bracket
+            columns = every  # a column name contains a comma or a bracket
         is_limited = _LIMIT.search(rest) is not None and _FILTERS not in rest
         _add_scan(cost, table, columns, footers, max_groups=partitions if is_limited else 0)
     return list(found.values())
 
 
 def whole_files(plan: str, scans: Mapping[str, VisibleTable]) -> list[TableCost]:
-    """Return the size of the `needed` files for each scan in a plan, regardless of the columns."""
+    """Return the total size of the `needed` files of the scans in a plan, regardless of the columns."""
     found: dict[str, TableCost] = {}
     for name, _, _ in _SCAN.findall(plan):
         if name not in scans:
@@ -142,7 +142,7 @@ def whole_days(time_range: TimeRange | None) -> TimeRange | None:
 
 
 def check_cost(costs: Sequence[TableCost], *, allowed: int, limit: int, names_costs: bool) -> int:
-    """Return the bytes that a statement will read; raises if they exceed `allowed`, the remainder of a `limit`."""
+    """Return the bytes that a statement will read; raises if they exceed `allowed`, what remains of `limit`."""
     if any(cost.size is None for cost in costs):
         raise ScanTooLarge(
             "The sizes of a table's files are unknown, so the server can't check whether this statement "
@@ -181,9 +181,10 @@ def _rests(snapshot: TableSnapshot) -> list[str]:
 def _add_scan(
     cost: TableCost, table: VisibleTable, columns: Iterable[str], footers: Footers, *, max_groups: int
 ) -> None:
-    """Add the reads of one scan of some columns.
+    """Add the cost of scanning some columns.
 
-    With `max_groups`, it stops after some rows: it reads one row group per file, and at most this many from one file.
+    With `max_groups`, the scan stops after some rows: it reads one row group per file, and up to `max_groups` from one
+    file.
     """
     snapshot, files, sizes = table.snapshot, FileList.of(table.needed), _sizes(table)
     if not len(files):
@@ -215,7 +216,7 @@ def _add_scan(
 
 
 def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapping[str, float]) -> dict[str, float]:
-    """Return columns' shares by their SQL names; a column that the file lacks may account for all of another file."""
+    """Return the columns' shares by SQL name; a column that is missing in the file may fill all of another file."""
     stored = dict(zip(snapshot.schema.names, (snapshot.stored_schema or snapshot.schema).names, strict=True))
     wanted = {name for name in columns if name not in snapshot.partition_columns}
     wanted |= {rest for rest in _rests(snapshot) if rest.removesuffix(NANOS) in wanted and rest in shares}
@@ -223,7 +224,7 @@ def _stored_shares(snapshot: TableSnapshot, columns: Iterable[str], shares: Mapp
 
 
 def _of_files(table: VisibleTable, name: str) -> Int64s | None:
-    """Return the byte or row count of each needed file, or None if the table's log lacks them."""
+    """Return the byte or row count of each needed file, or None if the table's log lacks a count."""
     snapshot = table.snapshot
     if snapshot.bounds is None or name not in snapshot.bounds.column_names:
         return None

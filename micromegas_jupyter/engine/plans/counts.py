@@ -41,7 +41,7 @@ def without_counts(statistics: QueryStatistics) -> QueryStatistics:
 
 
 def find_progress(plan: ExecutionPlan, tables: Sequence[VisibleTable]) -> ScanProgress | None:
-    """Return the fraction of the files of `tables` that a running plan has scanned; None if it doesn't scan any.
+    """Return the fraction of the files of `tables` that a running plan has scanned, or None if it doesn't scan any.
 
     DataFusion has no cheap way to report the number of pieces, so it is estimated: tables may be read several times,
     and each partition of a scan except the first begins within a file. The result is therefore never too high for plans

@@ -1,4 +1,4 @@
-"""Provides rows of Delta tables as the log defines them: only live rows, under the table's column names.
+"""Provides the rows of Delta tables as defined by the log: only live rows, with the table's column names.
 
 Both are expressions over the native scan of the files, so that filters, pruning, and limits work as in other tables.
 DataFusion's row numbers within a file include rows that a scan skips. The functions here are not registered in any
@@ -24,17 +24,17 @@ from micromegas_jupyter.core.protocols import FIELD_ID, DeletionVector
 from micromegas_jupyter.engine.scanner import quoted
 from micromegas_jupyter.errors import InternalError
 
-# A batch with rows of one file contains the file's name once.
+# The dictionary of a batch from a single file contains the file's name only once.
 _NAMES: Final = pa.dictionary(pa.int32(), pa.string())
 _ALL_ROWS: Final = (1 << 63) - 1
 _CACHED_BYTES: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 
 #: How to convert a file's values to a column's type, unless only names differ. For a struct: each field's position in
-#: the file and its own fit, or None; for a list, the fit of its values; for a map, the fits of its keys and values.
+#: the file and its own fit, or None if missing; for a list, the fit of its values; for a map, those of keys and values.
 Fit = tuple[Any, ...] | None
 Fits = tuple[Fit, ...]
-#: Returns parts of a file, by their offsets and sizes; raises `FileNotFoundError`.
+#: Reads parts of a file by their offsets and sizes; raises `FileNotFoundError`.
 ReadParts = Callable[[str, Sequence[int], Sequence[int]], Sequence[bytes]]
 
 
@@ -67,7 +67,7 @@ class Vectors:
 def live_rows(
     rows: DataFrame, paths: Sequence[str], urls: Sequence[str], live: Mapping[str, pa.BooleanArray]
 ) -> DataFrame:
-    """Return the live rows of a scan of files; `urls` are the scan's URLs, of the files or of a folder of links."""
+    """Return the live rows of a scan of files; the scan's `urls` refer to the files or to a folder of links."""
     if len(paths) == 1:
         return _filtered(rows, functools.partial(_is_live, live[paths[0]]), f.file_row_index())
     is_linked = len(urls) < len(paths)
@@ -81,10 +81,10 @@ def live_rows(
 
 
 def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr) -> DataFrame:
-    """Return the rows for which a function of their number, and possibly their file's name, is true.
+    """Return the rows for which a function of the row number, and possibly the file name, is true.
 
     Only a scan can evaluate the arguments, so they are columns directly above it. Because the function is volatile,
-    DataFusion does not move it below them.
+    DataFusion does not move it below these columns.
     """
     names = rows.schema().names
     columns, extra = [col(quoted(name)) for name in names], "row"
@@ -98,7 +98,7 @@ def _filtered(rows: DataFrame, decide: Callable[..., pa.Array], *arguments: Expr
 
 
 def all_of(rows: DataFrame) -> DataFrame:
-    """Return rows so that no expression above them is evaluated on deleted rows.
+    """Wrap rows so that no expression above them is evaluated on deleted rows.
 
     A LIMIT stops filters above it. Other expressions do not move below the filter, which reads row numbers.
     """
@@ -106,7 +106,7 @@ def all_of(rows: DataFrame) -> DataFrame:
 
 
 def _name(path: str) -> str:
-    """Return the normalized name of a file, because quoting differs."""
+    """Return a file's normalized name, because names may be quoted differently."""
     return unquote(unquote(path)).lstrip("/")
 
 
@@ -116,7 +116,7 @@ def _are_live(
     rows: pa.Array,
     names: pa.DictionaryArray,
 ) -> pa.Array:
-    # No other file may count as live.
+    # Rows of an unknown file must not count as live, so its name raises an error.
     lives = [by_name[name.rpartition("/")[2] if is_linked else _name(name)] for name in names.dictionary.to_pylist()]
     if len(lives) == 1 and not names.null_count:
         return _is_live(lives[0], rows)
@@ -134,7 +134,7 @@ def _is_live(live: pa.BooleanArray, rows: pa.Array) -> pa.Array:
         return pa.array([], pa.bool_())
     first, last = int(numbers[0]), int(numbers[-1])
     if last < known and last - first == count - 1 and (numbers[1:] - numbers[:-1] == 1).all():
-        return live.slice(first, count)  # most batches are contiguous rows
+        return live.slice(first, count)  # most batches have contiguous rows
     if first >= known and (numbers >= known).all():
         return pa.array(np.ones(count, np.bool_))
     is_known = numbers < known
@@ -157,7 +157,7 @@ def with_names(rows: DataFrame, stored: pa.Schema, wanted: pa.Schema, fits: Fits
 
 
 class _Renamed:
-    """An array with the field names of a different type that has the same structure."""
+    """An array relabeled with the field names of another type that has the same structure."""
 
     def __init__(self, wanted: pa.DataType, values: pa.Array) -> None:
         self._wanted = wanted
@@ -197,7 +197,7 @@ def has_structs_in_maps(kind: pa.DataType) -> bool:
 
 
 def fit_to_file(wanted: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, Fits]:
-    """Return the columns to read from a file, and their fits; missing columns get an unused name."""
+    """Return the columns to read from a file, and their `Fits`; missing columns get an unused name."""
     fields, fits, taken = [], [], {*found.names}
     for field, other in zip(wanted, _matches(wanted, found), strict=True):
         name = field.name if other is None else other.name
@@ -220,9 +220,9 @@ def _matches(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> list[pa.F
 
 
 def _fit(wanted: pa.DataType, found: pa.DataType, *, by_position: bool = False) -> tuple[pa.DataType, Fit]:
-    """Return the type for reading a file's values, and how to fit them.
+    """Return the type for reading a file's values, and the `Fit` to convert them.
 
-    DataFusion matches struct fields by name, but those in maps by position. It rejects a struct without any matching
+    DataFusion matches struct fields by name, but by position inside maps. It rejects a struct without any matching
     field.
     """
     if pa.types.is_struct(wanted) and pa.types.is_struct(found):

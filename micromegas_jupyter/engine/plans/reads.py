@@ -1,4 +1,4 @@
-"""The tables and columns that a statement reads, for the audit.
+"""Determines the tables and columns that a statement reads, for the audit log.
 
 DataFusion moves the columns that a statement needs down to the scans. Columns that only row filters, merges, and time
 ranges need must not be reported, because the caller did not request them. If tables need more than their own scan, the
@@ -32,7 +32,7 @@ _RETURNED_ROWS: Final = "?table?"
 
 
 def are_plain(tables: Iterable[VisibleTable], time_range: TimeRange | None, *, is_outline: bool = False) -> bool:
-    """Return whether these tables' scans, in the plan of a statement, return only columns that it requests.
+    """Return whether the scans of these tables in a statement's plan return only columns that it requests.
 
     The scans of an outline have the columns that SQL sees.
     """
@@ -55,7 +55,7 @@ def _has_other_columns(table: VisibleTable) -> bool:
 
 
 def without_rows(session: "SessionContext", tables: Iterable[VisibleTable]) -> dict[str, Sequence[str]]:
-    """Replace a session's tables with empty ones; return the columns for each of their names."""
+    """Replace a session's tables with empty ones, and return the columns by table name."""
     names = [name for table in tables for name in table.names if session.table_exist(quoted(name))]
     schemas = {name: session.table(quoted(name)).schema() for name in names}
     for name, schema in schemas.items():
@@ -100,12 +100,12 @@ def merged(first: Reads, second: Reads) -> Reads:
 
 
 def unknown_reads(tables: Iterable[VisibleTable]) -> Reads:
-    """Return reads of any column of these tables."""
+    """Return `Reads` that contain any column of these tables."""
     return bounded({table.read_as: (ANY,) for table in tables})
 
 
 def bounded(reads: Mapping[str, Sequence[str]]) -> Reads:
-    """Return `reads` within `MAX_READS_BYTES` as JSON: `ANY` replaces the longest lists, then the last tables."""
+    """Limit `reads` to `MAX_READS_BYTES` as JSON: `ANY` replaces the longest lists, then the last tables."""
     found = {name: tuple(columns) for name, columns in reads.items()}
     sizes = {name: _size({name: columns}) for name, columns in found.items()}
     total = sum(sizes.values())
@@ -143,7 +143,7 @@ def _scanned(plan: "LogicalPlan", text: str, columns: Mapping[str, Sequence[str]
         listed = (ANY,) if projection is None or _OWN_FILTERS in shown else [column for _, column in projection]
         if schema == _INFORMATION_SCHEMA:
             found.append((f"{schema}.{name}", listed))
-        elif name in columns:  # not the rows of a recursive query or a function
+        elif name in columns:  # exclude the rows of a recursive query or a function
             found.append((name, listed))
     # Scans within expressions, such as scalar subqueries, are not among the inputs of a plan.
     for name, known in columns.items():

@@ -1,4 +1,4 @@
-"""The roles of a result's columns, inferred from those of the data model's columns through a statement's plan.
+"""Infers the roles of a result's columns from those of the data model's columns, based on a statement's plan.
 
 They depend on the statement and the data model only, never on rows, files, or row filters.
 """
@@ -15,17 +15,17 @@ from micromegas_jupyter.engine.contract import VisibleTable
 from micromegas_jupyter.telemetry.tables import DEFINITIONS, ColumnRole, find_role, role_metadata
 
 _log = logging.getLogger(__name__)
-#: For columns outside the data model, and for values from JSON.
+#: The role of columns outside the data model, and of values from JSON.
 _UNKNOWN: Final = ColumnRole("")
-#: For constants and parameters: strings among them are group names, as in `CASE level WHEN 1 THEN 'fatal' END`.
+#: The role of constants and parameters; string constants are group names, as in `CASE level WHEN 1 THEN 'fatal' END`.
 _CONSTANT: Final = ColumnRole("constant")
-#: For values that aren't measures and have no other role, such as a sum of severities.
+#: The role of values that aren't measures and have no other role, such as a sum of severities.
 _NO_ROLE: Final = ColumnRole("none")
 _MEASURE, _COUNT, _BYTES = ColumnRole("measure"), ColumnRole("measure", "1"), ColumnRole("measure", "By")
 _TIME: Final = ColumnRole("time")
 _CATEGORY: Final = ColumnRole("category")
 _FIRST, _ANY, _SUM, _TEXT = "first", "any", "sum", "text"
-# The role of a function's result: fixed, or derived from the first operand, any operand, summed operands, or text.
+# The role of a function's result: either fixed, or a rule that derives it from the operands.
 _RULES: Final[Mapping[str, ColumnRole | str]] = {
     name: rule
     for rule, names in (
@@ -57,12 +57,12 @@ _STEPS: Final = frozenset({"Filter", "Sort", "Limit", "Distinct", "Repartition",
 # The columns that a plan step returns, each with its relation, if any.
 _Outputs = Sequence[tuple[str | None, str, ColumnRole]]
 _Scope = Mapping[object, ColumnRole]
-# By alias, a table's definition and the name of its scan.
+# Maps each alias to a table's definition and the name of its scan.
 _Models = Mapping[str, tuple[str, str]]
 
 
 def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[VisibleTable]) -> pa.Schema:
-    """Return the schema of an unoptimized plan with its columns' roles, if it reads the data model."""
+    """Add column roles to the schema of an unoptimized plan if it reads the data model."""
     models = {
         alias: (definition, table.snapshot.name)
         for table in tables
@@ -92,7 +92,7 @@ def with_roles(schema: pa.Schema, written: LogicalPlan, tables: Iterable[Visible
 
 
 def _fitting(role: ColumnRole, kind: pa.DataType) -> ColumnRole:
-    """Return a role that fits the type: only scalar values are measures or times, and text constants name groups."""
+    """Return a role that fits the type: only scalars are measures or times, and string constants are categories."""
     if role == _CONSTANT:
         return _CATEGORY if pa.types.is_string(kind) or pa.types.is_large_string(kind) else _NO_ROLE
     is_plain = role.role not in {"measure", "time"} or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
@@ -101,7 +101,7 @@ def _fitting(role: ColumnRole, kind: pa.DataType) -> ColumnRole:
 
 @functools.lru_cache(maxsize=64)
 def _columns(definition: str, alias: str) -> _Outputs:
-    """Return the columns of a data model table; integers without a role are positions, not measures."""
+    """Return the columns of a data model table; integers without a role are treated as positions, not measures."""
     return tuple(
         (alias, field.name, find_role(field.name) or (_NO_ROLE if pa.types.is_integer(field.type) else _UNKNOWN))
         for field in DEFINITIONS[definition].schema
@@ -124,7 +124,7 @@ def _find(scope: _Scope, relation: str | None, name: str) -> ColumnRole:
 
 
 def _outputs(node: Any, models: _Models) -> _Outputs:  # noqa: PLR0911 - one per kind
-    """Return the columns of a step; empty for unknown kinds."""
+    """Return the columns of a plan step, or nothing for unknown kinds of steps."""
     variant = node.to_variant()
     kind = type(variant).__name__
     if kind == "SubqueryAlias" and _is_table(node, alias := variant.alias(), models):
@@ -150,9 +150,9 @@ def _outputs(node: Any, models: _Models) -> _Outputs:  # noqa: PLR0911 - one per
 
 
 def _is_table(node: Any, alias: str, models: _Models) -> bool:
-    """Return whether an alias is the table's own; it is the only alias through which a statement reads the table.
+    """Return whether an alias is the registered name of a data model table.
 
-    Otherwise, it's the caller's name for other rows.
+    Otherwise, the caller used the same name for other rows.
     """
     if alias not in models:
         return False
@@ -183,7 +183,7 @@ def _role(expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR0911 - one 
         case "Alias":
             return _role(expression.to_variant().expr(), scope)
         case "Cast" | "TryCast":
-            role = _role(expression.rex_call_operands()[0], scope)  # a number that is read from text isn't a category
+            role = _role(expression.rex_call_operands()[0], scope)  # a number parsed from text isn't a category
             return _UNKNOWN if role == _CATEGORY and "Utf8" not in expression.canonical_name()[-9:] else role
         case "AggregateFunction":
             return _call(expression.to_variant().aggregate_type(), expression, scope)
@@ -212,7 +212,7 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
         return _agreed(found)
     found = [_UNKNOWN if one == _CONSTANT else one for one in found]
     roles = {one.role for one in found}
-    if name == "date_part":  # for a time or an interval
+    if name == "date_part":  # of a time or an interval
         return _MEASURE if "measure" in roles else _CATEGORY
     if rule == _FIRST:
         return found[0]
@@ -234,7 +234,7 @@ def _call(name: str, expression: Any, scope: _Scope) -> ColumnRole:  # noqa: PLR
 
 
 def _agreed(roles: Iterable[ColumnRole]) -> ColumnRole:
-    """Return the common role of alternative values; constants fit all roles."""
+    """Return the common role of alternative values; constants are compatible with all roles."""
     given = set(roles) - {_CONSTANT}
     found = {one for one in given if one.role}
     if len({one.role for one in found}) > 1:

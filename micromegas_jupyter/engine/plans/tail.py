@@ -26,14 +26,14 @@ from micromegas_jupyter.engine.scanner import Mention
 from micromegas_jupyter.errors import CursorExpired, InternalError, Unavailable, UnsupportedStatement
 
 _STEPS: Final = frozenset({"Projection", "Filter", "SubqueryAlias", "TableScan"})
-#: With these, reading a file again could return other rows.
+#: With these functions, reading a file again could return different rows.
 _VOLATILE: Final = frozenset({"random", "uuid"})
 _REMEDY: Final = "Follow SELECT … FROM one table, perhaps with WHERE."
 _BATCH_ROWS: Final = 8192
 
 
 def read_instead(tables: Sequence[VisibleTable], tail: Tail) -> list[VisibleTable]:
-    """Return tables for a followed statement: the followed one with the files of one part, the others without files."""
+    """Return tables for a followed statement: the followed one with the tail's files, the others without files."""
     return [replace(one, snapshot=_with_files(one.snapshot, tail)) for one in tables]
 
 
@@ -45,7 +45,7 @@ def _with_files(snapshot: TableSnapshot, tail: Tail) -> TableSnapshot:
 def check_followable(
     text: str, scans: Sequence[VisibleTable], mentions: Mention, *, is_plain: bool, table: str
 ) -> None:
-    """Check that a statement's plan, over scans of its tables, returns rows of one table as they are added."""
+    """Check that a statement's plan only filters and computes rows of one table, so that the table can be followed."""
     steps = [line.strip().partition(":")[0] for line in text.splitlines()]
     snapshots = [one.snapshot for one in scans]
     computed = next((one for one in snapshots if one.source is not None or one.merge_sql is not None), None)
@@ -62,7 +62,7 @@ def check_followable(
 
 
 class FileByFile:
-    """A `PlannedQuery` over the files of a `Tail`; plans each file when the previous one has been read."""
+    """A `PlannedQuery` over the files of a `Tail`; plans each file after the previous one has been read."""
 
     def __init__(self, plan: Callable[[StatementRequest], PlannedQuery], request: StatementRequest, tail: Tail) -> None:
         self._plan = plan
@@ -81,7 +81,7 @@ class FileByFile:
 
     @property
     def statistics(self) -> QueryStatistics:
-        """The query's resource use so far."""
+        """The query's resource usage so far."""
         return self._ended.plus(self._current.statistics)
 
     def progress(self) -> ScanProgress | None:
@@ -130,6 +130,6 @@ class FileByFile:
 
 
 def _rows_that_fit(batch: pa.RecordBatch, size: int, *, takes_one: bool) -> int:
-    """Return how many rows of a batch, which have about the same size, fit in this many bytes."""
+    """Return how many rows of a batch fit in this many bytes, assuming that all rows have about the same size."""
     rows, taken = int(batch.num_rows), int(batch.nbytes)
     return rows if taken <= size else max(int(takes_one), max(size, 0) * rows // taken)

@@ -1,4 +1,4 @@
-"""Describes DataFusion's plans in the vocabulary of `leakproof`."""
+"""Describes the expressions of DataFusion's plans as `leakproof` terms."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ _DAY_NS: Final = 86_400_000_000_000
 def is_leakproof(
     session: SessionContext, written: LogicalPlan, optimized: LogicalPlan, scans: Mapping[str, pa.Schema]
 ) -> bool:
-    """Return whether a statement that is planned without the barrier can't fail because of any row's values.
+    """Return whether no row's values can make a statement fail that is planned without the barrier.
 
     `scans` are the schemas of its tables by scan name. The plan is examined before optimization, as other engines would
     see it, and as it is evaluated, with the casts that the engine adds.
@@ -58,7 +58,7 @@ def is_leakproof(
 
 
 class _TooLarge(Exception):
-    """A plan has too many parts to examine."""
+    """The plan has too many parts to examine."""
 
 
 class _Reader:
@@ -88,7 +88,7 @@ class _Reader:
         return True
 
     def _columns(self, node: LogicalPlan, variant: Any) -> dict[str, pa.DataType | None]:
-        """Return the types of a node's columns; None for an ambiguous name."""
+        """Return the types of a node's columns by name; the type is None if the name is ambiguous."""
         if type(variant).__name__ == "TableScan":
             schemas = [self._scans.get(variant.table_name(), pa.schema([]))]
         else:
@@ -104,7 +104,7 @@ class _Reader:
             raise _TooLarge
 
     def _term(self, expression: Expr, columns: Mapping[str, pa.DataType | None]) -> Term | None:  # noqa: PLR0911, PLR0912, C901 - one per kind
-        """Return an expression over columns with these types as a term."""
+        """Convert an expression over columns with these types to a term."""
         self._count()
         if expression.variant_name() == "ScalarFunction":
             return Term(leakproof.NOW) if expression.canonical_name() == "now()" else None
@@ -137,7 +137,7 @@ class _Reader:
                 return self._call("IN", (found.expr(),) if kind == "InSubquery" else (), columns)
             case "Negative":
                 return self._call("-", (found.expr(),), columns)
-            case "Case" if self._sees_through_casts:  # over booleans, which the optimizer generates for LIKE '%'
+            case "Case" if self._sees_through_casts:  # a CASE over booleans, which the optimizer generates for LIKE '%'
                 return self._call("AND", expression.rex_call_operands(), columns)
             case "Cast":
                 return self._cast(expression, found.expr(), columns)
@@ -184,7 +184,7 @@ def literal_term(expression: Expr) -> Term | None:
     kind = leakproof.column_kind(value.type).partition("(")[0]
     if kind in {leakproof.INTEGER, leakproof.FLOAT}:
         return leakproof.number(value.as_py())
-    # Python doesn't support all times.
+    # Python can't represent every timestamp.
     text = value.as_py() if kind == leakproof.TEXT else ""
     return Term(leakproof.LITERAL, kind=kind, text=text) if kind not in {"", leakproof.OTHER} else None
 
@@ -211,7 +211,7 @@ def _cast_type(expression: Expr) -> pa.DataType | None:
 
 
 def _is_plain(expression: Expr, found: Any) -> bool:
-    """Return whether an aggregate is known and has neither FILTER nor ORDER BY, which only its text shows."""
+    """Return whether an aggregate is known and has neither FILTER nor ORDER BY, which appear only in its text."""
     name, text = found.aggregate_type(), expression.canonical_name()
     is_named = name in leakproof.AGGREGATES and text.startswith(f"{name}(")
     return is_named and len(found.args()) == 1 and " FILTER (" not in text and " ORDER BY " not in text
@@ -222,7 +222,7 @@ def _join_expressions(join: Any) -> list[Expr]:
     return [side for pair in join.on() for side in pair] + ([] if condition is None else [condition])
 
 
-#: All expressions of a node, by its kind; plans with other kinds of nodes are not leakproof.
+#: Returns all expressions of a node, by node type; plans with other node types are not leakproof.
 EXPRESSIONS: Final[Mapping[str, Callable[[Any], list[Expr]]]] = {
     "Projection": lambda node: list(node.projections()),
     "Filter": lambda node: [node.predicate()],

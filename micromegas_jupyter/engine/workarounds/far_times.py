@@ -1,4 +1,4 @@
-"""Times outside the years 1677 to 2262 in a statement, as in `valid_to = TIMESTAMP '9999-12-31'`.
+"""Supports times outside the years 1677 to 2262 in statements, as in `valid_to = TIMESTAMP '9999-12-31'`.
 
 DataFusion 55 parses `TIMESTAMP '…'`, and everything that is compared with text or a date, as nanoseconds, which can't
 represent such times. A statement with such a time uses microseconds instead.
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from micromegas_jupyter.engine.scanner import Kind, Scan, Token, find_brackets, find_calls, scan
 
-_YEARS: Final = range(1678, 2262)  # nanoseconds cover these years completely
+_YEARS: Final = range(1678, 2262)  # the years that nanoseconds cover completely
 _DATE: Final = re.compile(r"'\s*([0-9]{4})-[0-9]{2}-[0-9]{2}(?:[ T][^']*)?'")
 _FINER: Final = re.compile(r"\.[0-9]{6}[0-9]*[1-9]")
 _MICROSECONDS: Final = "TIMESTAMP(6)"
@@ -39,7 +39,7 @@ def has_far_times(sql: str, parameters: pa.RecordBatch | None) -> bool:
 
 
 def with_far_times(scanned: Scan, schemas: Iterable[pa.Schema]) -> Scan:
-    """Return a statement with times in microseconds; `schemas` are those of the tables that it mentions.
+    """Rewrite a statement to use microseconds; `schemas` are those of the tables that it mentions.
 
     Strings and dates are times if they're compared with a column that is a time in every table that has it.
     """
@@ -58,7 +58,7 @@ def _has_far_value(column: pa.Array) -> bool:
 
 
 class _Changes:
-    """Finds the tokens of a statement to be replaced, each with its replacement."""
+    """Finds the tokens to replace in a statement, and their replacements."""
 
     def __init__(self, scanned: Scan, columns: set[str]) -> None:
         self._scanned = scanned
@@ -85,7 +85,7 @@ class _Changes:
         return self._tokens[position].name if 0 <= position < len(self._tokens) else ""
 
     def _types(self) -> Iterator[tuple[Token, str]]:
-        """Return the type names, and the current-time functions, which return nanoseconds."""
+        """Yield replacements for type names and current-time functions, which have nanoseconds."""
         tokens = self._tokens
         casts = {
             position
@@ -110,7 +110,7 @@ class _Changes:
                     yield token, f"CAST({token.text} AS {_WITH_ZONE})"
 
     def _values(self) -> Iterator[tuple[int, int]]:
-        """Return the first and last token of each string, date, and placeholder."""
+        """Yield the first and last token of each string, date, and placeholder."""
         for position, token in enumerate(self._tokens):
             if token.kind is Kind.PLACEHOLDER:
                 yield position, position

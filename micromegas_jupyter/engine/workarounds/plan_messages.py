@@ -1,4 +1,4 @@
-"""Reads DataFusion's plans step by step, and changes them in their protobuf form, which has no Python classes.
+"""Reads the steps of DataFusion's plans, and defines classes for changing their protobuf form.
 
 Only the fields that the workarounds need are declared; messages keep other fields unchanged.
 """
@@ -77,7 +77,7 @@ EMPTYING_RULES: Final = ("eliminate_filter", "eliminate_limit", "propagate_empty
 
 @dataclass(slots=True)
 class Step:
-    """One step of a plan as text, with `_` for quotes, and the steps `below` it, including its subqueries'."""
+    """One step of a plan as text, with `_` for quotes, and the steps `below` it, including those of subqueries."""
 
     text: str
     below: "list[Step]" = field(default_factory=list)
@@ -106,7 +106,7 @@ def find_steps(plan: LogicalPlan) -> list[Step]:
 
 @functools.cache
 def optimizer_without(*rules: str) -> SessionContext:
-    """Return a session that optimizes plans without some rules; it must not be used for anything else."""
+    """Return a session that optimizes plans without some rules, to be used for nothing else."""
     context = SessionContext()
     for rule in rules:
         context.remove_optimizer_rule(rule)
@@ -132,7 +132,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 @functools.cache
 def message_class(name: str) -> Any:
-    """Return the class of one of `_MESSAGES`; it preserves unknown fields."""
+    """Return the class of one of `_MESSAGES`, which preserves unknown fields."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"plan.{name}"))
 
 

@@ -1,4 +1,4 @@
-"""Makes DataFusion list the files of a scan on one thread, instead of using a thread per file.
+"""Makes DataFusion list the files of a scan on a single thread instead of one thread per file.
 
 DataFusion (55) requests the sizes of all paths in a scan concurrently, and Tokio starts up to 512 threads for that.
 Reads then use all of these threads in turn. Its allocator (mimalloc 2) returns memory that one thread allocated and
@@ -24,19 +24,19 @@ from typing import Final, NamedTuple
 
 from micromegas_jupyter.core.system import SYSTEM_CLOCK, Clock
 
-# Fewer paths don't need more threads than the scan itself.
+# Below this number, listing the paths doesn't take more threads than the scan itself.
 _MIN_LINKED: Final = 5
 # Across all folders; scans beyond this limit use their paths directly.
 _MAX_LINKS: Final = 50_000
-# Statements that were planned before this have finished or no longer read files.
+# After this time, statements that used a folder have finished or no longer read files.
 _IDLE_SECONDS: Final = 3600.0
 
-#: Identifies a file: replacing the file or removing it temporarily changes the mark.
+#: Identifies a file's version: it changes if the file is replaced, or removed and restored.
 Mark = tuple[int, ...]
 
 
 class FoundFile(NamedTuple):
-    """A file in a scan, by its absolute path, or by its URL without a mark."""
+    """A file in a scan, identified by its absolute path and mark, or by a URL without a mark."""
 
     path: str
     mark: Mark = ()
@@ -48,11 +48,11 @@ class FoundFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The URL for scans, without characters that could be patterns."""
+        """The URL for scans, with characters escaped that could be patterns."""
         return Path(self.path).as_uri() if self.mark else self.path
 
 
-#: Returns the mark of a file with this status, its size first.
+#: Returns a file's mark, which begins with its size, based on its status.
 mark_of: Final[Callable[[os.stat_result], Mark]] = operator.attrgetter(
     "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns"
 )
@@ -80,13 +80,13 @@ class ScanFolders:
         """Return the URLs for a scan of these files: a folder of links, or the files."""
         folder = None
         if len(files) >= _MIN_LINKED and all(file.mark for file in files) and os.name == "posix":
-            with contextlib.suppress(OSError):  # there is no space for links, or they are missing
+            with contextlib.suppress(OSError):  # there is no space for links, or a link is missing
                 folder = self._find(tuple(files))
         return [file.url for file in files] if folder is None else [f"{Path(folder).as_uri()}/"]
 
     def _find(self, files: tuple[FoundFile, ...]) -> str | None:
         folder = self._folders.get(files)
-        # A cleanup of temporary files may have run, and a missing link would be read as no rows.
+        # A cleanup of temporary files may have removed links, and a missing link would be read as an empty file.
         if folder is not None and os.stat(folder.path).st_mtime_ns != folder.changed_at:  # noqa: PTH116 - as below
             raise FileNotFoundError(folder.path)
         if folder is None:
@@ -113,7 +113,8 @@ class ScanFolders:
     def _link(self, files: Sequence[FoundFile]) -> str:
         if not self._root:
             self._root = tempfile.mkdtemp(prefix="scans-")
-            # Not removed with this object, because plans may outlive it, and a missing folder would be read as no rows.
+            # The folder isn't removed with this object, because plans may outlive it and would read a missing folder as
+            # empty.
             atexit.register(shutil.rmtree, self._root, ignore_errors=True)
         self._made += 1
         folder = f"{self._root}/{self._made}"

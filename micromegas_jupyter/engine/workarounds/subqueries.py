@@ -1,4 +1,4 @@
-"""Rewrites statements with IN (SELECT …) and EXISTS that DataFusion 55.2 cannot plan, or evaluates without NULL.
+"""Rewrites IN (SELECT …) and EXISTS if DataFusion 55.2 cannot plan them or doesn't return NULL where it should.
 
 **IN (SELECT …)** is false instead of NULL below OR, NOT, and in values, so `x NOT IN (SELECT …) OR …` lets NULL pass;
 NOT IN with a correlated subquery fails or returns no rows. Such an IN becomes EXISTS, or, in a value, two of them in a
@@ -68,7 +68,7 @@ def _has_correlated(step: Step) -> bool:
 
 
 def rewrite_subqueries(sql: str, frame: DataFrame, plan: Plan) -> str:
-    """Return a statement with the rows of `sql`; `frame` is its plan."""
+    """Return a statement that is equivalent to `sql`; `frame` is the plan of `sql`."""
     from micromegas_jupyter.engine.workarounds import subquery_syntax  # takes a third of a second
 
     text = str(frame.logical_plan().display_indent())

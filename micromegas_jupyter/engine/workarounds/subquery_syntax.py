@@ -22,7 +22,7 @@ CanPlan = Callable[[str], bool]
 
 
 class DataFusionSQL(Postgres):
-    """DataFusion's SQL dialect, which is PostgreSQL's with all functions unchanged."""
+    """DataFusion's SQL dialect: PostgreSQL's, with all functions left unchanged."""
 
     class Parser(PostgresParser):
         """Omits functions that would be generated differently."""
@@ -50,13 +50,13 @@ class DataFusionSQL(Postgres):
 
 
 class _Statements(DataFusionSQL):
-    """The same SQL, in the form of DataFusion's plans."""
+    """Generates the same SQL in the form that DataFusion's plans use."""
 
     class Generator(DataFusionSQL.Generator):
         """Places NOT in the middle of expressions."""
 
         def not_sql(self, expression: exp.Not) -> str:
-            """Generate `x NOT IN (…)` for `NOT x IN (…)`, and similar."""
+            """Generate `x NOT IN (…)` for `NOT x IN (…)`, and similar forms."""
             inner = expression.this
             if isinstance(inner, exp.Is):
                 return f"{self.sql(inner, 'this')} IS NOT {self.sql(inner, 'expression')}"
@@ -69,7 +69,7 @@ class _Statements(DataFusionSQL):
 
 
 def parsed(sql: str) -> exp.Query | None:
-    """Return the tree of a query, or None if it cannot be parsed."""
+    """Return the syntax tree of a query, or None if it cannot be parsed."""
     try:
         (tree,) = _Statements().parse(sql, error_level=ErrorLevel.RAISE)
     except (SqlglotError, RecursionError, ValueError):
@@ -83,7 +83,7 @@ def written(tree: exp.Expr) -> str:
 
 
 def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
-    """Return the statement with rewritten subqueries and the same rows; None if this isn't certain for one of them.
+    """Rewrite the statement's subqueries, preserving its rows; return None if this isn't certain to be possible.
 
     Changes `tree`.
     """
@@ -91,7 +91,7 @@ def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
     for subquery in list(tree.find_all(exp.Exists)):
         if _is_one_row(subquery.this):
             subquery.replace(exp.true())
-    # Innermost subqueries come first, because the enclosing ones are copied.
+    # Innermost subqueries come first, because enclosing subqueries are copied.
     for membership in reversed(list(tree.find_all(exp.In))):
         if membership.args.get("query") is not None and not rewriter.replace_membership(membership):
             return None
@@ -102,7 +102,7 @@ def rewritten(tree: exp.Query, can_plan: CanPlan) -> str | None:
 
 
 def make_memberships_null_safe(tree: exp.Query) -> bool:
-    """Replace each IN (SELECT …) that DataFusion or Sail evaluates without NULL; return whether that was possible.
+    """Replace each IN (SELECT …) for which DataFusion or Sail loses NULL; return whether that was possible.
 
     Changes `tree`, which must have qualified columns.
     """
@@ -167,7 +167,7 @@ class _Rewriter:
         return exp.Exists(this=exp.select("1").from_(rows).where(found))
 
     def _correlated(self, membership: exp.In, query: exp.Query, *, or_null: bool) -> exp.Expr | None:
-        """Return EXISTS with the comparison inside the query; None if that would change its meaning."""
+        """Return EXISTS with the comparison inside the query, or None if that would change the meaning."""
         kept = {"expressions", "from_", "joins", "where", "kind", "operation_modifiers"}
         if not isinstance(query, exp.Select) or any(value for name, value in query.args.items() if name not in kept):
             return None
@@ -208,7 +208,7 @@ class _Rewriter:
         return all(self._mark(select, position, one) for one in subqueries)
 
     def _mark(self, select: exp.Select, position: int, subquery: exp.Expr) -> bool:
-        """Turn a subquery into a column of the only table in the scope of a join that it depends on."""
+        """Turn a subquery into a column of the only joined table that it depends on."""
         joins = select.args["joins"]
         sources = [select.args["from_"].this, *(one.this for one in joins[: position + 1])]
         found = next((index for index, one in enumerate(sources) if self._depends_on(one, subquery, select)), None)
@@ -235,7 +235,7 @@ class _Rewriter:
         return True
 
     def _marked(self, rows: exp.Select, subquery: exp.Expr, name: str, table: str) -> exp.Subquery:
-        """Return the rows with an additional column: whether the subquery is true."""
+        """Add a column to the rows that contains whether the subquery is true."""
         both = exp.Anonymous(
             this="unnest", expressions=[exp.Anonymous(this="make_array", expressions=[exp.true(), exp.false()])]
         )
@@ -253,7 +253,7 @@ class _Rewriter:
 
 
 class _QualifiedRewriter(_Rewriter):
-    """Determines, by name, what a subquery depends on."""
+    """Determines by name which columns and tables a subquery depends on."""
 
     def _plans(self, query: exp.Query, scope: exp.Expr) -> bool:
         del scope
@@ -262,7 +262,7 @@ class _QualifiedRewriter(_Rewriter):
 
 
 class Polarity:
-    """The context of a boolean expression: whether NULL has the effect of false, and the number of enclosing NOTs."""
+    """The context of a Boolean expression: whether NULL has the effect of false, and the number of enclosing NOTs."""
 
     def __init__(self, expression: exp.Expr) -> None:
         self.negations = 0
@@ -312,7 +312,7 @@ def _sources(select: exp.Select) -> list[exp.Expr]:
 
 
 def _with_tables(query: exp.Query, scope: exp.Expr) -> exp.Query:
-    """Return a query with the WITH tables that are visible at a position."""
+    """Return a copy of a query that includes the WITH tables visible at a position."""
     query = query.copy()
     above: exp.Expr | None = scope
     tables: list[exp.Expr] = []

@@ -117,7 +117,7 @@ class NotebookServices:
         return signing_in.begin_login(settings, flow=flow, redirects=self._redirects)
 
     def logout(self, settings: ClientSettings, *, end_session: bool) -> object:
-        """End all sign-ins for the settings' profile; `str` of the returned report is the line to show."""
+        """End all sign-ins for the settings' profile; `str()` of the returned report is the message to show."""
         # A browser that opens on the kernel's machine may not be the user's, so the report includes the URL.
         browser = _NoBrowser() if gather_runtime_info().has_kernel else self.browser
         return client_side.logout(settings, end_session=end_session, browser=browser)

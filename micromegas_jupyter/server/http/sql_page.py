@@ -1,4 +1,4 @@
-"""`POST /sql`: a statement's rows as an Arrow IPC stream, from the frames that executors write for Flight."""
+"""`POST /sql`, which returns a statement's rows as an Arrow IPC stream, built from executors' Flight frames."""
 
 import asyncio
 from http import HTTPStatus
@@ -41,7 +41,7 @@ class SqlRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SqlPage(JsonPage):
-    """Runs one statement as Flight does, with the headers of Flight calls.
+    """Runs a statement like Flight does, with the same headers as Flight calls.
 
     The last bytes of each message are held until the next one follows, so an aborted stream ends within a message. Some
     Arrow readers ignore a missing last HTTP chunk, but not an incomplete message.
@@ -51,7 +51,7 @@ class SqlPage(JsonPage):
     exposed_headers = f"www-authenticate, {QUERY_ID_HEADER}"
 
     async def handle(self, body: bytes, caller: AuthContext) -> None:
-        """Respond with the rows, or with an error; errors after the first rows abort the stream."""
+        """Respond with the rows or an error; an error after the first rows aborts the stream."""
         self._loop = asyncio.get_running_loop()
         self._held = b""
         try:
@@ -85,7 +85,7 @@ class SqlPage(JsonPage):
             self._abort()
 
     def _parse(self, body: bytes) -> SqlRequest:
-        if self.request.version == "HTTP/1.0":  # complete responses look like aborted ones
+        if self.request.version == "HTTP/1.0":  # a complete response would look like an aborted one
             raise UsageError("Results need HTTP/1.1.", remedy="In nginx, set proxy_http_version 1.1.")
         try:
             return msgspec.convert(decode_strict_json(body.decode(), max_depth=_MAX_DEPTH), SqlRequest)
@@ -95,7 +95,7 @@ class SqlPage(JsonPage):
             raise UsageError(f"The body is not valid: {error}.", remedy=_REMEDY) from None
 
     async def _take(self, frame: bytes) -> None:
-        """Send a frame, on the server's loop; return once the connection has accepted it."""
+        """Send a frame; called on the server's loop, and returns once the connection has accepted the frame."""
         start, body = ipc_message(frame)
         sending = asyncio.run_coroutine_threadsafe(self._send(start, body), self._loop)
         try:
@@ -108,7 +108,7 @@ class SqlPage(JsonPage):
             raise StreamClosedError
         start = CONTINUATION + start
         if not self._held:
-            self._held = start  # the schema; before the first rows, an error can be a normal response
+            self._held = start  # hold the schema, because an error before the first rows can be a normal response
             return
         if not self._has_begun:
             self._begin()
